@@ -1,0 +1,1 @@
+"""All that crosses the wire, for both ends: releases, resolution, messages, trust, transfer."""

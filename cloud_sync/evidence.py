@@ -1,0 +1,164 @@
+"""Evidence and gates: what was measured, who says so, and what a rule made of it.
+
+Evidence comes from the converter (on the build host, in an OCI artifact whose `subject` is
+the release) or from a device (signed, through the outbox). A gate is a rule over evidence;
+its result is `pass`, `fail` or `undecided`, with the numbers and the sample size that would
+decide it. Both are plain data here; the rules live with those who decide: `converters`
+(accuracy), `edge_agent` (golden outputs, live health) and `fleet` (rollouts).
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+EVIDENCE_VERSION = 1
+
+
+class Verification(StrEnum):
+    """How far a variant was checked, strongest first; the one list everywhere."""
+
+    DEVICE_EXECUTED = "device-executed"
+    ARTIFACT_EXECUTED = "artifact-executed"
+    ARTIFACT_EXECUTED_EMULATED = "artifact-executed-emulated"
+    RTL_SIMULATED = "rtl-simulated"
+    GRAPH_SIMULATED = "graph-simulated"
+    PRE_COMPILE_EXECUTED = "pre-compile-executed"
+    CPU_PROXY = "cpu-proxy"
+    ESTIMATED = "estimated"
+
+
+class Verdict(StrEnum):
+    """What a gate says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate's verdict with its numbers.
+
+    `value` was measured on `n` samples with the confidence interval [`low`, `high`];
+    `baseline` is what it was compared with, `bound` the limit it had to keep. `n_needed`
+    is the sample size that would decide an undecided gate. `reason` is the sentence that
+    people read, with its numbers.
+    """
+
+    name: str
+    result: Verdict
+    value: float | None = None
+    baseline: float | None = None
+    bound: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    n: int = 0
+    n_needed: int | None = None
+    unit: str = ""
+    reason: str = ""
+
+
+def combined(gates: tuple[GateResult, ...]) -> Verdict:
+    """The verdict of all gates together: any failure fails, else any doubt is undecided."""
+    verdicts = {gate.result for gate in gates}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.UNDECIDED if Verdict.UNDECIDED in verdicts else Verdict.PASS
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles of one inference in milliseconds over `n` runs."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    n: int
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric on labelled samples with its confidence interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+
+
+class GoldenResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A replay of the golden set against the variant's recorded outputs.
+
+    `max_difference` is the largest absolute difference of any output element, `tolerance`
+    what the variant allows (0 means bit-equal); `recorded_for` names the runtime, version
+    and instruction set of the recording that was compared with. `label_accuracy` is set
+    where the golden set has labels.
+    """
+
+    samples: int
+    max_difference: float
+    tolerance: float
+    recorded_for: str = ""
+    label_accuracy: Accuracy | None = None
+
+
+class LiveResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release did with live frames on a device during its trial.
+
+    `confident` counts results at or above the pipeline's threshold among `inferred`;
+    `baseline_*` are the same of the release that ran before, on the same device.
+    """
+
+    seconds: float
+    inferred: int
+    empty: int = 0
+    errors: int = 0
+    replaced: int = 0
+    confident: int = 0
+    latency: Latency | None = None
+    baseline_release: str = ""
+    baseline_inferred: int = 0
+    baseline_confident: int = 0
+    baseline_latency: Latency | None = None
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and with what something was measured."""
+
+    hardware_class: str = ""
+    cpu: str = ""
+    instruction_set: str = ""
+    threads: int = 0
+    software: dict[str, str] = {}
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured record about one variant, from the converter or from a device.
+
+    `stage` is `convert`, `test` (golden replay in a child process on the device) or
+    `trial` (live). For a device, `device`, `desired_epoch`/`desired_counter` and `nonce`
+    bind it to the desired state that asked for it; its signature is that of the batch that
+    carries it. It proves who said it, not that a compromised device tells the truth.
+    """
+
+    version: int = EVIDENCE_VERSION
+    stage: str
+    model: str
+    release: str = ""
+    variant: str = ""
+    target: str = ""
+    runtime: str = ""
+    runtime_version: str = ""
+    verification: Verification
+    device: str = ""
+    desired_epoch: int = 0
+    desired_counter: int = 0
+    nonce: str = ""
+    conditions: Conditions = Conditions()
+    accuracy: Accuracy | None = None
+    golden: GoldenResult | None = None
+    latency: Latency | None = None
+    live: LiveResult | None = None
+    memory_bytes: int = 0
+    placement: dict[str, int] = {}
+    gates: tuple[GateResult, ...] = ()

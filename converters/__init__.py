@@ -1,0 +1,1 @@
+"""Trained model in, release out: the build host's part of edgeml."""

@@ -1,0 +1,1 @@
+"""The server: registry, devices, rollouts, ingest, REST API and console."""

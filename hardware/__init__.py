@@ -1,0 +1,1 @@
+"""What a device is (capabilities, target profiles, requirements) and how it runs a model."""
