@@ -1,0 +1,39 @@
+# Plain `make` lists the targets. Every target sets up .venv first, once.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-nightly check bench docs format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+
+demo: ## the whole loop on this machine: convert, roll out, stop a bad release (ARGS=--once ends by itself)
+	@scripts/setup demo
+	@exec $(VENV)/bin/edgeml demo $(ARGS)
+
+test: ## all tests, with coverage (ARGS passes options to pytest)
+	@scripts/setup test
+	@scripts/test $(ARGS)
+
+check: ## lint, types and import contracts: seconds
+	@scripts/setup check
+	@scripts/check
+
+bench: ## every benchmark, as one page (ARGS=--quick for a minute each)
+	@scripts/setup bench
+	@$(PY) -m benchmarks $(ARGS)
+
+docs: ## rebuild the generated parts of the docs
+	@scripts/setup check
+	@$(PY) scripts/generate_docs.py
+
+format: ## rewrite the code in the project's format
+	@scripts/setup check
+	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
+
+clean: ## remove the environment, caches and demo output
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist .edgeml
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What is fast, measured beside peers: `python -m benchmarks.NAME [--quick] [--json]`."""

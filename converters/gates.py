@@ -1,0 +1,230 @@
+"""The converter's gates: may this candidate take the float model's place?
+
+Pure functions from what was counted and timed to a `GateResult`. The accuracy gate compares
+both models on the same samples, with the exact tests of `converters.paired`; the speed gate
+looks at the ratio of interleaved timings. Each answers pass, fail or undecided, with the
+numbers and the sample size that would decide.
+"""
+
+import math
+
+import numpy as np
+
+from cloud_sync.evidence import Accuracy, GateResult, Verdict
+from converters.paired import (
+    Discordance,
+    drop_bounds,
+    drop_is_above,
+    drop_is_below,
+    proportion_bounds,
+)
+
+_MOST_SAMPLES = 10_000_000
+
+
+def accuracy_of(correct: np.ndarray, *, metric: str, confidence: float) -> Accuracy:
+    """A share of right answers with its exact two-sided interval."""
+    n, right = len(correct), int(correct.sum())
+    bounds = proportion_bounds(right, n, confidence)
+    return Accuracy(
+        metric=metric,
+        value=right / n,
+        low=bounds.low,
+        high=bounds.high,
+        confidence=confidence,
+        n=n,
+    )
+
+
+def accuracy_gate(
+    baseline: np.ndarray,
+    candidate: np.ndarray,
+    *,
+    metric: str,
+    max_drop: float,
+    confidence: float,
+) -> GateResult:
+    """Judge the drop of accuracy on the same samples.
+
+    Args:
+        baseline: for each sample, whether the float model was right, bool [n].
+        candidate: the same for the candidate, bool [n].
+        metric: what right means (`top1`).
+        max_drop: the drop that is allowed, as a share (0.01 is one point).
+        confidence: of each of the two one-sided statements, that the drop is less (pass) or
+            more (fail) than `max_drop`.
+
+    Returns:
+        The gate `accuracy`. `value` is the candidate's accuracy, `baseline` the float
+        model's, `bound` what the candidate had to keep; [`low`, `high`] is what the
+        baseline less the drop's confidence bounds leaves.
+    """
+    n = len(baseline)
+    seen = Discordance(
+        n=n,
+        lost=int((baseline & ~candidate).sum()),
+        gained=int((~baseline & candidate).sum()),
+    )
+    result = drop_verdict(seen, max_drop, confidence)
+    drop = drop_bounds(seen, confidence)
+    float_accuracy = float(baseline.mean())
+    n_needed = (
+        None if result is not Verdict.UNDECIDED else samples_needed(seen, max_drop, confidence)
+    )
+    return GateResult(
+        name="accuracy",
+        result=result,
+        value=float(candidate.mean()),
+        baseline=float_accuracy,
+        bound=float_accuracy - max_drop,
+        low=float_accuracy - drop.high,
+        high=float_accuracy - drop.low,
+        confidence=confidence,
+        n=n,
+        n_needed=n_needed,
+        unit=metric,
+        reason=_accuracy_reason(result, seen, max_drop, confidence, drop.low, drop.high, n_needed),
+    )
+
+
+def drop_verdict(seen: Discordance, max_drop: float, confidence: float) -> Verdict:
+    """Whether the true drop is below `max_drop`, above it, or not known to be either."""
+    if drop_is_below(seen, max_drop, confidence):
+        return Verdict.PASS
+    if drop_is_above(seen, max_drop, confidence):
+        return Verdict.FAIL
+    return Verdict.UNDECIDED
+
+
+def samples_needed(seen: Discordance, max_drop: float, confidence: float) -> int | None:
+    """How many samples would decide, if more of them behaved as those that were seen.
+
+    Where the observed drop is so near to `max_drop` that no practicable number would: how
+    many would decide if there were no drop but as many samples on which the two disagree;
+    None where that many have been seen already.
+    """
+    if drop_verdict(seen, max_drop, confidence) is not Verdict.UNDECIDED:
+        return seen.n
+    needed = _deciding_size(seen, seen.n, max_drop, confidence)
+    if needed is None:
+        half = math.ceil((seen.lost + seen.gained) / 2)
+        even = Discordance(n=max(seen.n, 2 * half), lost=half, gained=half)
+        needed = _deciding_size(even, 1, max_drop, confidence)
+    return needed if needed and needed > seen.n else None
+
+
+def _deciding_size(seen: Discordance, least: int, max_drop: float, confidence: float) -> int | None:
+    low, high = least, least
+    while drop_verdict(_scaled(seen, high), max_drop, confidence) is Verdict.UNDECIDED:
+        low, high = high, high * 2
+        if high > _MOST_SAMPLES:
+            return None
+    while high - low > max(1, low // 200):
+        middle = (low + high) // 2
+        if drop_verdict(_scaled(seen, middle), max_drop, confidence) is Verdict.UNDECIDED:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def speed_gate(
+    baseline_ms: np.ndarray, candidate_ms: np.ndarray, *, min_speedup: float, confidence: float
+) -> GateResult:
+    """Judge how much faster the candidate is, from interleaved timings.
+
+    Args:
+        baseline_ms: one timing of the float model a round, float [n].
+        candidate_ms: the candidate's timing of the same round, float [n].
+        min_speedup: the ratio that is asked for.
+        confidence: of the statement that the median ratio is above (pass) or below (fail).
+
+    Returns:
+        The gate `speedup`; its interval is that of the median ratio of a round, from the
+        binomial distribution of order statistics, so that no shape of noise is assumed.
+    """
+    ratios = np.sort(baseline_ms / candidate_ms)
+    n = len(ratios)
+    skip = _median_skip(n, confidence)
+    low = float(ratios[skip]) if skip is not None else 0.0
+    high = float(ratios[n - 1 - skip]) if skip is not None else math.inf
+    value = float(np.median(ratios))
+    result = Verdict.UNDECIDED
+    if low >= min_speedup:
+        result = Verdict.PASS
+    elif high < min_speedup:
+        result = Verdict.FAIL
+    n_needed = None
+    if result is Verdict.UNDECIDED and value != min_speedup and math.isfinite(high):
+        n_needed = math.ceil(n * max(1.0, (high - low) / 2 / abs(value - min_speedup)) ** 2) + 1
+    said = {
+        Verdict.PASS: "fast enough",
+        Verdict.FAIL: "too little",
+        Verdict.UNDECIDED: "too near to tell",
+    }[result]
+    return GateResult(
+        name="speedup",
+        result=result,
+        value=value,
+        baseline=1.0,
+        bound=min_speedup,
+        low=low,
+        high=high if math.isfinite(high) else None,
+        confidence=confidence,
+        n=n,
+        n_needed=n_needed,
+        unit="x float32",
+        reason=f"{value:.2f} x the speed of float32 ({low:.2f} to {high:.2f} over {n} interleaved "
+        f"rounds); {min_speedup:g} x is asked for: {said}.",
+    )
+
+
+def _median_skip(n: int, confidence: float) -> int | None:
+    """How many of the smallest of `n` values may be left out below the median, one-sided.
+
+    The largest k with P(Binomial(n, 1/2) <= k) at most 1 - confidence; None where even k = 0
+    is too many.
+    """
+    total, skip = 0.0, None
+    for k in range(n):
+        total += math.exp(
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        )
+        if total > 1 - confidence:
+            break
+        skip = k
+    return skip
+
+
+def _scaled(seen: Discordance, n: int) -> Discordance:
+    factor = n / seen.n
+    return Discordance(n=n, lost=round(seen.lost * factor), gained=round(seen.gained * factor))
+
+
+def _accuracy_reason(
+    result: Verdict,
+    seen: Discordance,
+    max_drop: float,
+    confidence: float,
+    low: float,
+    high: float,
+    n_needed: int | None,
+) -> str:
+    numbers = (
+        f"{seen.lost} of {seen.n} samples lost and {seen.gained} gained, "
+        f"a drop of {100 * seen.drop:.2f} points"
+    )
+    limit = f"{100 * max_drop:g} points at {100 * confidence:g} % confidence"
+    if result is Verdict.PASS:
+        return f"{numbers}, at most {100 * high:.2f}: within {limit}."
+    if result is Verdict.FAIL:
+        return f"{numbers}, at least {100 * low:.2f}: more than {limit}."
+    asked = (
+        f"about {n_needed} samples like these would decide"
+        if n_needed
+        else "so near to the limit that no practicable number of samples would decide"
+    )
+    return (
+        f"{numbers}, between {100 * low:.2f} and {100 * high:.2f}: "
+        f"{seen.n} samples cannot decide on {limit}; {asked}."
+    )
