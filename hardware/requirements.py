@@ -33,7 +33,10 @@ class AcceleratorRequirement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a device must have; any one of `runtimes` will do, all else is needed."""
+    """Everything a device must have; any one of `runtimes` will do, all else is needed.
+
+    A CPU feature `avx512_vnni|avx_vnni` is met by either.
+    """
 
     os: str = "linux"
     architecture: str = "amd64"
@@ -51,9 +54,9 @@ def unmet(needs: Requirements, has: Capabilities) -> tuple[str, ...]:
     if needs.architecture != has.architecture:
         reasons.append(f"needs {needs.architecture}, the device is {has.architecture}")
     reasons += [
-        f"needs the CPU feature {feature}, the device has none such"
+        f"needs the CPU feature {feature.replace('|', ' or ')}, the device has none such"
         for feature in needs.cpu_features
-        if feature not in has.cpu.features
+        if not set(feature.split("|")) & set(has.cpu.features)
     ]
     if needs.runtimes and not any(runtime_fits(r, has) for r in needs.runtimes):
         wanted = " or ".join(f"{r.name}{r.versions}" for r in needs.runtimes)

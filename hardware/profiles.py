@@ -1,0 +1,92 @@
+"""Target profiles: what a variant can be compiled for, as data in `hardware/targets/*.toml`.
+
+A third party adds targets by the entry point group `edgeml.targets`: a callable that returns
+`TargetProfile` objects.
+
+    >>> [profile.name for profile in select(["cpu-x86-64"])]
+    ['cpu-x86-64']
+"""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+
+import msgspec
+
+from edgeml.errors import TargetError
+from hardware.requirements import Requirements, RuntimeRequirement
+
+GROUPS = ("cpu",)
+
+
+class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A kind of device.
+
+    `cpu_features` are needed, each `a|b` meaning any of them. `int8` is the quantization
+    flavour for the target's arithmetic: `u8s8` where VNNI or dot-product instructions add
+    exactly, `u8s8-reduced` (7-bit weights) where sums of two products saturate at 16 bits.
+    """
+
+    name: str
+    description: str
+    os: str = "linux"
+    architecture: str
+    cpu_features: tuple[str, ...] = ()
+    runtimes: tuple[RuntimeRequirement, ...] = ()
+    int8: str
+
+    def requirements(self, memory_bytes: int = 0) -> Requirements:
+        """What a variant for this target needs of a device."""
+        return Requirements(
+            os=self.os,
+            architecture=self.architecture,
+            cpu_features=self.cpu_features,
+            runtimes=self.runtimes,
+            memory_bytes=memory_bytes,
+        )
+
+
+@cache
+def profiles() -> dict[str, TargetProfile]:
+    """Every known target by name: ours, then those of plug-ins."""
+    found: dict[str, TargetProfile] = {}
+    folder = files("hardware") / "targets"
+    for file in sorted(folder.iterdir(), key=lambda f: f.name.removesuffix(".toml")):
+        if file.name.endswith(".toml"):
+            profile = msgspec.convert(tomllib.loads(file.read_text()), TargetProfile)
+            found[profile.name] = profile
+    for entry in entry_points(group="edgeml.targets"):
+        for profile in entry.load()():
+            found.setdefault(profile.name, profile)
+    return found
+
+
+def is_group(name: str) -> bool:
+    """Whether the name stands for several targets (`cpu`)."""
+    return name in GROUPS
+
+
+def select(names: Sequence[str]) -> tuple[TargetProfile, ...]:
+    """The targets of that name, groups expanded, each once, in the order asked for.
+
+    Raises:
+        TargetError: there is no such target.
+    """
+    known = profiles()
+    chosen: dict[str, TargetProfile] = {}
+    for name in names:
+        if is_group(name):
+            chosen |= {n: p for n, p in known.items() if n.startswith(f"{name}-")}
+        elif name in known:
+            chosen[name] = known[name]
+        else:
+            near = difflib.get_close_matches(name, [*known, *GROUPS], n=3, cutoff=0.4)
+            raise TargetError(
+                f"There is no target {name}.",
+                why=f"Known are: {', '.join([*GROUPS, *known])}.",
+                fix=f"Did you mean {' or '.join(near)}?" if near else "",
+            )
+    return tuple(chosen.values())

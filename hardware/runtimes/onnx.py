@@ -1,0 +1,137 @@
+"""onnxruntime as a runtime: graph optimisation on, spinning off, nothing dropped silently."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgeml.errors import DeviceError, ModelError
+from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(uint16)": "uint16",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntime:
+    """The runtime `onnxruntime`."""
+
+    name = "onnxruntime"
+
+    def info(self) -> RuntimeInfo | None:
+        """The installed onnxruntime, whichever package brings it."""
+        for package in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
+            try:
+                installed = version(package)
+            except PackageNotFoundError:
+                continue
+            from onnxruntime import get_available_providers
+
+            return RuntimeInfo(
+                name=self.name, version=installed, providers=tuple(get_available_providers())
+            )
+        return None
+
+    def load(self, model: Path, options: SessionOptions) -> Session:
+        """Load an ONNX file; see `Runtime.load`."""
+        return OnnxSession(model, options)
+
+
+class OnnxSession:
+    """A model in onnxruntime. Outputs are fresh arrays, each run its own."""
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        import onnxruntime as ort
+
+        ort.set_default_logger_severity(3)
+        provider = options.provider or CPU_PROVIDER
+        if provider not in ort.get_available_providers():
+            raise DeviceError(
+                f"onnxruntime has no provider {provider} here.",
+                why=f"It has {', '.join(ort.get_available_providers())}.",
+                fix="Install the onnxruntime build for this accelerator.",
+            )
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        spin = "1" if options.spin else "0"
+        settings.add_session_config_entry("session.intra_op.allow_spinning", spin)
+        settings.add_session_config_entry("session.inter_op.allow_spinning", spin)
+        try:
+            self._session: Any = ort.InferenceSession(str(model), settings, providers=[provider])
+        except Exception as error:
+            raise ModelError(
+                f"onnxruntime cannot load {model.name}.",
+                why=_first_line(error),
+                fix="Check that the file is a complete ONNX model that this version supports.",
+            ) from error
+        if provider not in self._session.get_providers():
+            raise DeviceError(
+                f"onnxruntime dropped the provider {provider}.",
+                why=f"It fell back to {', '.join(self._session.get_providers())}.",
+                fix="Check the accelerator's driver.",
+            )
+        self._provider = provider
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._input_names = [spec.name for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run one inference.
+
+        Raises:
+            ModelError: the tensors do not fit the model's inputs, or it failed on them.
+        """
+        try:
+            feed = dict(zip(self._input_names, inputs, strict=True))
+            outputs: list[NDArray[Any]] = self._session.run(self._output_names, feed)
+        except Exception as error:
+            raise self._refused(inputs, error) from error
+        return outputs
+
+    def placement(self) -> dict[str, int]:
+        """The providers in use; one each, since onnxruntime's Python tells no node counts."""
+        return dict.fromkeys(self._session.get_providers(), 1)
+
+    def close(self) -> None:
+        """Drop the session; onnxruntime frees it with the last reference."""
+        self._session = None
+
+    def _refused(self, inputs: Sequence[NDArray[Any]], error: Exception) -> ModelError:
+        wanted = ", ".join(map(str, self.inputs))
+        given = ", ".join(f"{x.dtype.name}{list(x.shape)}" for x in inputs)
+        if len(inputs) == len(self.inputs) and all(
+            spec.accepts(x) for spec, x in zip(self.inputs, inputs, strict=True)
+        ):
+            return ModelError("The model failed on an input.", why=_first_line(error))
+        return ModelError(
+            "The input does not fit the model.", why=f"It wants {wanted}, it was given {given}."
+        )
+
+
+def _spec(value: Any) -> TensorSpec:
+    shape = tuple(
+        axis if isinstance(axis, int) else str(axis or f"axis{i}")
+        for i, axis in enumerate(value.shape)
+    )
+    return TensorSpec(name=value.name, shape=shape, dtype=_DTYPES.get(value.type, value.type))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
