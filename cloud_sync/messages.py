@@ -320,7 +320,9 @@ def decode(data: bytes, kind: type[M]) -> M:
     try:
         message = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise RemoteError(f"A {kind.__name__} message could not be read.", why=f"{error}.") from None
+        raise RemoteError(
+            f"A {kind.__name__} message could not be read.", why=f"{error}."
+        ) from None
     version = getattr(message, "version", MESSAGE_VERSION)
     if version != MESSAGE_VERSION:
         raise RemoteError(

@@ -1,0 +1,199 @@
+"""The golden set and a variant's recorded outputs, as blobs: arrays in an npz, never pickled.
+
+Golden inputs are what the pipeline is given (images of the region) or, without a pipeline,
+the model's own inputs. Recorded outputs are what a variant answered when it was executed at
+the converter, kept by runtime, version and instruction set. The bytes are the same for the
+same arrays: entries are stored in a fixed order with a fixed date.
+"""
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from edgeml.errors import ReleaseError
+
+MAX_GOLDEN_BYTES = 256 << 20
+MAX_ENTRIES = 4096
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_META = "meta.json"
+
+Array = NDArray[Any]
+
+
+class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
+    """`inputs` [n, ...], `labels` [n] int64 or None, the float model's `outputs`, each [n, ...]."""
+
+    inputs: Array
+    labels: Array | None
+    outputs: tuple[Array, ...]
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a variant answered to the golden set.
+
+    `tolerance` is the largest absolute difference allowed where runtime, version and
+    instruction set are those of the recording (0: bit-equal), `other_tolerance` elsewhere.
+    """
+
+    runtime: str
+    runtime_version: str
+    instruction_set: str
+    tolerance: float
+    other_tolerance: float
+    outputs: tuple[Array, ...]
+
+    @property
+    def made_with(self) -> str:
+        """`onnxruntime 1.31.1 on x86-64-avx512_vnni`."""
+        return f"{self.runtime} {self.runtime_version} on {self.instruction_set}"
+
+
+def encode_golden(golden: GoldenSet) -> bytes:
+    """The blob of a golden set."""
+    arrays = {"inputs": golden.inputs}
+    if golden.labels is not None:
+        arrays["labels"] = golden.labels.astype(np.int64)
+    arrays |= {f"output-{i:03}": output for i, output in enumerate(golden.outputs)}
+    return _encode({"kind": "golden", "version": 1}, arrays)
+
+
+def decode_golden(data: bytes) -> GoldenSet:
+    """Read the blob of a golden set.
+
+    Raises:
+        ReleaseError: it is none.
+    """
+    meta, arrays = _decode(data, "golden")
+    inputs = arrays.get("inputs")
+    if inputs is None or meta.get("version") != 1 or inputs.ndim == 0:
+        raise ReleaseError("The golden set cannot be read.", why="It has no inputs.")
+    golden = GoldenSet(inputs=inputs, labels=arrays.get("labels"), outputs=_outputs(arrays))
+    if any(len(a) != len(inputs) for a in golden.outputs) or (
+        golden.labels is not None and golden.labels.shape != (len(inputs),)
+    ):
+        raise ReleaseError("The golden set cannot be read.", why="Its parts differ in length.")
+    return golden
+
+
+def encode_recorded(recordings: list[Recorded]) -> bytes:
+    """The blob of a variant's recordings."""
+    meta = {
+        "kind": "recorded",
+        "version": 1,
+        "recordings": [
+            {
+                "runtime": r.runtime,
+                "runtime_version": r.runtime_version,
+                "instruction_set": r.instruction_set,
+                "tolerance": r.tolerance,
+                "other_tolerance": r.other_tolerance,
+            }
+            for r in recordings
+        ],
+    }
+    arrays = {
+        f"{i:03}-output-{j:03}": output
+        for i, recording in enumerate(recordings)
+        for j, output in enumerate(recording.outputs)
+    }
+    return _encode(meta, arrays)
+
+
+def decode_recorded(data: bytes) -> list[Recorded]:
+    """Read the blob of a variant's recordings.
+
+    Raises:
+        ReleaseError: it is none.
+    """
+    meta, arrays = _decode(data, "recorded")
+    entries = meta.get("recordings")
+    if meta.get("version") != 1 or not isinstance(entries, list) or not entries:
+        raise ReleaseError("The recorded outputs cannot be read.", why="They list no recording.")
+    found = []
+    for i, entry in enumerate(entries):
+        mine = {k.partition("-")[2]: v for k, v in arrays.items() if k.startswith(f"{i:03}-")}
+        try:
+            found.append(msgspec.convert({**entry, "outputs": ()}, Recorded))
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ReleaseError("The recorded outputs cannot be read.", why=f"{error}.") from None
+        found[-1] = msgspec.structs.replace(found[-1], outputs=_outputs(mine))
+        if not found[-1].outputs:
+            raise ReleaseError("The recorded outputs cannot be read.", why="One has no outputs.")
+    return found
+
+
+def matching(recordings: list[Recorded], runtime: str, version: str, isa: str) -> Recorded | None:
+    """The recording made with exactly this runtime, version and instruction set."""
+    for recorded in recordings:
+        if (recorded.runtime, recorded.runtime_version, recorded.instruction_set) == (
+            runtime,
+            version,
+            isa,
+        ):
+            return recorded
+    return None
+
+
+def _outputs(arrays: dict[str, Array]) -> tuple[Array, ...]:
+    return tuple(arrays[name] for name in sorted(arrays) if name.startswith("output-"))
+
+
+def _encode(meta: dict[str, Any], arrays: dict[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        _store(archive, _META, json.dumps(meta, sort_keys=True).encode())
+        for name, array in sorted(arrays.items()):
+            part = io.BytesIO()
+            npy.write_array(part, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
+            _store(archive, f"{name}.npy", part.getvalue())
+    return buffer.getvalue()
+
+
+def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.create_system = 3
+    entry.external_attr = 0o644 << 16
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(entry, data, compresslevel=6)
+
+
+def _decode(data: bytes, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    what = f"The {kind} blob cannot be read."
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            total = sum(entry.file_size for entry in entries)
+            if len(entries) > MAX_ENTRIES or total > MAX_GOLDEN_BYTES:
+                raise ReleaseError(
+                    what, why=f"It unpacks to {total} bytes in {len(entries)} parts."
+                )
+            meta = json.loads(_part(archive, _META))
+            arrays = {
+                entry.filename.removesuffix(".npy"): npy.read_array(
+                    io.BytesIO(_part(archive, entry.filename)), allow_pickle=False
+                )
+                for entry in entries
+                if entry.filename != _META
+            }
+    except ReleaseError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- zipfile, zlib and numpy raise many kinds on bad bytes
+        raise ReleaseError(what, why=f"{type(error).__name__}: {error}.") from None
+    if not isinstance(meta, dict) or meta.get("kind") != kind:
+        raise ReleaseError(what, why="It is of another kind.")
+    return meta, arrays
+
+
+def _part(archive: zipfile.ZipFile, name: str) -> bytes:
+    entry = archive.getinfo(name)
+    with archive.open(entry) as stream:
+        data = stream.read(entry.file_size + 1)
+    if len(data) != entry.file_size:
+        raise ReleaseError("A blob's part is longer than it says.", why=name)
+    return data
