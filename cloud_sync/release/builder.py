@@ -125,6 +125,8 @@ class ReleaseBuilder:
                 media_type=oci.MODEL_CONFIG, digest=blobs.put(config), size=len(config)
             ),
             layers=layers,
+            # two targets may share every file, and are two variants all the same
+            annotations={oci.TARGET: variant.target},
         )
         data = oci.to_json(manifest)
         return oci.Descriptor(

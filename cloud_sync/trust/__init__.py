@@ -1,0 +1,21 @@
+"""Who said it: keys, signed envelopes, device certificates and device tokens.
+
+Signatures are Ed25519 in DSSE envelopes, made with `cryptography` alone: a device needs it for
+its certificate anyway, and the envelope is thirty lines of a fixed format.
+"""
+
+from cloud_sync.trust.envelope import Envelope, PayloadType, open_envelope, sign
+from cloud_sync.trust.keys import PrivateKey, PublicKey, generate, key_id, load_key, save_key
+
+__all__ = [
+    "Envelope",
+    "PayloadType",
+    "PrivateKey",
+    "PublicKey",
+    "generate",
+    "key_id",
+    "load_key",
+    "open_envelope",
+    "save_key",
+    "sign",
+]

@@ -1,0 +1,121 @@
+"""Device certificates: a request made on the device, a certificate issued by the fleet's CA.
+
+The certificate's common name is the device's id. Keys are Ed25519.
+"""
+
+import datetime as dt
+import re
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cloud_sync.trust.keys import PrivateKey, PublicKey
+from edgeml.errors import TrustError, UserError
+
+CA_DAYS = 3650
+DEVICE_DAYS = 365
+_DEVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_BACKDATED = dt.timedelta(hours=1)
+
+
+def check_device_id(device: str) -> str:
+    """Return a device's id if it can be one (it is also a topic level and a common name).
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise UserError(
+            f"{device[:64]!r} cannot be a device's id.",
+            fix="Use up to 64 letters, digits and . _ - between them.",
+        )
+    return device
+
+
+def make_request(device: str, key: PrivateKey) -> str:
+    """A certificate signing request for a device, PEM."""
+    request = x509.CertificateSigningRequestBuilder().subject_name(_name(device)).sign(key, None)
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def read_request(pem: str) -> tuple[str, PublicKey]:
+    """The device's id and key of a request whose signature proves that it holds the key.
+
+    Raises:
+        TrustError: the request is damaged, not self-signed or has no proper name.
+    """
+    try:
+        request = x509.load_pem_x509_csr(pem.encode())
+        valid = request.is_signature_valid
+        key = request.public_key()
+        device = _common_name(request.subject)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise TrustError("The certificate request cannot be read.", why=f"{error}") from None
+    if not valid or not isinstance(key, PublicKey):
+        raise TrustError("The certificate request was refused.", why="It is not signed by its key.")
+    return check_device_id(device), key
+
+
+def make_ca(key: PrivateKey, now: dt.datetime) -> str:
+    """A self-signed CA certificate, PEM."""
+    name = _name("edgeml fleet CA")
+    certificate = (
+        _builder(now, CA_DAYS)
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, None)
+    )
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def issue(device: str, key: PublicKey, ca: str, ca_key: PrivateKey, now: dt.datetime) -> str:
+    """A device's certificate, PEM."""
+    issuer = x509.load_pem_x509_certificate(ca.encode())
+    certificate = (
+        _builder(now, DEVICE_DAYS)
+        .subject_name(_name(device))
+        .issuer_name(issuer.subject)
+        .public_key(key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(ca_key, None)
+    )
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def verify_issued(certificate: str, ca: str) -> str:
+    """The device's id of a certificate that this CA issued.
+
+    Raises:
+        TrustError: another issued it, or it cannot be read.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode())
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.encode()))
+        return _common_name(found.subject)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise TrustError("The certificate was refused.", why=f"{error}") from None
+
+
+def _builder(now: dt.datetime, days: int) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + dt.timedelta(days=days))
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _common_name(name: x509.Name) -> str:
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(found) != 1:
+        raise TrustError("A certificate has no proper name.")
+    return str(found[0].value)

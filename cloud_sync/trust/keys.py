@@ -1,0 +1,84 @@
+"""Ed25519 keys: made, kept in files of mode 0600, named by the hash of the public half."""
+
+import hashlib
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from cloud_sync.release.blobs import write_atomically
+from edgeml.errors import TrustError
+
+PrivateKey = Ed25519PrivateKey
+PublicKey = Ed25519PublicKey
+
+
+def generate() -> PrivateKey:
+    """A new key."""
+    return Ed25519PrivateKey.generate()
+
+
+def key_id(key: PublicKey) -> str:
+    """The key's name: sha256 of its SubjectPublicKeyInfo, hex."""
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def save_key(key: PrivateKey, path: Path) -> None:
+    """Write a private key, readable by its owner alone."""
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_atomically(path, pem, 0o600)
+
+
+def load_key(path: Path) -> PrivateKey:
+    """Read a private key.
+
+    Raises:
+        TrustError: there is none, or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()
+    except OSError as error:
+        raise TrustError(f"The key {path} cannot be read.", why=f"{error.strerror}.") from None
+    if mode & 0o077:
+        raise TrustError(
+            f"The key {path} can be read by others.",
+            why=f"Its mode is {mode & 0o777:o}.",
+            fix=f"Run: chmod 600 {path}",
+        )
+    try:
+        key = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise TrustError(f"The key {path} is damaged.", why=f"{error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise TrustError(f"The key {path} is of another kind.", why="Ed25519 is needed.")
+    return key
+
+
+def public_pem(key: PublicKey) -> str:
+    """A public key as PEM."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def load_public(pem: str) -> PublicKey:
+    """Read a public key.
+
+    Raises:
+        TrustError: it is none, or of another kind.
+    """
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise TrustError("A public key cannot be read.", why=f"{error}") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise TrustError("A public key is of another kind.", why="Ed25519 is needed.")
+    return key
