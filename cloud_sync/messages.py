@@ -78,7 +78,9 @@ class TrialPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     The trial lasts at least `soak_s` and until `min_inferred` live results were seen, at
     most `timeout_s`; then what is still undecided rolls back. `min_confident_ratio` bounds
-    the share of confident results against that of the previous release on this device.
+    the share of confident results against that of the previous release on this device; the
+    p95 of an inference may be `max_latency_p95_ratio` times that of the previous release and
+    `latency_slack_ms` more, since the ratio of two tiny figures is noise.
     """
 
     soak_s: float = 60.0
@@ -87,6 +89,7 @@ class TrialPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_error_rate: float = 0.01
     min_confident_ratio: float = 0.8
     max_latency_p95_ratio: float = 3.0
+    latency_slack_ms: float = 5.0
 
 
 class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):

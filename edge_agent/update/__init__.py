@@ -1,0 +1,1 @@
+"""Updates: a pure state machine, its journal, and the thin shell that drives it."""
