@@ -1,0 +1,90 @@
+"""`edgeml agent`: enrol a device, run its daemon, look at it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="The daemon on a device: enrol it, run it, look at it.", no_args_is_help=True
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def enroll(
+    *,
+    fleet: Annotated[str, typer.Option(help="The fleet's device listener, http://HOST:8081.")],
+    token: Annotated[str, typer.Option(help="The one-time token of `edgeml fleet enroll`.")],
+    data: Annotated[Path, typer.Option(help="A new folder for the device's identity and data.")],
+    device: Annotated[str, typer.Option(help="The device's id, if not the one in the token.")] = "",
+    as_json: _Json = False,
+) -> None:
+    """Trade a one-time token for an identity and write DATA/agent.toml.
+
+    The device's key is made here and never leaves the device.
+    """
+    import json
+
+    from edge_agent.identity import enroll_device
+
+    name = device or token.partition(".")[0]
+    config = enroll_device(fleet, name, token, data)
+    if as_json:
+        typer.echo(json.dumps({"device": name, "config": str(config)}))
+    else:
+        typer.echo(f"{name} is enrolled. Run it: edgeml agent run --config {config}")
+
+
+@app.command()
+def run(
+    *,
+    config: Annotated[Path, typer.Option(help="The agent.toml that enrolling wrote.")],
+) -> None:
+    """Run the daemon until Ctrl-C or SIGTERM.
+
+    It runs what it last committed at once, with or without a network, and takes from the
+    fleet its sources, its configuration and its updates.
+    """
+    import logging
+    import signal
+    import threading
+
+    from edge_agent.agent import Agent
+    from edge_agent.identity import load_identity
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    Agent(load_identity(config)).run(stop)
+
+
+@app.command()
+def status(
+    *,
+    config: Annotated[Path, typer.Option(help="The agent.toml that enrolling wrote.")],
+    as_json: _Json = False,
+) -> None:
+    """Say what this device runs and where an update stands, from its own journal."""
+    import msgspec
+
+    from edge_agent.agent import status as read_status
+    from edge_agent.identity import load_identity
+
+    identity = load_identity(config)
+    reported = read_status(identity.data).reported()
+    if as_json:
+        typer.echo(msgspec.json.encode(reported).decode())
+        return
+    typer.echo(
+        f"{identity.config.device}: desired state "
+        f"({reported.desired_epoch}, {reported.desired_counter})"
+    )
+    for model, state in reported.models.items():
+        running = state.running_version or "nothing"
+        typer.echo(f"  {model}: runs {running}, {state.phase} {state.reason}".rstrip())
+    if not reported.models:
+        typer.echo("  no model yet; roll one out: edgeml rollout create --help")

@@ -1,0 +1,87 @@
+"""The comparison of a golden replay with what was recorded: pure, and its gates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud_sync.evidence import Accuracy, GateResult, GoldenResult, Verdict
+from cloud_sync.golden import GoldenSet, Recorded, matching
+from edge_agent.trial import CONFIDENCE, wilson
+from edgeml.errors import ReleaseError
+
+Outputs = Sequence[NDArray[np.generic]]
+
+
+def compare(
+    outputs: Outputs,
+    golden: GoldenSet,
+    recordings: list[Recorded],
+    made_with: tuple[str, str, str],
+) -> tuple[GoldenResult, GateResult]:
+    """Compare replayed outputs with the variant's recorded ones.
+
+    Args:
+        outputs: each [n, ...], as replayed here.
+        golden: the golden set.
+        recordings: the variant's recordings.
+        made_with: runtime, version and instruction set of this device.
+
+    Raises:
+        ReleaseError: the recording has other shapes than the replay.
+    """
+    exact = matching(recordings, *made_with)
+    recorded = exact or recordings[0]
+    tolerance = recorded.tolerance if exact else recorded.other_tolerance
+    difference = _difference(outputs, recorded.outputs)
+    accuracy = _accuracy(outputs, golden)
+    result = GoldenResult(
+        samples=len(golden.inputs),
+        max_difference=difference,
+        tolerance=tolerance,
+        recorded_for=recorded.made_with,
+        label_accuracy=accuracy,
+    )
+    if difference <= tolerance:
+        verdict = Verdict.PASS
+    else:
+        verdict = Verdict.FAIL if exact else Verdict.UNDECIDED
+    against = "made with the same runtime" if exact else f"made with {recorded.made_with}"
+    gate = GateResult(
+        name="golden.outputs",
+        result=verdict,
+        value=difference,
+        bound=tolerance,
+        n=len(golden.inputs),
+        reason=f"the largest difference from the outputs recorded at the converter ({against}) "
+        f"is {difference:.3g}, {tolerance:.3g} is allowed",
+    )
+    return result, gate
+
+
+def _difference(ours: Outputs, recorded: Outputs) -> float:
+    if len(ours) != len(recorded):
+        raise ReleaseError(
+            "The recorded outputs do not fit the model.", why="Their number differs."
+        )
+    largest = 0.0
+    for a, b in zip(ours, recorded, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ReleaseError(
+                "The recorded outputs do not fit the model.",
+                why=f"{a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}.",
+            )
+        if a.size:
+            distance = np.abs(a.astype(np.float64) - b.astype(np.float64)).max()
+            largest = max(largest, float("inf") if np.isnan(distance) else float(distance))
+    return largest
+
+
+def _accuracy(outputs: Outputs, golden: GoldenSet) -> Accuracy | None:
+    if golden.labels is None:
+        return None
+    n = len(golden.labels)
+    scores = outputs[0].reshape(n, -1)
+    right = int((scores.argmax(axis=1) == golden.labels).sum())
+    low, high = wilson(right, n)
+    return Accuracy(metric="top1", value=right / n, low=low, high=high, confidence=CONFIDENCE, n=n)

@@ -1,0 +1,127 @@
+"""Who this device is: `agent.toml`, its key and certificate, and the director's key."""
+
+import os
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from cloud_sync.device_api import enroll
+from cloud_sync.messages import Enrolled, EnrollRequest, MqttAccess
+from cloud_sync.release import write_atomically
+from cloud_sync.trust import PrivateKey, PublicKey, generate, key_id, load_key, save_key
+from cloud_sync.trust.identity import make_request, verify_issued
+from cloud_sync.trust.keys import load_public
+from edgeml.errors import TrustError, UserError
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[agent]` of `agent.toml`: identity and bootstrap, nothing else."""
+
+    device: str
+    data_dir: str
+    fleet_url: str
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an enrolled device holds."""
+
+    config: AgentConfig
+    key: PrivateKey
+    director_keys: dict[str, PublicKey]
+    mqtt: MqttAccess
+
+    @property
+    def data(self) -> Path:
+        """The device's data folder."""
+        return Path(self.config.data_dir)
+
+
+def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
+    """Enrol this device and write its identity; returns the path of `agent.toml`.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        UserError: the folder holds an identity already.
+        TrustError: the fleet refused the token, or what it answered does not fit.
+        RemoteError: the fleet cannot be reached.
+    """
+    if (data / "agent.toml").exists():
+        raise UserError(
+            f"{data} holds an enrolled device already.",
+            fix="Name another folder with --data, or remove this one.",
+        )
+    if data.exists() and any(data.iterdir()):
+        raise UserError(f"{data} is not empty.", fix="Name another folder with --data.")
+    key = generate()
+    answer = enroll(fleet_url, EnrollRequest(token=token, csr=make_request(device, key)))
+    if verify_issued(answer.certificate, answer.ca) != answer.device or answer.device != device:
+        raise TrustError("The fleet's answer does not fit.", why="It names another device.")
+    load_public(answer.director_key)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=data.parent, prefix=f".{data.name}."))
+    try:
+        _write(beside, data, fleet_url, answer, key)
+        if data.exists():
+            data.rmdir()
+        os.replace(beside, data)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return data / "agent.toml"
+
+
+def load_identity(config: Path) -> Identity:
+    """Read an enrolled device's identity.
+
+    Raises:
+        UserError: the configuration is missing or wrong.
+        TrustError: a key is missing, damaged or open to others.
+    """
+    try:
+        tree = tomllib.loads(config.read_text())
+        agent = msgspec.convert(tree["agent"], AgentConfig)
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {config}.", fix="Enrol first: edgeml agent enroll --help"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{config} cannot be used.", why=f"{error}.") from None
+    data = Path(agent.data_dir)
+    folder = data / "identity"
+    try:
+        director = load_public((folder / "director.pem").read_text())
+        mqtt = msgspec.json.decode((folder / "mqtt.json").read_bytes(), type=MqttAccess)
+    except (OSError, msgspec.DecodeError) as error:
+        raise TrustError(
+            f"The identity in {folder} cannot be read.", why=f"{error}.", fix="Enrol again."
+        ) from None
+    return Identity(
+        config=agent,
+        key=load_key(folder / "device.key"),
+        director_keys={key_id(director): director},
+        mqtt=mqtt,
+    )
+
+
+def _write(beside: Path, data: Path, fleet_url: str, answer: Enrolled, key: PrivateKey) -> None:
+    folder = beside / "identity"
+    folder.mkdir(mode=0o700)
+    save_key(key, folder / "device.key")
+    write_atomically(folder / "device.pem", answer.certificate.encode(), 0o600)
+    write_atomically(folder / "ca.pem", answer.ca.encode(), 0o644)
+    write_atomically(folder / "director.pem", answer.director_key.encode(), 0o644)
+    write_atomically(folder / "mqtt.json", msgspec.json.encode(answer.mqtt), 0o600)
+    config = AgentConfig(device=answer.device, data_dir=str(data.resolve()), fleet_url=fleet_url)
+    write_atomically(beside / "agent.toml", _toml(config).encode(), 0o644)
+
+
+def _toml(config: AgentConfig) -> str:
+    # A JSON string is a TOML basic string.
+    fields = msgspec.structs.asdict(config).items()
+    rows = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in fields]
+    head = ["# Identity and bootstrap; all else comes from the fleet.", "[agent]"]
+    return "\n".join([*head, *rows, ""])

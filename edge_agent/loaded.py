@@ -1,0 +1,109 @@
+"""A release loaded and ready for frames: session, pipeline and what it did so far."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from cloud_sync.messages import DesiredModel
+from cloud_sync.release import Variant
+from edge_agent.statistics import Live, Window
+from edge_agent.store import ReleaseStore
+from edgeml.errors import EdgemlError, ModelError
+from hardware.pipeline import Classification, Pipeline, parse
+from hardware.runtimes import Session, SessionOptions, open_session, runtimes
+
+MAX_PIPELINE_BYTES = 1 << 20
+
+
+class LoadedRelease:
+    """One release in memory. Not thread-safe: its worker alone calls `infer`."""
+
+    def __init__(
+        self,
+        desired: DesiredModel,
+        session: Session,
+        pipeline: Pipeline,
+        runtime: str,
+        site: Mapping[str, Any],
+    ) -> None:
+        self.desired = desired
+        self.session = session
+        self.runtime = runtime
+        self.live = Live()
+        self._pipeline = pipeline
+        self.set_site(site)
+
+    def set_site(self, site: Mapping[str, Any]) -> None:
+        """Use what the site sets from the next frame on.
+
+        Raises:
+            ModelError: the release does not let a site set this.
+        """
+        self._runner = self._pipeline.runner(self.session.inputs, site)
+
+    def infer(self, frame: Any, captured: float, window: Window) -> Classification | None:
+        """Take one frame through pipeline and model, and count it.
+
+        Returns:
+            The result, or None where the pipeline located nothing.
+
+        Raises:
+            EdgemlError: the model or the pipeline failed on it; counted as an error.
+        """
+        begun = time.monotonic()
+        try:
+            tensors = self._runner.prepare(self._runner.crop(frame))
+            prepared = time.monotonic()
+            if tensors is None:
+                window.empty += 1
+                self.live.empty += 1
+                return None
+            outputs = self.session.run(tensors)
+            inferred = time.monotonic()
+            result = self._runner.read(outputs)
+        except EdgemlError:
+            window.errors += 1
+            self.live.errors += 1
+            raise
+        ended = time.monotonic()
+        window.time("wait", begun - captured)
+        window.time("pre", prepared - begun)
+        window.time("inference", inferred - prepared)
+        window.time("post", ended - inferred)
+        window.time("total", ended - captured)
+        window.result(result.label, confident=result.confident)
+        self.live.result((inferred - prepared) * 1000, confident=result.confident)
+        return result
+
+    def close(self) -> None:
+        """Free the session."""
+        self.session.close()
+
+
+def load(
+    store: ReleaseStore, desired: DesiredModel, site: Mapping[str, Any], *, threads: int = 1
+) -> LoadedRelease:
+    """Load a release that is on this device.
+
+    Raises:
+        EdgemlError: something of it is missing, damaged or cannot run here.
+    """
+    variant = store.variant(desired.release, desired.variant)
+    runtime = choose_runtime(variant)
+    session = open_session(runtime, store.path(variant, "model"), SessionOptions(threads=threads))
+    data = store.blobs.read(variant.file("pipeline").digest, MAX_PIPELINE_BYTES)
+    return LoadedRelease(desired, session, parse(data), runtime, site)
+
+
+def choose_runtime(variant: Variant) -> str:
+    """The first of the variant's runtimes that is installed here.
+
+    Raises:
+        ModelError: none is.
+    """
+    known = runtimes()
+    for wanted in variant.requires.runtimes:
+        if wanted.name in known and known[wanted.name].info() is not None:
+            return wanted.name
+    names = ", ".join(r.name for r in variant.requires.runtimes) or "none named"
+    raise ModelError(f"No runtime here can run {variant.name}.", why=f"It wants {names}.")

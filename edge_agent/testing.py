@@ -1,0 +1,139 @@
+"""The child process that tests a new variant on this device's real runtime.
+
+`python -m edge_agent.testing` reads a `TestRequest` as JSON from standard input, replays the
+golden set and prints a `TestResult`. It is a process of its own so that a crash in the
+runtime is a failed test and no crashed agent.
+"""
+
+import ctypes
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from cloud_sync.evidence import GateResult, GoldenResult, Latency, Verdict
+from edge_agent.failpoints import reach
+from edgeml.errors import EdgemlError
+
+TIMEOUT_S = 180.0
+TIMED_RUNS = 50
+_PR_SET_PDEATHSIG = 1
+
+
+class TestRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which files to test, and with which runtime."""
+
+    __test__ = False
+
+    runtime: str
+    model: str
+    pipeline: str
+    golden: str
+    recorded: str
+    threads: int = 1
+
+
+class TestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the test found; `error` where it could not be made."""
+
+    __test__ = False
+
+    gates: tuple[GateResult, ...] = ()
+    golden: GoldenResult | None = None
+    latency: Latency | None = None
+    memory_bytes: int = 0
+    placement: dict[str, int] = {}
+    error: str = ""
+
+
+def run_child(request: TestRequest, timeout_s: float = TIMEOUT_S) -> TestResult:
+    """Test in a child process; whatever happens there is a result."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.testing"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        try:
+            out, err = child.communicate(msgspec.json.encode(request), timeout_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return _broken(f"the test did not end within {timeout_s:.0f} seconds")
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+        how = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
+        return _broken(f"the test process ended with {how}: {last[0]}")
+    try:
+        return msgspec.json.decode(out, type=TestResult)
+    except msgspec.DecodeError as error:
+        return _broken(f"the test's answer could not be read: {error}")
+
+
+def run(request: TestRequest) -> TestResult:
+    """Replay the golden set in this process."""
+    import numpy as np
+
+    from cloud_sync.golden import decode_golden, decode_recorded
+    from edge_agent.golden_replay import compare
+    from hardware.pipeline import parse
+    from hardware.probes import instruction_set, probe
+    from hardware.runtimes import SessionOptions, open_session, runtimes
+
+    golden = decode_golden(Path(request.golden).read_bytes())
+    recordings = decode_recorded(Path(request.recorded).read_bytes())
+    options = SessionOptions(threads=request.threads)
+    session = open_session(request.runtime, Path(request.model), options)
+    runner = parse(Path(request.pipeline).read_bytes()).runner(session.inputs)
+    rows = []
+    times = []
+    for image in golden.inputs:
+        tensors = runner.prepare(image)
+        if tensors is None:
+            return _broken("the pipeline found nothing in a golden input")
+        rows.append([output.copy() for output in session.run(tensors)])
+        runner.read(rows[-1])
+        for _ in range(max(1, TIMED_RUNS // len(golden.inputs))):
+            begun = time.perf_counter()
+            session.run(tensors)
+            times.append((time.perf_counter() - begun) * 1000)
+    outputs = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+    info = runtimes()[request.runtime].info()
+    made_with = (request.runtime, info.version if info else "", instruction_set(probe()))
+    result, gate = compare(outputs, golden, recordings, made_with)
+    p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
+    return TestResult(
+        gates=(gate,),
+        golden=result,
+        latency=Latency(p50_ms=p50, p95_ms=p95, p99_ms=p99, n=len(times)),
+        memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        placement=session.placement(),
+    )
+
+
+def _broken(why: str) -> TestResult:
+    gate = GateResult(name="golden.outputs", result=Verdict.FAIL, reason=why)
+    return TestResult(gates=(gate,), error=why)
+
+
+def _main() -> None:
+    # The agent's end, however it comes, is the end of its test.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=TestRequest)
+    reach("testing-child")
+    try:
+        result = run(request)
+    except EdgemlError as error:
+        result = _broken(str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(result))
+
+
+if __name__ == "__main__":
+    _main()
