@@ -1,0 +1,100 @@
+"""Kubernetes label selectors: `site=north,tier in (edge, dev),!retired`.
+
+Source: Kubernetes documentation, "Labels and Selectors": equality-based and set-based
+requirements, joined by commas, all of which must hold. `key!=value` and `notin` hold for a
+device without the key, too.
+
+    >>> parse_selector("site=north,!retired").matches({"site": "north"})
+    True
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from edgeml.errors import UserError
+
+_KEY = r"[A-Za-z0-9](?:[A-Za-z0-9./_-]{0,251}[A-Za-z0-9])?"
+_VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
+_EQUAL = re.compile(rf"({_KEY})\s*(==|=|!=)\s*({_VALUE})")
+_SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)")
+_EXISTS = re.compile(rf"(!?)\s*({_KEY})")
+_MAX_LENGTH = 4096
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition on one label."""
+
+    key: str
+    operator: Literal["in", "notin", "exists", "absent"]
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet it."""
+        match self.operator:
+            case "in":
+                return labels.get(self.key) in self.values
+            case "notin":
+                return labels.get(self.key) not in self.values
+            case "exists":
+                return self.key in labels
+            case "absent":
+                return self.key not in labels
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True):
+    """Requirements that must all hold; none of them selects everything."""
+
+    text: str = ""
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet every requirement."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+
+def parse_selector(text: str) -> Selector:
+    """Parse a selector; an empty one selects everything.
+
+    Raises:
+        UserError: it is none; names the part.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise UserError("The selector is too long.", why=f"{_MAX_LENGTH} characters are allowed.")
+    parts = re.split(r",(?![^(]*\))", text) if text.strip() else []
+    return Selector(text=text, requirements=tuple(_requirement(part.strip()) for part in parts))
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels if they can be labels.
+
+    Raises:
+        UserError: a key or value is not allowed.
+    """
+    for key, value in labels.items():
+        if not re.fullmatch(_KEY, key) or not re.fullmatch(_VALUE, value):
+            raise UserError(
+                f"The label {key[:64]}={value[:64]} is not allowed.",
+                fix="Use letters, digits and . _ - in keys and values, such as site=north.",
+            )
+    return dict(labels)
+
+
+def _requirement(part: str) -> Requirement:
+    if found := _EQUAL.fullmatch(part):
+        operator: Literal["in", "notin"] = "notin" if found[2] == "!=" else "in"
+        return Requirement(key=found[1], operator=operator, values=(found[3],))
+    if found := _SET.fullmatch(part):
+        values = tuple(value.strip() for value in found[3].split(","))
+        if all(re.fullmatch(_VALUE, value) for value in values):
+            return Requirement(
+                key=found[1], operator="in" if found[2] == "in" else "notin", values=values
+            )
+    elif found := _EXISTS.fullmatch(part):
+        return Requirement(key=found[2], operator="absent" if found[1] else "exists")
+    raise UserError(
+        f"The selector's part {part[:80]!r} cannot be read.",
+        fix="Write key=value, key!=value, key in (a, b), key notin (a, b), key or !key.",
+    )
