@@ -122,7 +122,7 @@ def _check(policy: Policy, tree: dict[str, Any], what: str) -> None:
     for number, wave in enumerate(policy.waves, 1):
         if (wave.count is None) == (wave.percent is None):
             raise UserError(what, why=f"Wave {number} needs a count or a percent, and one only.")
-    numbers = [value for value in msgspec.structs.asdict(policy.trial).values()]
+    numbers = list(msgspec.structs.asdict(policy.trial).values())
     if any(not math.isfinite(value) or value < 0 for value in numbers):
         raise UserError(what, why="A number in [trial] is negative or not finite.")
 
