@@ -236,14 +236,20 @@ class Outbox:
                 victims.append(seq)
                 excess -= size
             self._drop(victims, "bytes")
-            if self._bytes <= target:
+            if self._bytes <= self._max_bytes:
                 return
 
     def _drop(self, seqs: list[int], reason: str) -> None:
         if not seqs:
             return
-        self._db.executemany("DELETE FROM records WHERE seq = ?", [[seq] for seq in seqs])
-        for first, last in runs(seqs):
+        gone = set(seqs)
+        # Gap records that wait are taken into the new ones, their own numbers with them, so
+        # that a long absence leaves a few wide gaps and not a record for every drop.
+        for seq, body in self._db.execute("SELECT seq, body FROM records WHERE kind = 'gap'"):
+            old = msgspec.json.decode(body, type=Gap)
+            gone |= {seq, *range(old.first, old.last + 1)}
+        self._db.executemany("DELETE FROM records WHERE seq = ?", [[seq] for seq in gone])
+        for first, last in runs(sorted(gone)):
             gap = Gap(first=first, last=last, dropped=last - first + 1, reason=reason)
             self._insert(RecordKind.GAP, msgspec.json.encode(gap))
         self._recount()
