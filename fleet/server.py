@@ -1,0 +1,320 @@
+"""`edgeml fleet up`: the whole fleet in one process.
+
+Listeners for operators and devices, the embedded broker, ingest and the rollout controller.
+Everything that can be wrong is found out before anything starts; what is started is stopped in
+the reverse order. All state is in the data folder, so a restart, or `kill -9` and a restart,
+goes on where it was.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import fcntl
+import hmac
+import importlib.util
+import logging
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cloud_sync.mqtt_session import MqttSession, parse_url
+from edgeml.errors import UserError
+from fleet import broker
+from fleet.access import Access
+from fleet.controller import Controller
+from fleet.db import Database, upgrade
+from fleet.db.database import sqlite_url
+from fleet.device_app import device_app
+from fleet.incarnation import HeadFile
+from fleet.ingest import Ingest, subscriptions
+from fleet.keys import load_or_create
+from fleet.listeners import Listener, Tls, check_free, is_loopback, require_tls, take
+from fleet.operator_app import Mount, operator_app
+from fleet.registry import Registry
+from fleet.services import enrollment, recovery, reported
+from fleet.services.context import Services
+
+_LOG = logging.getLogger(__name__)
+_GRACE_S = 3
+_BUS_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class ExternalBroker:
+    """A broker that somebody else runs; with mTLS the files speak instead of the password."""
+
+    url: str
+    username: str = ""
+    password: str = ""
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a fleet."""
+
+    data: Path
+    operators: Listener
+    devices: Listener
+    mqtt: Listener
+    tls: Tls | None = None
+    external: ExternalBroker | None = None
+    database_url: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A fleet that is up: where it is, and what it works on."""
+
+    services: Services
+    access: Access
+    controller: Controller
+    console_url: str
+    device_url: str
+    mqtt_url: str
+
+
+class BrokerAccounts:
+    """Who may connect to the embedded broker: enrolled devices, and the fleet itself."""
+
+    def __init__(self, database: Callable[[str, str], bool]) -> None:
+        self._is_device = database
+        self.password = secrets.token_urlsafe(32)
+
+    def check(self, username: str, password: str) -> bool:
+        """Whether a name and a password belong together."""
+        if username == broker.SUPERUSER:
+            return hmac.compare_digest(password.encode(), self.password.encode())
+        return self._is_device(username, password)
+
+
+def serve(options: Options, on_up: Callable[[Running], None]) -> None:
+    """Run the fleet until SIGINT or SIGTERM.
+
+    Args:
+        options: how.
+        on_up: called once, when everything answers.
+
+    Raises:
+        UserError: an option is wrong, or a port or the folder is in use.
+        TrustError: a key can be read by others or is damaged.
+    """
+    asyncio.run(_until_signal(options, on_up))
+
+
+async def _until_signal(options: Options, on_up: Callable[[Running], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(options, stop) as fleet:
+        on_up(fleet)
+        await stop.wait()
+        _LOG.info("stopping")
+
+
+@asynccontextmanager
+async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Running]:
+    """A fleet that is up within the block; `stop` is set when a part of it has failed."""
+    _check_options(options)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_locked(options.data))
+        sockets = stack.enter_context(_listening(options))
+        services = stack.enter_context(_services(options, sockets))
+        accounts = BrokerAccounts(lambda name, word: _is_device(services, name, word))
+        if options.external is None:
+            host, port, _ = parse_url(services.mqtt_url)
+            embedded = await broker.start(host, port, accounts)
+            stack.push_async_callback(embedded.stop)
+            reported.all_offline(services)
+        ingest = Ingest(services)
+        ingest.start()
+        stack.push_async_callback(asyncio.to_thread, ingest.stop)
+        bus = _bus(options, services, accounts, ingest)
+        bus.start()
+        services.publisher.attach(bus)
+        stack.push_async_callback(asyncio.to_thread, bus.close)
+        controller = Controller(services)
+        controller.start()
+        stack.push_async_callback(asyncio.to_thread, controller.stop)
+        access = Access(services)
+        apps = (operator_app(services, access, _console()), device_app(services, ingest))
+        for app, taken in zip(apps, sockets, strict=True):
+            await stack.enter_async_context(_served(app, taken, options.tls, stop))
+        await _bus_ready(bus, stop)
+        scheme = "https" if options.tls else "http"
+        yield Running(
+            services=services,
+            access=access,
+            controller=controller,
+            console_url=services.console_url,
+            device_url=f"{scheme}://{_address(options.devices, sockets[1])}",
+            mqtt_url=services.mqtt_url,
+        )
+
+
+def _check_options(options: Options) -> None:
+    for listener in (options.operators, options.devices):
+        require_tls(listener, options.tls)
+    if options.external is None:
+        if not is_loopback(options.mqtt.host):
+            raise UserError(
+                f"The embedded broker at {options.mqtt.address} was refused.",
+                why="It speaks without TLS, and others could reach it.",
+                fix="Run a broker with TLS, such as Mosquitto, and name it: --broker mqtts://HOST",
+            )
+        return
+    host, _, secure = parse_url(options.external.url)
+    if not secure and not is_loopback(host):
+        raise UserError(
+            f"The broker {options.external.url} was refused.",
+            why="It is not on this machine, and mqtt:// speaks without TLS.",
+            fix="Use mqtts://.",
+        )
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Keep a second fleet off the same folder; the lock goes with the process."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "fleet.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"The fleet's data folder {data} cannot be used.",
+            why=f"{error.strerror}: {error.filename}.",
+            fix="Name another folder with --data, or mend its rights.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"A fleet is already up on {data}.",
+                fix="Stop it, or name another folder with --data.",
+            ) from None
+        yield
+
+
+@contextmanager
+def _listening(options: Options) -> Iterator[tuple[socket, socket]]:
+    with ExitStack() as stack:
+        operators = stack.enter_context(contextlib.closing(take(options.operators)))
+        devices = stack.enter_context(contextlib.closing(take(options.devices)))
+        yield operators, devices
+
+
+@contextmanager
+def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Services]:
+    data = options.data
+    if options.external is None:
+        port = check_free(options.mqtt)
+        mqtt_url = f"mqtt://{options.mqtt.host}:{port}"
+    else:
+        mqtt_url = options.external.url
+    keys = load_or_create(data, dt.datetime.now(dt.UTC))
+    database = Database(options.database_url or sqlite_url(data / "fleet.db"))
+    try:
+        upgrade(database)
+        scheme = "https" if options.tls else "http"
+        services = Services(
+            database=database,
+            keys=keys,
+            registry=Registry(data / "registry"),
+            head=HeadFile(data / "keys" / "head.json"),
+            mqtt_url=mqtt_url,
+            console_url=f"{scheme}://{_address(options.operators, sockets[0])}",
+            now=time.time,
+        )
+        services.registry.prepare()
+        reason = recovery.check(services)
+        if reason:
+            _LOG.warning("rollouts are frozen: %s", reason)
+        yield services
+    finally:
+        database.close()
+
+
+def _bus(
+    options: Options, services: Services, accounts: BrokerAccounts, ingest: Ingest
+) -> MqttSession:
+    outside = options.external
+    return MqttSession(
+        services.mqtt_url,
+        broker.SUPERUSER,
+        username=outside.username if outside else broker.SUPERUSER,
+        password=outside.password if outside else accounts.password,
+        on_message=ingest.on_message,
+        subscriptions=subscriptions(),
+        tls=(outside.ca, outside.certificate, outside.key) if outside and outside.ca else None,
+    )
+
+
+async def _bus_ready(bus: MqttSession, stop: asyncio.Event) -> None:
+    """Wait for the broker; an external one may come later, HTTPS is enough until then."""
+    end = time.monotonic() + _BUS_PATIENCE_S
+    # A thread of the client's own connects; it has no event to await.
+    while not bus.connected and not stop.is_set() and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    if not bus.connected:
+        _LOG.warning("the broker does not answer yet: %s", bus.last_error or "no connection")
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handlers: the fleet has one for all parts."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _served(
+    app: ASGIApp, taken: socket, tls: Tls | None, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[taken]))
+    task.add_done_callback(lambda _: stop.set())
+    while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn has no event
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _is_device(services: Services, name: str, password: str) -> bool:
+    return enrollment.check_mqtt_password(services, name, password)
+
+
+def _address(listener: Listener, taken: socket) -> str:
+    port = taken.getsockname()[1]
+    return Listener(listener.name, listener.host, port, listener.option).address
+
+
+def _console() -> Mount | None:
+    if importlib.util.find_spec("fleet.console") is None:
+        return None
+    mount: Mount = importlib.import_module("fleet.console").mount
+    return mount

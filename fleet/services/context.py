@@ -1,0 +1,111 @@
+"""What every service function works with."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fleet.changes import Changes
+from fleet.db import Database
+from fleet.incarnation import HeadFile
+from fleet.keys import FleetKeys
+from fleet.registry import Registry
+
+_MAX_NAMES = 10_000
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who does something, and why: both go into the audit log."""
+
+    actor: str
+    reason: str = ""
+
+
+class Bus(Protocol):
+    """The fleet's own client of the broker; `cloud_sync.mqtt_session.MqttSession` is one."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
+        ...
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Publish; returns whether the client took it."""
+        ...
+
+
+class Publisher:
+    """Where services publish: nowhere, until the bus is attached.
+
+    What is lost on the way is asked for again over HTTPS.
+    """
+
+    def __init__(self) -> None:
+        self._bus: Bus | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a bus and it has its broker."""
+        return self._bus is not None and self._bus.connected
+
+    def attach(self, bus: Bus | None) -> None:
+        """Set where messages go."""
+        self._bus = bus
+
+    def __call__(self, topic: str, payload: bytes) -> bool:
+        """Publish, if there is a bus."""
+        return self._bus is not None and self._bus.publish(topic, payload)
+
+
+class Counters:
+    """Counts what happened since the start; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._last: dict[str, float] = {}
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Count something."""
+        with self._lock:
+            self._counts[name] += number
+
+    def is_due(self, name: str, every_s: float) -> bool:
+        """Whether this was not said within the last seconds; notes that it is said now."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._last.get(name, -every_s) < every_s:
+                return False
+            if len(self._last) > _MAX_NAMES:
+                self._last.clear()
+            self._last[name] = now
+            return True
+
+    def all(self) -> dict[str, int]:
+        """All counts, by name."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+
+@dataclass(frozen=True)
+class Services:
+    """The database, the keys, the registry, the clock, and where changes are told.
+
+    `mqtt_url` is what devices are told at enrolment, `console_url` where the console is;
+    `head` is the file beside the keys that a restored database does not agree with.
+    """
+
+    database: Database
+    keys: FleetKeys
+    registry: Registry
+    head: HeadFile
+    mqtt_url: str = ""
+    console_url: str = ""
+    now: Callable[[], float] = time.time
+    changes: Changes = field(default_factory=Changes)
+    publisher: Publisher = field(default_factory=Publisher)
+    counters: Counters = field(default_factory=Counters)
+    started_at: float = field(default_factory=time.time)

@@ -1,0 +1,228 @@
+"""Releases: what was pushed to the registry becomes something that rollouts can name."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cloud_sync.evidence import Evidence
+from cloud_sync.release import Release, Variant, oci, read_evidence
+from edgeml.errors import ReleaseError
+from fleet.db import tables
+from fleet.problem import Conflict, NotFound
+from fleet.resources import EvidenceInfo, ModelInfo, Page, ReleaseInfo, VariantInfo
+from fleet.services.audit import audited
+from fleet.services.context import Caller, Services
+
+_MAX_PAGE = 1000
+
+
+def register(services: Services, caller: Caller, model: str, digest: str) -> ReleaseInfo:
+    """Register a release that was pushed, with the evidence that came with it.
+
+    Registering it again changes nothing.
+
+    Raises:
+        ReleaseError: it is incomplete, damaged, or of another model.
+        Conflict: another release has its version already.
+    """
+    release = services.registry.release(digest)
+    if release.model != model:
+        raise ReleaseError(f"{digest} is {release.name}.", why=f"It was named as {model[:128]!r}.")
+    records = _pushed_evidence(services, release)
+    with services.database.read() as session:
+        known = session.get(tables.Release, digest)
+        taken = None if known else find(session, model, release.version)
+    if known:
+        return _info(known)
+    if taken:
+        raise Conflict(
+            f"{release.name} exists already, as {taken.digest}.",
+            why="A release is immutable.",
+            fix="Give the new release another version.",
+        )
+    now = services.now()
+    row = tables.Release(
+        digest=digest,
+        model=model,
+        version=release.version,
+        created_at=now,
+        created_by=caller.actor,
+        document=msgspec.json.encode(release).decode(),
+    )
+    with audited(services, caller, "release.register", release.name, digest=digest) as session:
+        session.add(row)
+        session.add_all(
+            tables.Evidence(
+                device=None,
+                model=model,
+                release=digest,
+                variant=record.variant[:71],
+                rollout="",
+                stage=record.stage[:16],
+                nonce="",
+                received_at=now,
+                document=msgspec.json.encode(record),
+                signed_batch=None,
+            )
+            for record in records
+        )
+    return _info(row)
+
+
+def list_releases(services: Services, model: str = "") -> list[ReleaseInfo]:
+    """All releases, or those of one model, newest first."""
+    query = select(tables.Release).order_by(tables.Release.created_at.desc())
+    if model:
+        query = query.where(tables.Release.model == model)
+    with services.database.read() as session:
+        return [_info(row) for row in session.scalars(query)]
+
+
+def show(services: Services, model: str, version: str) -> ReleaseInfo:
+    """One release.
+
+    Raises:
+        NotFound: there is none such.
+    """
+    with services.database.read() as session:
+        return _info(require(session, model, version))
+
+
+def list_models(services: Services) -> list[ModelInfo]:
+    """All models, with what runs where."""
+    running: dict[str, dict[str, int]] = {}
+    with services.database.read() as session:
+        counted = session.execute(
+            select(
+                tables.ReportedModel.model,
+                tables.ReportedModel.running_version,
+                func.count(),
+            ).group_by(tables.ReportedModel.model, tables.ReportedModel.running_version)
+        )
+        for model, version, number in counted:
+            if version:
+                running.setdefault(model, {})[version] = number
+        rows = list(session.scalars(select(tables.Release).order_by(tables.Release.created_at)))
+    versions: dict[str, list[str]] = {}
+    for row in rows:
+        versions.setdefault(row.model, []).append(row.version)
+    return [
+        {
+            "model": model,
+            "releases": len(names),
+            "latest": names[-1],
+            "running": running.get(model, {}),
+        }
+        for model, names in sorted(versions.items())
+    ]
+
+
+def list_evidence(
+    services: Services,
+    *,
+    release: str = "",
+    rollout: str = "",
+    device: str = "",
+    after: int = 0,
+    limit: int = 100,
+) -> Page[EvidenceInfo]:
+    """Evidence of converters and devices, newest first."""
+    table = tables.Evidence
+    limit = max(1, min(limit, _MAX_PAGE))
+    query = select(table).order_by(table.id.desc()).limit(limit)
+    for column, value in ((table.release, release), (table.rollout, rollout)):
+        if value:
+            query = query.where(column == value)
+    if device:
+        query = query.where(table.device == device)
+    if after:
+        query = query.where(table.id < after)
+    with services.database.read() as session:
+        rows = list(session.scalars(query))
+    return {
+        "items": [_evidence(row) for row in rows],
+        "next": str(rows[-1].id) if len(rows) == limit else None,
+    }
+
+
+def find(session: Session, model: str, version: str) -> tables.Release | None:
+    """The row of a release, if it is registered."""
+    query = select(tables.Release).where(
+        tables.Release.model == model, tables.Release.version == version
+    )
+    return session.scalars(query).first()
+
+
+def require(session: Session, model: str, version: str) -> tables.Release:
+    """The row of a release.
+
+    Raises:
+        NotFound: it is not registered.
+    """
+    row = find(session, model, version)
+    if row is None:
+        raise NotFound(
+            f"There is no release {model[:128]}:{version[:128]}.",
+            fix="Push it first: edgeml releases push FOLDER",
+        )
+    return row
+
+
+def document(row: tables.Release) -> Release:
+    """The release that a row keeps."""
+    return msgspec.json.decode(row.document, type=Release)
+
+
+def _pushed_evidence(services: Services, release: Release) -> list[Evidence]:
+    return [
+        record
+        for entry in services.registry.referrers(release.model, release.digest)
+        if entry.artifact_type == oci.EVIDENCE_ARTIFACT
+        for record in read_evidence(services.registry.blobs.read, entry.digest)
+    ]
+
+
+def _info(row: tables.Release) -> ReleaseInfo:
+    release = document(row)
+    blobs = {file.digest: file.size for v in release.variants for file in v.files}
+    return {
+        "model": row.model,
+        "version": row.version,
+        "digest": row.digest,
+        "bytes": sum(blobs.values()),
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+        "variants": [_variant(variant) for variant in release.variants],
+    }
+
+
+def _variant(variant: Variant) -> VariantInfo:
+    files: list[dict[str, Any]] = msgspec.to_builtins(variant.files)
+    return {
+        "digest": variant.digest,
+        "target": variant.target,
+        "rank": variant.rank,
+        "precision": variant.precision,
+        "quantization": variant.quantization,
+        "format": variant.format,
+        "verification": variant.verification,
+        "bytes": variant.total_bytes,
+        "requires": msgspec.to_builtins(variant.requires),
+        "files": files,
+    }
+
+
+def _evidence(row: tables.Evidence) -> EvidenceInfo:
+    return {
+        "id": row.id,
+        "device": row.device or "",
+        "model": row.model,
+        "release": row.release,
+        "variant": row.variant,
+        "rollout": row.rollout,
+        "stage": row.stage,
+        "received_at": row.received_at,
+        "evidence": msgspec.json.decode(row.document),
+    }

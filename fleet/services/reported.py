@@ -1,0 +1,214 @@
+"""What devices say of themselves: hellos, and the states that come with their records."""
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cloud_sync.messages import Hello, Phase, ReportedModel, ReportedState, decode
+from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope
+from cloud_sync.trust.keys import load_public
+from edgeml.errors import TrustError
+from fleet.db import tables
+from fleet.services import desired, recovery, security
+from fleet.services.context import Services
+
+_MAX_INT = 2**31 - 1
+SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
+
+
+def device_key(services: Services, device: str) -> PublicKey:
+    """The public key of an enrolled device.
+
+    Raises:
+        TrustError: there is no such device, or it was revoked.
+    """
+    with services.database.read() as session:
+        row = session.get(tables.Device, device)
+        if row is None or row.revoked_at is not None:
+            raise TrustError(
+                f"The device {device[:64]!r} is not enrolled here.",
+                fix="Enrol it: edgeml fleet enroll, then edgeml agent enroll.",
+            )
+        return load_public(row.public_key)
+
+
+def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
+    """Take a device's hello; returns its desired state's envelope, if there is one.
+
+    Raises:
+        TrustError: the device did not sign it, or it speaks of another.
+        RemoteError: it cannot be read.
+    """
+    key = device_key(services, device)
+    try:
+        payload = open_envelope(envelope, {key_id(key): key}, PayloadType.HELLO)
+        said = decode(payload, Hello)
+        if said.device != device:
+            raise TrustError("A hello was refused.", why=f"It speaks of {said.device[:64]!r}.")
+    except TrustError as error:
+        security.record(services, "forged-hello", device, str(error))
+        raise
+    held = recovery.held_state(services, said)
+    recovery.notice_newer(services, device, held)
+    with services.database.write() as session:
+        row = session.get_one(tables.Device, device, with_for_update=True)
+        _take(services, session, row, said)
+        if row.unreconciled:
+            recovery.reconcile(services, session, row, held)
+        answer = desired.current(services, session, device)
+    services.counters.add("hello")
+    services.changes.announce()
+    return answer
+
+
+def current_desired(services: Services, device: str) -> bytes | None:
+    """The envelope of a device's desired state."""
+    with services.database.write() as session:
+        return desired.current(services, session, device)
+
+
+def set_presence(services: Services, device: str, *, online: bool) -> None:
+    """Note what the broker says of a device: a hint, no proof; unknown devices are ignored."""
+    with services.database.write() as session:
+        row = session.get(tables.Device, device)
+        if row is None or row.online == online:
+            return
+        row.online = online
+        if online:
+            row.last_seen = services.now()
+    services.changes.announce()
+
+
+def all_offline(services: Services) -> None:
+    """Forget who was online: the broker that knew is gone."""
+    with services.database.write() as session:
+        for row in session.scalars(select(tables.Device).where(tables.Device.online)):
+            row.online = False
+
+
+def state_of(session: Session, row: tables.Device) -> ReportedState | None:
+    """What a device last said of itself; None before its first hello."""
+    if row.last_seen is None or not row.capabilities:
+        return None
+    query = select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
+    return ReportedState(
+        desired_epoch=row.reported_epoch,
+        desired_counter=row.reported_counter,
+        config_version=row.reported_config_version,
+        config_error=row.config_error,
+        models={m.model: model_of(m) for m in session.scalars(query)},
+    )
+
+
+def model_of(row: tables.ReportedModel) -> ReportedModel:
+    """A row as the device said it."""
+    return ReportedModel(
+        phase=Phase(row.phase),
+        running_release=row.running_release,
+        running_variant=row.running_variant,
+        running_version=row.running_version,
+        release=row.release,
+        variant=row.variant,
+        release_version=row.release_version,
+        rollout=row.rollout,
+        attempt=row.attempt,
+        reason=row.reason,
+    )
+
+
+def apply_model(
+    session: Session,
+    device: str,
+    model: str,
+    said: ReportedModel,
+    *,
+    stream: str,
+    now: float,
+    snapshot: bool,
+) -> None:
+    """Keep what a device said of one model.
+
+    Args:
+        session: a writing one.
+        device: who said it.
+        model: of what.
+        said: what it said.
+        stream: the outbox stream it came with.
+        now: Unix seconds.
+        snapshot: whether it is the state of this moment (a hello). A record may be late, and
+            then does not undo the end of the same attempt.
+    """
+    said = _bounded(said)
+    row = session.get(tables.ReportedModel, (device, model))
+    attempt = (said.release, said.variant, said.attempt)
+    if (
+        row is not None
+        and not snapshot
+        and row.stream == stream
+        and (row.release, row.variant, row.attempt) == attempt
+        and row.phase in SETTLED
+        and said.phase not in SETTLED
+    ):
+        return
+    fields = msgspec.structs.asdict(said)
+    session.merge(tables.ReportedModel(device=device, model=model, stream=stream, at=now, **fields))
+    place = session.get(tables.Assignment, (said.rollout, device)) if said.rollout else None
+    if (
+        place is not None
+        and place.attempt == said.attempt
+        and place.variant == said.variant
+        and (place.phase, place.reason) != (said.phase, said.reason)
+    ):
+        place.phase = said.phase
+        place.reason = said.reason
+        place.phase_at = now
+
+
+def _take(services: Services, session: Session, row: tables.Device, said: Hello) -> None:
+    now = services.now()
+    if row.stream and said.stream != row.stream:
+        _note_stream(services, session, row, said.stream)
+    row.capabilities = msgspec.json.encode(said.capabilities).decode()
+    row.hardware_class = said.capabilities.hardware_class[:128]
+    row.agent_version = said.agent_version[:128]
+    row.boot_id = said.boot_id[:128]
+    row.stream = said.stream[:128]
+    row.reported_epoch = min(said.reported.desired_epoch, _MAX_INT)
+    row.reported_counter = min(said.reported.desired_counter, _MAX_INT)
+    row.reported_config_version = min(said.reported.config_version, _MAX_INT)
+    row.config_error = said.reported.config_error[:2000]
+    row.online = True
+    row.last_seen = now
+    for model, state in said.reported.models.items():
+        apply_model(session, row.id, model[:128], state, stream=row.stream, now=now, snapshot=True)
+    for known in session.scalars(
+        select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
+    ):
+        if known.model not in said.reported.models:
+            session.delete(known)
+
+
+def _note_stream(services: Services, session: Session, row: tables.Device, stream: str) -> None:
+    """A new stream is a wiped disk; one that was there before means that two devices live."""
+    if session.get(tables.Stream, (row.id, stream)) is None:
+        return
+    services.counters.add("security.cloned-key")
+    session.add(
+        tables.SecurityEvent(
+            at=services.now(),
+            device=row.id,
+            kind="cloned-key",
+            detail="Two outbox streams alternate: two machines seem to use this device's key.",
+        )
+    )
+
+
+def _bounded(said: ReportedModel) -> ReportedModel:
+    """What a device said, cut to what the columns hold."""
+    limits = {"reason": 2000, "rollout": 64, "running_version": 128, "release_version": 128}
+    texts = {
+        name: value[: limits.get(name, 71)]
+        for name, value in msgspec.structs.asdict(said).items()
+        if isinstance(value, str) and name != "phase"
+    }
+    return msgspec.structs.replace(said, attempt=max(0, min(said.attempt, _MAX_INT)), **texts)

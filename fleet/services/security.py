@@ -1,0 +1,45 @@
+"""Security events: what was refused, kept so that a person can see it."""
+
+from sqlalchemy import select
+
+from fleet.db import tables
+from fleet.resources import Page, SecurityEventInfo
+from fleet.services.context import Services
+
+_EVERY_S = 5.0
+_MAX_DETAIL = 500
+_MAX_PAGE = 1000
+
+
+def record(services: Services, kind: str, device: str, detail: str) -> None:
+    """Count an event, and keep it: of one kind and device at most one in some seconds.
+
+    Whoever floods the fleet with forgeries shall not fill its disk.
+    """
+    services.counters.add(f"security.{kind}")
+    if not services.counters.is_due(f"{kind} {device[:64]}", _EVERY_S):
+        return
+    with services.database.write() as session:
+        session.add(
+            tables.SecurityEvent(
+                at=services.now(), device=device[:64], kind=kind, detail=detail[:_MAX_DETAIL]
+            )
+        )
+    services.changes.announce()
+
+
+def events(services: Services, *, after: int = 0, limit: int = 100) -> Page[SecurityEventInfo]:
+    """The events, newest first."""
+    limit = max(1, min(limit, _MAX_PAGE))
+    query = select(tables.SecurityEvent).order_by(tables.SecurityEvent.id.desc()).limit(limit)
+    if after:
+        query = query.where(tables.SecurityEvent.id < after)
+    with services.database.read() as session:
+        found = list(session.scalars(query))
+    return {
+        "items": [
+            {"id": e.id, "at": e.at, "device": e.device, "kind": e.kind, "detail": e.detail}
+            for e in found
+        ],
+        "next": str(found[-1].id) if len(found) == limit else None,
+    }
