@@ -141,7 +141,8 @@ class MqttSession:
     def _disconnected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
-        self.last_error = str(reason)
+        if self.connected:
+            self.last_error = str(reason)
         self._connected.clear()
 
     def _received(self, client: Client, _data: Any, message: MQTTMessage) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from cloud_sync.evidence import Accuracy, GateResult, Verdict
 from converters.paired import (
     Discordance,
+    Interval,
     drop_bounds,
     drop_is_above,
     drop_is_below,
@@ -71,6 +72,12 @@ def accuracy_gate(
     n_needed = (
         None if result is not Verdict.UNDECIDED else samples_needed(seen, max_drop, confidence)
     )
+    limit = f"{_points(max_drop)} at {100 * confidence:g} % confidence"
+    said = {
+        Verdict.PASS: f"at most {100 * drop.high:.2f}: within {limit}.",
+        Verdict.FAIL: f"at least {100 * drop.low:.2f}: more than {limit}.",
+        Verdict.UNDECIDED: _doubt(seen, drop, limit, n_needed),
+    }[result]
     return GateResult(
         name="accuracy",
         result=result,
@@ -83,7 +90,7 @@ def accuracy_gate(
         n=n,
         n_needed=n_needed,
         unit=metric,
-        reason=_accuracy_reason(result, seen, max_drop, confidence, drop.low, drop.high, n_needed),
+        reason=f"{_numbers(seen)}, {said}",
     )
 
 
@@ -201,30 +208,24 @@ def _scaled(seen: Discordance, n: int) -> Discordance:
     return Discordance(n=n, lost=round(seen.lost * factor), gained=round(seen.gained * factor))
 
 
-def _accuracy_reason(
-    result: Verdict,
-    seen: Discordance,
-    max_drop: float,
-    confidence: float,
-    low: float,
-    high: float,
-    n_needed: int | None,
-) -> str:
-    numbers = (
+def _numbers(seen: Discordance) -> str:
+    return (
         f"{seen.lost} of {seen.n} samples lost and {seen.gained} gained, "
         f"a drop of {100 * seen.drop:.2f} points"
     )
-    limit = f"{100 * max_drop:g} points at {100 * confidence:g} % confidence"
-    if result is Verdict.PASS:
-        return f"{numbers}, at most {100 * high:.2f}: within {limit}."
-    if result is Verdict.FAIL:
-        return f"{numbers}, at least {100 * low:.2f}: more than {limit}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"  # noqa: PLR2004
+
+
+def _doubt(seen: Discordance, drop: Interval, limit: str, n_needed: int | None) -> str:
     asked = (
         f"about {n_needed} samples like these would decide"
         if n_needed
         else "so near to the limit that no practicable number of samples would decide"
     )
     return (
-        f"{numbers}, between {100 * low:.2f} and {100 * high:.2f}: "
+        f"between {100 * drop.low:.2f} and {100 * drop.high:.2f}: "
         f"{seen.n} samples cannot decide on {limit}; {asked}."
     )

@@ -1,5 +1,6 @@
 """onnxruntime as a runtime: graph optimisation on, spinning off, nothing dropped silently."""
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from edgeml.errors import DeviceError, ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
+
+# onnxruntime 1.29 and later report home unless told otherwise before their first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 CPU_PROVIDER = "CPUExecutionProvider"
 

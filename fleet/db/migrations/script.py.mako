@@ -1,4 +1,4 @@
-"""${message}
+"""${message}.
 
 Revision: ${up_revision}; follows: ${down_revision | comma,n}.
 """

@@ -1,0 +1,93 @@
+"""Load what a conversion starts from: model, pipeline, data, recipe, and this machine."""
+
+import msgspec
+
+from cloud_sync.release import digest_of
+from converters.dataset import Dataset, open_dataset, refuse_overlap
+from converters.model import FloatModel, load_model
+from converters.plan import Plan, plan
+from converters.progress import Progress
+from converters.recipe import Inputs, Recipe, read_recipe
+from converters.request import Request
+from converters.task import DirectTask, PipelineTask, Task, load_pipeline
+from converters.tools import tool_versions
+from edgeml.errors import ModelError
+from hardware.capabilities import Capabilities
+from hardware.probes import probe
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """All inputs of a conversion, checked, and what this machine can make of them."""
+
+    model: FloatModel
+    pipeline: bytes | None
+    task: Task
+    calibration: Dataset
+    evaluation: Dataset
+    recipe: Recipe | None
+    host: Capabilities
+    plan: Plan
+
+    @property
+    def inputs(self) -> Inputs:
+        """Their digests."""
+        return Inputs(
+            model=self.model.digest,
+            pipeline=digest_of(self.pipeline) if self.pipeline else "",
+            calibration=self.calibration.digest,
+            evaluation=self.evaluation.digest,
+        )
+
+
+def load(request: Request, progress: Progress) -> Loaded:
+    """Read, check and describe everything; nothing is computed yet.
+
+    Raises:
+        EdgemlError: what of the request, the model, the data or the recipe cannot be used.
+    """
+    progress.step("Reading the model and the data")
+    recipe = read_recipe(request.recipe) if request.recipe else None
+    names = tuple(v.target for v in recipe.variants) if recipe else request.targets
+    host = probe()
+    planned = plan(names, host)
+    model = load_model(request.model)
+    pipeline: bytes | None = None
+    task: Task = DirectTask(model)
+    if request.pipeline:
+        definition, pipeline = load_pipeline(request.pipeline)
+        task = PipelineTask(definition, model)
+    calibration = open_dataset(request.calibration)
+    evaluation = open_dataset(request.evaluation)
+    task.check(calibration)
+    task.check(evaluation)
+    refuse_overlap(calibration, evaluation)
+    loaded = Loaded(
+        model=model,
+        pipeline=pipeline,
+        task=task,
+        calibration=calibration,
+        evaluation=evaluation,
+        recipe=recipe,
+        host=host,
+        plan=planned,
+    )
+    if recipe:
+        _refuse_other_inputs(recipe, loaded.inputs)
+        for tool, version in tool_versions().items():
+            if recipe.tools.get(tool, version) != version:
+                progress.note(
+                    f"The recipe was made with {tool} {recipe.tools[tool]}, here is {version}: "
+                    "the release's digest may differ."
+                )
+    return loaded
+
+
+def _refuse_other_inputs(recipe: Recipe, inputs: Inputs) -> None:
+    wanted, given = msgspec.to_builtins(recipe.inputs), msgspec.to_builtins(inputs)
+    for part, digest in wanted.items():
+        if given[part] != digest:
+            raise ModelError(
+                f"The recipe is for another {part}.",
+                why=f"It names {digest or 'none'}, this one is {given[part] or 'none'}.",
+                fix="Give what the recipe was made with, or convert without --recipe.",
+            )

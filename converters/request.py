@@ -1,0 +1,74 @@
+"""What a conversion is asked for, checked before any work is spent on it."""
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from cloud_sync.release.reading import check_model, check_version
+from edgeml.errors import ReleaseError, UserError
+
+METRICS = ("top1",)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the user asks of a conversion.
+
+    `targets` may name groups (`cpu`). With a `recipe`, targets and decisions are the
+    recipe's and none are named. `max_drop` is a share: 0.01 is one point.
+    """
+
+    model: Path
+    calibration: Path
+    evaluation: Path
+    name: str
+    version: str
+    out: Path
+    targets: tuple[str, ...] = ()
+    pipeline: Path | None = None
+    metric: str = "top1"
+    max_drop: float = 0.01
+    confidence: float = 0.95
+    min_speedup: float = 1.1
+    accept_undecided: str = ""
+    recipe: Path | None = None
+
+
+def check(request: Request) -> None:
+    """Refuse a request that cannot be fulfilled whatever the model is.
+
+    Raises:
+        UserError: a name, a number or a choice is out of its range; the sentence says which.
+    """
+    try:
+        check_model(request.name)
+        check_version(request.version)
+    except ReleaseError as error:
+        raise UserError(error.what, why=error.why, fix=error.fix) from None
+    if request.metric not in METRICS:
+        raise UserError(f"No metric {request.metric!r}.", why=f"Known are {', '.join(METRICS)}.")
+    if not (math.isfinite(request.max_drop) and 0 < request.max_drop < 1):
+        raise UserError(
+            f"A maximal drop of {request.max_drop:g} cannot be used.",
+            why="It is a share between 0 and 1; 0.01 is one point.",
+        )
+    if not 0.5 <= request.confidence < 1:  # noqa: PLR2004
+        raise UserError(
+            f"A confidence of {request.confidence:g} cannot be used.",
+            why="It lies between 0.5 and 1; 0.95 is usual.",
+        )
+    if not (math.isfinite(request.min_speedup) and request.min_speedup >= 0):
+        raise UserError(
+            f"A minimal speed-up of {request.min_speedup:g} cannot be used.",
+            why="It is a ratio to float32, 0 or more.",
+        )
+    if request.targets and request.recipe is not None:
+        raise UserError(
+            "Targets were named beside a recipe.",
+            why="The recipe names its targets itself.",
+            fix="Leave out --target.",
+        )
+    if not request.targets and request.recipe is None:
+        raise UserError(
+            "No target was named.", fix="Add --target cpu, or another of edgeml's targets."
+        )

@@ -1,0 +1,189 @@
+"""What `edgeml convert` and `edgeml inspect` print: releases and models, for people or as JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloud_sync.evidence import Evidence
+from cloud_sync.release import Layout, Release, Variant
+from converters.model import load_model
+from converters.result import ConversionResult, VariantResult
+from edgeml.errors import ModelError
+
+
+def conversion_text(result: ConversionResult) -> str:
+    """A finished conversion in a few lines."""
+    lines = [f"{result.model}:{result.version}  {result.release}", f"in {result.path}", ""]
+    head = ("target", "precision", "KB", "accuracy", "p50 ms", "p95 ms", "memory MB", "gates")
+    lines += _table(head, [_row(variant) for variant in result.variants])
+    if result.float_kept_because:
+        lines += ["", f"float32 is the answer for {result.float_kept_because}"]
+    lines += [f"warning: {warning}" for warning in result.warnings]
+    lines += [f"left out: {skipped.target}: {skipped.reason}" for skipped in result.skipped]
+    return "\n".join(lines)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Everything there is to say about a release folder or an ONNX file.
+
+    Raises:
+        ReleaseError: the folder is no release or damaged.
+        ModelError: the file is no ONNX model, or there is nothing.
+    """
+    if path.is_dir():
+        layout = Layout.open(path)
+        return {
+            "kind": "release folder",
+            "path": str(path),
+            "releases": [_release(layout, release) for release in layout.releases()],
+        }
+    if not path.exists():
+        raise ModelError(f"There is nothing at {path}.", fix="Name a release folder or .onnx file.")
+    model = load_model(path)
+    return {
+        "kind": "model",
+        "path": str(path),
+        "digest": model.digest,
+        "bytes": len(model.data),
+        "opset": model.opset,
+        "inputs": msgspec.to_builtins(model.inputs),
+        "outputs": msgspec.to_builtins(model.outputs),
+        "parameters": model.parameters,
+        "operators": model.operators,
+    }
+
+
+def description_text(body: dict[str, Any]) -> str:
+    """`describe`'s answer for people."""
+    if body["kind"] == "model":
+        return "\n".join(_model_lines(body))
+    return "\n\n".join("\n".join(_release_lines(release)) for release in body["releases"])
+
+
+def _row(variant: VariantResult) -> tuple[str, ...]:
+    accuracy = variant.accuracy
+    return (
+        variant.target,
+        variant.precision,
+        f"{variant.bytes / 1000:.0f}",
+        f"{accuracy.value:.4f} ({accuracy.low:.4f}-{accuracy.high:.4f})",
+        f"{variant.latency.p50_ms:.3f}",
+        f"{variant.latency.p95_ms:.3f}",
+        f"{variant.memory_bytes / 1e6:.0f}",
+        ", ".join(f"{gate.name} {gate.result}" for gate in variant.gates) or "the baseline",
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+
+
+def _release(layout: Layout, release: Release) -> dict[str, Any]:
+    evidence = layout.evidence(release.digest)
+    return {
+        "model": release.model,
+        "version": release.version,
+        "digest": release.digest,
+        "variants": [_variant(layout, v, evidence) for v in release.variants],
+        "left_out": [
+            _evidence(record) | {"target": record.target}
+            for record in evidence
+            if not record.variant
+        ],
+    }
+
+
+def _variant(layout: Layout, variant: Variant, evidence: Sequence[Evidence]) -> dict[str, Any]:
+    return {
+        "target": variant.target,
+        "rank": variant.rank,
+        "digest": variant.digest,
+        "format": variant.format,
+        "precision": variant.precision,
+        "quantization": variant.quantization,
+        "verification": variant.verification,
+        "requires": msgspec.to_builtins(variant.requires),
+        "bytes": variant.total_bytes,
+        "files": {
+            file.role: {
+                "path": str(layout.blobs.path(file.digest)),
+                "name": file.path,
+                "bytes": file.size,
+            }
+            for file in variant.files
+        },
+        "evidence": [_evidence(record) for record in evidence if record.variant == variant.digest],
+    }
+
+
+def _evidence(record: Evidence) -> dict[str, Any]:
+    return {
+        "stage": record.stage,
+        "accuracy": msgspec.to_builtins(record.accuracy),
+        "latency": msgspec.to_builtins(record.latency),
+        "memory_bytes": record.memory_bytes,
+        "conditions": msgspec.to_builtins(record.conditions),
+        "gates": msgspec.to_builtins(record.gates),
+    }
+
+
+def _release_lines(release: dict[str, Any]) -> list[str]:
+    lines = [f"{release['model']}:{release['version']}  {release['digest']}"]
+    for variant in release["variants"]:
+        model = variant["files"]["model"]
+        lines += [
+            "",
+            f"{variant['target']}  rank {variant['rank']}  {variant['precision']} "
+            f"{variant['quantization']}".rstrip(),
+            f"  {variant['digest']}  {variant['verification']}",
+            f"  model {model['bytes']} bytes, all files {variant['bytes']} bytes: "
+            + ", ".join(sorted(file["name"] for file in variant["files"].values())),
+            *_evidence_lines(variant["evidence"]),
+        ]
+    for record in release["left_out"]:
+        lines += ["", f"left out for {record['target']}", *_evidence_lines([record])]
+    return lines
+
+
+def _evidence_lines(records: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for record in records:
+        accuracy, latency = record["accuracy"], record["latency"]
+        if accuracy:
+            lines.append(
+                f"  {accuracy['metric']} {accuracy['value']:.4f} "
+                f"({accuracy['low']:.4f}-{accuracy['high']:.4f}, {accuracy['n']} samples)"
+            )
+        if latency:
+            lines.append(
+                f"  latency p50 {latency['p50_ms']:.3f} ms, p95 {latency['p95_ms']:.3f} ms, "
+                f"p99 {latency['p99_ms']:.3f} ms on {record['conditions']['instruction_set']}"
+            )
+        lines += [
+            f"  {gate['name']} {gate['result']}: {gate['reason']}" for gate in record["gates"]
+        ]
+    return lines
+
+
+def _model_lines(model: dict[str, Any]) -> list[str]:
+    def tensors(specs: Sequence[dict[str, Any]]) -> str:
+        return ", ".join(
+            f"{spec['name']} {spec['dtype']}[{', '.join(map(str, spec['shape']))}]"
+            for spec in specs
+        )
+
+    operators = ", ".join(f"{name} {count}" for name, count in model["operators"].items())
+    return [
+        f"{model['path']}  {model['digest']}",
+        f"  {model['bytes']} bytes, opset {model['opset']}, {model['parameters']} parameters",
+        f"  inputs:  {tensors(model['inputs'])}",
+        f"  outputs: {tensors(model['outputs'])}",
+        f"  operators: {operators}",
+    ]

@@ -1,0 +1,1 @@
+"""The fleet's commands, one module a group; `fleet.cli` names them all."""

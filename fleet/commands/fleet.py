@@ -1,0 +1,188 @@
+"""The commands `edgeml fleet ...`: run the server, let devices in, look after it."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeml.errors import UserError
+from fleet.commands.connection import (
+    DATA,
+    FLEET,
+    AsJson,
+    Data,
+    FleetUrl,
+    Token,
+    Why,
+    connect,
+    parse_labels,
+    read_text,
+    show,
+)
+
+if TYPE_CHECKING:
+    from fleet.listeners import Tls
+
+fleet_app = typer.Typer(help="Run the fleet's server, and let devices in.", no_args_is_help=True)
+
+
+@fleet_app.command("up")
+def up(
+    *,
+    data: Data = DATA,
+    host: Annotated[str, typer.Option(help="Where operators connect.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the console and the REST API.")] = 8080,
+    device_host: Annotated[str, typer.Option(help="Where devices connect.")] = "127.0.0.1",
+    device_port: Annotated[int, typer.Option(help="Port that devices talk to.")] = 8081,
+    mqtt_port: Annotated[int, typer.Option(help="Port of the embedded MQTT broker.")] = 1883,
+    broker: Annotated[
+        str, typer.Option(help="Use this broker, mqtts://HOST, instead of the embedded one.")
+    ] = "",
+    broker_username: Annotated[str, typer.Option(help="The fleet's account there.")] = "",
+    broker_password_file: Annotated[
+        Path | None, typer.Option(help="File with the password of that account.")
+    ] = None,
+    broker_ca: Annotated[Path | None, typer.Option(help="CA of that broker, PEM.")] = None,
+    broker_cert: Annotated[Path | None, typer.Option(help="The fleet's certificate.")] = None,
+    broker_key: Annotated[Path | None, typer.Option(help="The fleet's key.")] = None,
+    database: Annotated[
+        str, typer.Option(help="Database URL; SQLite in the data folder by default.")
+    ] = "",
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start the fleet: registry, broker, REST API and console in one process."""
+    from fleet.listeners import Listener
+    from fleet.server import ExternalBroker, Options, Running, serve
+
+    external = None
+    if broker:
+        external = ExternalBroker(
+            url=broker,
+            username=broker_username,
+            password=read_text(broker_password_file).strip() if broker_password_file else "",
+            ca=broker_ca,
+            certificate=broker_cert,
+            key=broker_key,
+        )
+    options = Options(
+        data=data.expanduser().resolve(),
+        operators=Listener("operators' listener", host, port, "--port"),
+        devices=Listener("devices' listener", device_host, device_port, "--device-port"),
+        mqtt=Listener("embedded broker", "127.0.0.1", mqtt_port, "--mqtt-port"),
+        tls=_tls(tls_cert, tls_key),
+        external=external,
+        database_url=database,
+    )
+    logging.basicConfig(
+        level=os.environ.get("EDGEML_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+    def announce(fleet: Running) -> None:
+        link = fleet.access.make_link()["url"]
+        body = {
+            "console": fleet.console_url,
+            "login": link,
+            "devices": fleet.device_url,
+            "mqtt": fleet.mqtt_url,
+            "data": str(options.data),
+        }
+        text = [
+            "The fleet is up.",
+            f"  console   {link} (logs in once)",
+            f"  REST API  {fleet.console_url}/api/v1/openapi.json",
+            f"  devices   {fleet.device_url}",
+            f"  MQTT      {fleet.mqtt_url}",
+            f"  data      {options.data}",
+            "Ctrl-C ends it.",
+        ]
+        show(body, "\n".join(text), as_json=as_json)
+
+    serve(options, announce)
+
+
+@fleet_app.command("enroll")
+def enroll(
+    device: Annotated[str, typer.Argument(help="The new device's id.")],
+    *,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="KEY=VALUE; may be given again.")
+    ] = None,
+    ttl: Annotated[float, typer.Option(help="Seconds that the token is good for.")] = 3600.0,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time token with which a device enrols itself."""
+    made = connect(fleet, token, data).enroll(device, parse_labels(label or []), ttl, why)
+    text = f"{made['token']}\n"
+    typer.echo(
+        f"{device} enrols with it once, within {ttl:.0f} s:\n"
+        f"  edgeml agent enroll --fleet DEVICES_URL --token TOKEN --data FOLDER",
+        err=True,
+    )
+    show(made, text.rstrip(), as_json=as_json)
+
+
+@fleet_app.command("console")
+def console(
+    *,
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Print a link to the console that logs in once."""
+    link = connect(fleet, token, data).login_link()
+    show(link, link["url"], as_json=as_json)
+
+
+@fleet_app.command("health")
+def health(
+    *,
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Show whether the parts of the fleet work, and what they counted."""
+    from fleet.show import health_text
+
+    found = connect(fleet, token, data).health()
+    show(found, health_text(found), as_json=as_json)
+
+
+@fleet_app.command("thaw")
+def thaw(
+    *,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept in the audit log.")],
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Let rollouts move again after the database was restored from a backup."""
+    found = connect(fleet, token, data).thaw(why)
+    show(found, "Rollouts move again.", as_json=as_json)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> "Tls | None":
+    from fleet.listeners import Tls
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UserError(
+            "TLS needs a certificate and its key.", fix="Give --tls-cert and --tls-key."
+        )
+    for path in (certificate, key):
+        read_text(path)
+    return Tls(certificate, key)

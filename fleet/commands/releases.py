@@ -1,0 +1,77 @@
+"""The commands `edgeml releases ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet.commands.connection import (
+    DATA,
+    FLEET,
+    AsJson,
+    Data,
+    FleetUrl,
+    ReleaseName,
+    Token,
+    Why,
+    connect,
+    show,
+    split_name,
+)
+
+releases_app = typer.Typer(help="Push releases to the fleet.", no_args_is_help=True)
+
+
+@releases_app.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(help="The folder that edgeml convert wrote.")],
+    *,
+    version: Annotated[
+        str | None, typer.Option(help="Which release, if the folder holds several.")
+    ] = None,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Push a release to the fleet's registry and register it."""
+    from fleet.show import release_text
+
+    def tell(digest: str, size: int) -> None:
+        typer.echo(f"  {digest[:19]} {size} bytes", err=True)
+
+    found = connect(fleet, token, data).push(folder, version, on_blob=tell, reason=why)
+    show(found, release_text(found), as_json=as_json)
+
+
+@releases_app.command("list")
+def list_releases(
+    *,
+    model: Annotated[str, typer.Option(help="Only of this model.")] = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """List the releases, newest first."""
+    from fleet.show import releases_text
+
+    found = connect(fleet, token, data).releases(model)
+    show(found, releases_text(found), as_json=as_json)
+
+
+@releases_app.command("show")
+def show_release(
+    name: ReleaseName,
+    *,
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Show a release and its variants."""
+    from fleet.show import release_text
+
+    found = connect(fleet, token, data).release(*split_name(name))
+    show(found, release_text(found), as_json=as_json)

@@ -1,0 +1,301 @@
+"""The whole conversion, with real models executed: what is in the release, and what is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud_sync.evidence import Verdict
+from cloud_sync.golden import decode_golden, decode_recorded, matching
+from cloud_sync.release import Layout, resolve
+from converters.conversion import convert
+from converters.recipe import parse_recipe
+from converters.result import ConversionResult
+from edgeml.errors import ExitCode, ModelError, TargetError, UserError
+from hardware.pipeline import parse
+from hardware.probes import instruction_set, probe
+from hardware.runtimes import open_session
+
+HERE = probe()
+FOREIGN = "cpu-arm64" if HERE.architecture == "amd64" else "cpu-x86-64"
+Data = tuple[Path, Path]
+
+
+def run(model: Path, data: Data, out: Path, **more: Any) -> ConversionResult:
+    """Convert for this machine; any speed will do, since a test's machine is noisy."""
+    options = {"targets": ("cpu",), "min_speedup": 0.0, "name": "toy", "version": "1.0.0"} | more
+    return convert(model, calibration=data[0], evaluation=data[1], out=out, **options)
+
+
+@pytest.fixture
+def converted(convnet: Path, quarters_data: Data, tmp_path: Path) -> ConversionResult:
+    return run(convnet, quarters_data, tmp_path / "out")
+
+
+def test_each_target_gets_the_float_model_and_an_int8_one_that_passed(
+    converted: ConversionResult,
+) -> None:
+    assert converted.exit_code is ExitCode.DONE
+    assert converted.float_kept_because is None
+    targets = {variant.target for variant in converted.variants}
+    assert [(v.target, v.precision, v.rank) for v in converted.variants] == [
+        (target, precision, rank)
+        for target in sorted(targets)
+        for rank, precision in enumerate(["int8", "float32"])
+    ]
+    for variant in converted.variants:
+        assert variant.file.stat().st_size == variant.bytes
+        assert variant.verification == "artifact-executed"
+        assert variant.memory_bytes > 10 << 20
+        assert variant.accuracy.value == 1.0
+        passed = {gate.name: gate.result for gate in variant.gates}
+        wanted = {"accuracy": Verdict.PASS, "speedup": Verdict.PASS}
+        assert passed == (wanted if variant.precision == "int8" else {})
+
+
+def test_this_machine_resolves_the_release_to_an_int8_variant(converted: ConversionResult) -> None:
+    release = Layout.open(converted.path).release()
+    chosen = resolve(release, HERE).variant
+    assert chosen is not None
+    assert chosen.precision == "int8"
+
+
+def test_targets_of_the_group_that_cannot_run_here_are_named(converted: ConversionResult) -> None:
+    assert FOREIGN in {skipped.target for skipped in converted.skipped}
+    assert FOREIGN not in {variant.target for variant in converted.variants}
+
+
+def test_the_recorded_outputs_are_bit_equal_when_the_variant_runs_again(
+    converted: ConversionResult,
+) -> None:
+    layout = Layout.open(converted.path)
+    for variant in layout.release().variants:
+        blobs = {role: layout.blobs.path(variant.file(role).digest) for role in
+                 ("model", "golden", "recorded")}  # fmt: skip
+        golden = decode_golden(blobs["golden"].read_bytes())
+        recordings = decode_recorded(blobs["recorded"].read_bytes())
+        version = next(r.version for r in HERE.runtimes if r.name == "onnxruntime")
+        recorded = matching(recordings, "onnxruntime", version, instruction_set(HERE))
+        assert recorded is not None
+        assert recorded.tolerance == 0
+        assert recorded.other_tolerance > 0
+        assert golden.labels is not None
+        assert len(golden.inputs) == len(golden.labels) == 32
+        session = open_session("onnxruntime", blobs["model"])
+        again = [session.run([sample[None]])[0].copy() for sample in golden.inputs]
+        np.testing.assert_array_equal(np.concatenate(again), recorded.outputs[0])
+        if variant.precision == "float32":
+            np.testing.assert_array_equal(golden.outputs[0], recorded.outputs[0])
+
+
+def test_the_evidence_is_an_artifact_of_its_own_about_the_release(
+    converted: ConversionResult,
+) -> None:
+    records = Layout.open(converted.path).evidence(converted.release)
+    assert {r.variant for r in records} == {v.digest for v in converted.variants}
+    for record in records:
+        assert (record.stage, record.runtime, record.conditions.threads) == (
+            "convert", "onnxruntime", 1,
+        )  # fmt: skip
+        assert record.latency is not None
+        assert 0 < record.latency.p50_ms <= record.latency.p95_ms <= record.latency.p99_ms
+        assert record.conditions.instruction_set == instruction_set(HERE)
+
+
+def test_shared_files_are_one_blob(converted: ConversionResult) -> None:
+    variants = Layout.open(converted.path).release().variants
+    for role in ("recipe", "golden"):
+        assert len({variant.file(role).digest for variant in variants}) == 1
+
+
+def test_the_same_conversion_again_gives_the_same_digest(
+    converted: ConversionResult, convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    elsewhere = run(convnet, quarters_data, tmp_path / "again")
+    assert elsewhere.release == converted.release
+    assert elsewhere.evidence != converted.evidence
+
+
+def test_converting_into_the_same_folder_adds_evidence_and_changes_nothing_else(
+    converted: ConversionResult, convnet: Path, quarters_data: Data
+) -> None:
+    again = run(convnet, quarters_data, converted.path)
+    assert again.release == converted.release
+    layout = Layout.open(converted.path)
+    assert set(layout.evidence_digests(again.release)) == {converted.evidence, again.evidence}
+
+
+def test_a_candidate_that_loses_accuracy_is_left_out_and_the_answer_is_float(
+    fragile: Path, fragile_data: Data, tmp_path: Path
+) -> None:
+    result = run(fragile, fragile_data, tmp_path / "out")
+    assert result.exit_code is ExitCode.DONE
+    assert {(v.precision, v.rank) for v in result.variants} == {("float32", 0)}
+    assert result.float_kept_because is not None
+    assert "loses too much accuracy" in result.float_kept_because
+    left_out = [r for r in Layout.open(result.path).evidence(result.release) if not r.variant]
+    assert left_out
+    assert all(r.gates[0].result is Verdict.FAIL for r in left_out)
+
+
+def test_a_candidate_that_is_not_fast_enough_is_left_out(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    result = run(convnet, quarters_data, tmp_path / "out", min_speedup=1000.0)
+    assert result.exit_code is ExitCode.DONE
+    assert {v.precision for v in result.variants} == {"float32"}
+    assert "not shown to be faster" in str(result.float_kept_because)
+
+
+def test_too_few_samples_leave_the_gate_undecided_and_the_exit_code_says_so(
+    convnet: Path, tmp_path: Path, make_quarters: Callable[..., Data]
+) -> None:
+    data = make_quarters(evaluation=60)
+    doubtful = run(convnet, data, tmp_path / "out")
+    assert doubtful.exit_code is ExitCode.GATE_UNDECIDED
+    assert {v.precision for v in doubtful.variants} == {"float32"}
+    gate = doubtful.left_out[0].gates[0]
+    assert (gate.result, gate.n) == (Verdict.UNDECIDED, 60)
+    assert 290 < (gate.n_needed or 0) < 310
+    assert Layout.open(doubtful.path).release().digest == doubtful.release
+
+
+def test_an_accepted_doubt_is_deployed_recorded_and_replayed(
+    convnet: Path, tmp_path: Path, make_quarters: Callable[..., Data]
+) -> None:
+    data = make_quarters(evaluation=60)
+    accepted = run(convnet, data, tmp_path / "out", accept_undecided="pilot on one line")
+    assert accepted.exit_code is ExitCode.DONE
+    assert {v.precision for v in accepted.variants} == {"float32", "int8"}
+    recipe = accepted.variants[0].recipe
+    reasons = {v.accepted for v in parse_recipe(recipe.read_bytes()).variants}
+    assert reasons == {"", "pilot on one line"}
+    replayed = run(
+        convnet, data, tmp_path / "replayed", targets=(), recipe=recipe, min_speedup=1000.0
+    )
+    assert replayed.release == accepted.release
+    assert replayed.exit_code is ExitCode.DONE
+
+
+def test_a_recipe_is_refused_with_other_data_or_another_model(
+    converted: ConversionResult,
+    quarters_data: Data,
+    tmp_path: Path,
+    write_convnet: Callable[..., Path],
+) -> None:
+    replay = {"targets": (), "recipe": converted.variants[0].recipe}
+    swapped, convnet = tmp_path / "other.npz", tmp_path / "convnet.onnx"
+    np.savez(swapped, x=np.zeros((3, 1, 12, 12), np.float32))
+    with pytest.raises(ModelError, match="recipe is for another calibration"):
+        run(convnet, (swapped, quarters_data[1]), tmp_path / "o", **replay)
+    smaller = write_convnet(tmp_path / "smaller.onnx", channels=8)
+    with pytest.raises(ModelError, match="recipe is for another model"):
+        run(smaller, quarters_data, tmp_path / "o", **replay)
+
+
+def test_with_a_pipeline_golden_inputs_are_region_images(
+    convnet: Path, pipeline_file: Path, tmp_path: Path, make_images: Callable[..., Data]
+) -> None:
+    result = run(convnet, make_images(), tmp_path / "out", pipeline=pipeline_file)
+    layout = Layout.open(result.path)
+    variant = layout.release().variants[0]
+    text = layout.blobs.path(variant.file("pipeline").digest).read_bytes()
+    assert text == pipeline_file.read_bytes()
+    golden = decode_golden(layout.blobs.path(variant.file("golden").digest).read_bytes())
+    assert (golden.inputs.dtype, golden.inputs.shape[1:]) == (np.uint8, (24, 24))
+    recorded = decode_recorded(layout.blobs.path(variant.file("recorded").digest).read_bytes())[0]
+    session = open_session("onnxruntime", layout.blobs.path(variant.file("model").digest))
+    runner = parse(text).runner(session.inputs)
+    tensors = runner.prepare(golden.inputs[5])
+    assert tensors is not None
+    np.testing.assert_array_equal(session.run(tensors)[0][0], recorded.outputs[0][5])
+
+
+def test_a_pipeline_that_does_not_fit_the_model_is_an_error(
+    convnet: Path, pipeline_file: Path, tmp_path: Path, make_images: Callable[..., Data]
+) -> None:
+    pipeline_file.write_text(pipeline_file.read_text().replace("width = 12", "width = 13"))
+    with pytest.raises(ModelError, match="pipeline does not fit the model"):
+        run(convnet, make_images(), tmp_path / "out", pipeline=pipeline_file)
+
+
+def test_labels_out_of_range_are_an_error(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    x = np.load(quarters_data[1])["x"]
+    np.savez(quarters_data[1], x=x, y=np.full(len(x), 4))
+    with pytest.raises(ModelError, match="out of range"):
+        run(convnet, quarters_data, tmp_path / "out")
+
+
+def test_labels_that_are_not_the_models_own_are_warned_about(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    x = np.load(quarters_data[1])["x"]
+    np.savez(quarters_data[1], x=x, y=np.random.default_rng(0).integers(0, 4, len(x)))
+    result = run(convnet, quarters_data, tmp_path / "out")
+    assert "better than guessing among 4 classes" in result.warnings[0]
+
+
+def test_calibration_data_that_overlap_with_evaluation_data_are_refused(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="400 of 400 calibration samples"):
+        run(convnet, (quarters_data[1], quarters_data[1]), tmp_path / "out")
+
+
+def test_a_target_that_cannot_be_executed_here_is_an_error_when_it_is_named(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(TargetError, match=FOREIGN):
+        run(convnet, quarters_data, tmp_path / "out", targets=(FOREIGN,))
+
+
+@pytest.mark.parametrize("kind", ["file", "other content", "other release"])
+def test_an_output_folder_that_holds_something_else_is_refused_before_any_work(
+    convnet: Path, quarters_data: Data, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    elif kind == "other content":
+        out.mkdir()
+        (out / "thesis.tex").write_text("mine")
+    else:
+        Layout.create(out)
+    with pytest.raises(UserError, match=r"not a folder|something else"):
+        run(convnet, quarters_data, out)
+
+
+def test_another_release_of_the_same_name_and_version_is_not_overwritten(
+    converted: ConversionResult, convnet: Path, quarters_data: Data
+) -> None:
+    with pytest.raises(UserError, match=r"holds another toy:1\.0\.0"):
+        run(convnet, quarters_data, converted.path, min_speedup=1000.0)
+    assert Layout.open(converted.path).release().digest == converted.release
+
+
+def test_an_empty_output_folder_is_used(convnet: Path, quarters_data: Data, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run(convnet, quarters_data, tmp_path / "out").path == tmp_path / "out"
+
+
+def test_a_conversion_that_fails_leaves_nothing(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    x = np.load(quarters_data[1])["x"]
+    np.savez(quarters_data[1], x=x)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="no labels"):
+        run(convnet, quarters_data, tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_public_name_is_this_function() -> None:
+    import converters
+    import edgeml
+
+    assert converters.convert is convert
+    assert edgeml.convert is convert

@@ -1,0 +1,156 @@
+"""Data are streamed, hashed and checked before anything is computed with them."""
+
+import io
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters.dataset import Dataset, open_dataset, refuse_overlap
+from edgeml.errors import EdgemlError, ExitCode, ModelError, exit_code_of
+
+
+def save(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def test_samples_and_labels_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    x = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    data = open_dataset(save(tmp_path / "d.npz", x=x, y=np.array([0, 2, 1, 0], np.uint8)))
+    assert (len(data), data.shape, data.dtype) == (4, (2, 3), np.float32)
+    np.testing.assert_array_equal(np.stack(list(data)), x)
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 2, 1, 0]
+
+
+def test_data_without_labels_have_none(tmp_path: Path) -> None:
+    assert open_dataset(save(tmp_path / "d.npz", x=np.zeros((2, 3)))).labels is None
+
+
+def test_the_digest_is_that_of_the_content_not_of_the_file(tmp_path: Path) -> None:
+    x, y = np.arange(12.0).reshape(4, 3), np.arange(4)
+    plain = open_dataset(save(tmp_path / "a.npz", x=x, y=y))
+    np.savez_compressed(tmp_path / "b.npz", y=y, x=x, more=np.zeros(9))
+    assert open_dataset(tmp_path / "b.npz").digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"x": np.arange(12.0).reshape(4, 3)[::-1]},
+        {"x": np.arange(12.0).reshape(4, 3), "y": np.arange(4)},
+        {"x": np.arange(12.0).reshape(2, 6)},
+        {"x": np.arange(12.0, dtype=np.float32).reshape(4, 3)},
+    ],
+)
+def test_other_content_has_another_digest(tmp_path: Path, other: dict[str, np.ndarray]) -> None:
+    first = open_dataset(save(tmp_path / "a.npz", x=np.arange(12.0).reshape(4, 3)))
+    assert open_dataset(save(tmp_path / "b.npz", **other)).digest != first.digest
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
+    np.savez(tmp_path / "big.npz", x=np.random.default_rng(0).random((400, 128, 128), np.float32))
+    tracemalloc.start()
+    for _ in open_dataset(tmp_path / "big.npz"):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 << 20, "26 MB of samples went by"
+
+
+def test_a_sample_that_calibrates_and_judges_is_refused_and_named(tmp_path: Path) -> None:
+    x = np.arange(30.0).reshape(10, 3)
+    a = open_dataset(save(tmp_path / "a.npz", x=x[:6]))
+    b = open_dataset(save(tmp_path / "b.npz", x=x[4:]))
+    with pytest.raises(ModelError, match="2 of 6 calibration samples") as caught:
+        refuse_overlap(a, b)
+    assert "calibration sample 4" in caught.value.why
+    refuse_overlap(a, open_dataset(save(tmp_path / "c.npz", x=x[6:])))
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.array([{"a": 1}], object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+BAD = {
+    "no array x": ({"z": np.zeros(3)}, "no array x"),
+    "no samples": ({"x": np.zeros((0, 3))}, "no samples"),
+    "empty samples": ({"x": np.zeros((3, 0))}, "no samples"),
+    "a single number": ({"x": np.array(3.0)}, "no samples"),
+    "text": ({"x": np.array(["a", "b"])}, "not numeric"),
+    "NaN": ({"x": np.array([[0.0], [np.nan]])}, "Sample 1"),
+    "infinity": ({"x": np.array([[np.inf]])}, "Sample 0"),
+    "fewer labels": ({"x": np.zeros((3, 2)), "y": np.zeros(2, int)}, "3 samples, y 2 labels"),
+    "float labels": ({"x": np.zeros((3, 2)), "y": np.zeros(3)}, "float64"),
+    "label rows": ({"x": np.zeros((3, 2)), "y": np.zeros((3, 1), int)}, "one class number"),
+    "fortran order": ({"x": np.asfortranarray(np.zeros((3, 2)))}, "Fortran order"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_data_that_cannot_be_used_are_refused_with_the_reason(tmp_path: Path, case: str) -> None:
+    arrays, words = BAD[case]
+    with pytest.raises(ModelError) as caught:
+        open_dataset(save(tmp_path / "d.npz", **arrays))
+    assert words in str(caught.value)
+    assert exit_code_of(caught.value) is ExitCode.BAD_MODEL_OR_DATA
+
+
+def test_python_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
+    (tmp_path / "d.npz").write_bytes(pickled())
+    with pytest.raises(ModelError, match="holds Python objects"):
+        open_dataset(tmp_path / "d.npz")
+
+
+def test_a_missing_file_a_folder_and_a_text_file_are_each_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    for path, words in [("none.npz", "No data file"), ("", "folder"), ("text.npz", "not a whole")]:
+        with pytest.raises(ModelError) as caught:
+            open_dataset(tmp_path / path)
+        assert words in str(caught.value)
+
+
+def test_a_header_that_promises_more_than_there_is_costs_no_memory(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (2, 1 << 40)}
+    )
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(100))
+    with pytest.raises(ModelError, match="ends before its last sample"):
+        open_dataset(tmp_path / "d.npz")
+
+
+def whole_file() -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.arange(40.0).reshape(5, 8), y=np.arange(5))
+    return buffer.getvalue()
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_file_is_an_error_with_a_sentence_or_the_same_data(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    damaged = bytearray(whole_file())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    del damaged[data.draw(st.integers(0, len(damaged))) :]
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(damaged)
+    try:
+        opened: Dataset = open_dataset(path)
+    except EdgemlError as error:
+        said = error.what
+    else:
+        said = "." * (len(list(opened)) == len(opened))
+    assert said.endswith(".")
