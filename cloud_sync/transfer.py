@@ -125,6 +125,7 @@ class OciClient:
             headers |= {"Range": f"bytes={have}-", "If-Range": f'"{digest}"'}
         received = 0
         with self._transport.client.stream("GET", url, headers=headers) as response:
+            _check_length(response, digest, size, part)
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink(missing_ok=True)
                 raise httpx.ReadError("the range could not be satisfied", request=response.request)
@@ -241,6 +242,25 @@ def _check(response: httpx.Response, what: str) -> None:
         why=reasons.get(status, "It gave no reason."),
         fix="Push the release again." if status == httpx.codes.NOT_FOUND else "",
     )
+
+
+def _check_length(response: httpx.Response, digest: str, size: int, part: Path) -> None:
+    """Tell a registry that has another blob from a connection that was cut.
+
+    Raises:
+        ReleaseError: what the registry has under this digest is of another length.
+    """
+    if response.status_code == httpx.codes.OK:
+        length = response.headers.get("content-length", "")
+    else:
+        length = response.headers.get("content-range", "").rpartition("/")[2]
+    if length.isdigit() and int(length) != size:
+        part.unlink(missing_ok=True)
+        raise ReleaseError(
+            f"The blob {digest} is not what its release says.",
+            why=f"The registry has {length} bytes of it, {size} were expected.",
+            fix="It was damaged or swapped there; push the release again.",
+        )
 
 
 def _unreachable(error: Exception) -> RemoteError:

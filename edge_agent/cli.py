@@ -29,12 +29,11 @@ def enroll(
 
     from edge_agent.identity import enroll_device
 
-    name = device or token.partition(".")[0]
-    config = enroll_device(fleet, name, token, data)
+    config = enroll_device(fleet, device, token, data)
     if as_json:
-        typer.echo(json.dumps({"device": name, "config": str(config)}))
+        typer.echo(json.dumps({"device": device, "config": str(config)}))
     else:
-        typer.echo(f"{name} is enrolled. Run it: edgeml agent run --config {config}")
+        typer.echo(f"{device} is enrolled. Run it: edgeml agent run --config {config}")
 
 
 @app.command()
@@ -48,18 +47,19 @@ def run(
     fleet its sources, its configuration and its updates.
     """
     import logging
+    import os
     import signal
-    import threading
 
     from edge_agent.agent import Agent
     from edge_agent.identity import load_identity
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    stop = threading.Event()
+    # A pipe, since a handler may run anywhere, also inside the locks of an Event.
+    asked, ask = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    Agent(load_identity(config)).run(stop)
+        signal.signal(number, lambda *_: os.write(ask, b"!"))
+    Agent(load_identity(config)).run(lambda: _wait(asked))
 
 
 @app.command()
@@ -71,20 +71,27 @@ def status(
     """Say what this device runs and where an update stands, from its own journal."""
     import msgspec
 
-    from edge_agent.agent import status as read_status
-    from edge_agent.identity import load_identity
+    from edge_agent.identity import load_config
+    from edge_agent.update.journal import read_state
 
-    identity = load_identity(config)
-    reported = read_status(identity.data).reported()
+    agent = load_config(config)
+    reported = read_state(Path(agent.data_dir) / "state.json").reported()
     if as_json:
         typer.echo(msgspec.json.encode(reported).decode())
         return
     typer.echo(
-        f"{identity.config.device}: desired state "
-        f"({reported.desired_epoch}, {reported.desired_counter})"
+        f"{agent.device}: desired state ({reported.desired_epoch}, {reported.desired_counter})"
     )
     for model, state in reported.models.items():
         running = state.running_version or "nothing"
         typer.echo(f"  {model}: runs {running}, {state.phase} {state.reason}".rstrip())
     if not reported.models:
         typer.echo("  no model yet; roll one out: edgeml rollout create --help")
+    if reported.config_error:
+        typer.echo(f"  configuration refused: {reported.config_error}")
+
+
+def _wait(asked: int) -> None:
+    import os
+
+    os.read(asked, 1)

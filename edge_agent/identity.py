@@ -38,6 +38,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         """The device's data folder."""
         return Path(self.config.data_dir)
 
+    @property
+    def tls_files(self) -> tuple[Path, Path, Path]:
+        """CA, certificate and key, for a broker that is reached over TLS."""
+        folder = self.data / "identity"
+        return folder / "ca.pem", folder / "device.pem", folder / "device.key"
+
 
 def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
     """Enrol this device and write its identity; returns the path of `agent.toml`.
@@ -74,6 +80,25 @@ def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
     return data / "agent.toml"
 
 
+def load_config(config: Path) -> AgentConfig:
+    """Read `agent.toml`.
+
+    Raises:
+        UserError: it is missing or wrong.
+    """
+    try:
+        tree = tomllib.loads(config.read_text())
+        return msgspec.convert(tree["agent"], AgentConfig)
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {config}.", fix="Enrol first: edgeml agent enroll --help"
+        ) from None
+    except KeyError:
+        raise UserError(f"{config} cannot be used.", why="It has no table [agent].") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{config} cannot be used.", why=f"{error}.") from None
+
+
 def load_identity(config: Path) -> Identity:
     """Read an enrolled device's identity.
 
@@ -81,15 +106,7 @@ def load_identity(config: Path) -> Identity:
         UserError: the configuration is missing or wrong.
         TrustError: a key is missing, damaged or open to others.
     """
-    try:
-        tree = tomllib.loads(config.read_text())
-        agent = msgspec.convert(tree["agent"], AgentConfig)
-    except FileNotFoundError:
-        raise UserError(
-            f"There is no {config}.", fix="Enrol first: edgeml agent enroll --help"
-        ) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{config} cannot be used.", why=f"{error}.") from None
+    agent = load_config(config)
     data = Path(agent.data_dir)
     folder = data / "identity"
     try:

@@ -1,13 +1,16 @@
 """The device's link to the fleet: hello, desired states in, records out, until acknowledged.
 
 MQTT carries what it can; HTTPS is asked at every start, when MQTT is away, and when MQTT has
-not brought an acknowledgement in time. Runs on the thread that calls `turn`.
+not brought an acknowledgement in time. Runs on the thread that calls `turn`. Where the fleet
+does not answer, the pauses grow, with jitter: devices that lost one fleet together must not
+come back together.
 """
 
 import contextlib
 import json
 import logging
 import queue
+import random
 import time
 from collections.abc import Callable
 
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 POLL_CONNECTED_S = 30.0
 POLL_ALONE_S = 5.0
 ACK_PATIENCE_S = 8.0
+HTTP_PAUSE_S = (1.0, 30.0)
 
 _TOPICS = {
     Up.STATE: (RecordKind.STATE,),
@@ -88,8 +92,11 @@ class FleetLink:
             on_message=self._received,
             on_connect=lambda: self._inbox.put_nowait(("connected", b"")),
             subscriptions=[topic(self._device, Down.DESIRED), topic(self._device, Down.ACK)],
+            tls=identity.tls_files,
         )
         self._offline = offline
+        self._http_pause = HTTP_PAUSE_S[0]
+        self._http_at = 0.0
         self._poll_at = 0.0
         self._waiting_since: float | None = None
         self._last_warning = ""
@@ -113,7 +120,10 @@ class FleetLink:
         self._flush()
 
     def close(self) -> None:
-        """Say that this device goes, send what can be sent, and disconnect."""
+        """Say that this device goes, send what can be sent, and disconnect.
+
+        May take as long as the network lets it; whoever is in a hurry waits no longer.
+        """
         with contextlib.suppress(EdgemlError):
             self._flush()
         self._mqtt.publish(self._presence, self._offline, retain=True)
@@ -170,9 +180,12 @@ class FleetLink:
     def _say_hello(self) -> None:
         try:
             envelope = self._http.hello(self._hello())
+            self._http_answered()
             if envelope is not None:
                 self._desired(envelope)
             self._last_warning = ""
+        except RemoteError as error:
+            self._http_failed(error)
         except EdgemlError as error:
             self._warn(error)
 
@@ -180,12 +193,18 @@ class FleetLink:
         now = time.monotonic()
         late = self._waiting_since is not None and now - self._waiting_since > ACK_PATIENCE_S
         for name, kinds in _TOPICS.items():
-            while (batch := self._outbox.batch(kinds)) is not None:
-                sent = self._by_mqtt(name, batch) if self._mqtt.connected and not late else None
+            while self._may_send(late=late):
+                batch = self._outbox.batch(kinds)
+                if batch is None:
+                    break
+                sent = self._mqtt.connected and not late and self._by_mqtt(name, batch)
                 if not sent and not self._by_http(batch):
                     return
                 if sent and self._waiting_since is None:
                     self._waiting_since = now
+
+    def _may_send(self, *, late: bool) -> bool:
+        return (self._mqtt.connected and not late) or time.monotonic() >= self._http_at
 
     def _by_mqtt(self, name: Up, batch: Batch) -> bool:
         envelope = sign(encode(batch), PayloadType.BATCH, self._identity.key)
@@ -195,10 +214,20 @@ class FleetLink:
         try:
             self._acknowledged(self._http.send(batch))
         except (RemoteError, TrustError) as error:
-            self._warn(error)
-            # Left as sent, so that it is tried again only after the outbox's pause.
+            self._outbox.failed(batch)
+            self._http_failed(error)
             return False
+        self._http_answered()
         return True
+
+    def _http_answered(self) -> None:
+        self._http_pause, self._http_at = HTTP_PAUSE_S[0], 0.0
+
+    def _http_failed(self, error: EdgemlError) -> None:
+        self._warn(error)
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 -- spreads load, guards nothing
+        self._http_at = time.monotonic() + self._http_pause * jitter
+        self._http_pause = min(self._http_pause * 2, HTTP_PAUSE_S[1])
 
     def _warn(self, error: EdgemlError) -> None:
         if str(error) != self._last_warning:

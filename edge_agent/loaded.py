@@ -29,8 +29,8 @@ class LoadedRelease:
         self.desired = desired
         self.session = session
         self.runtime = runtime
+        self.pipeline = pipeline
         self.live = Live()
-        self._pipeline = pipeline
         self.set_site(site)
 
     def set_site(self, site: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ class LoadedRelease:
         Raises:
             ModelError: the release does not let a site set this.
         """
-        self._runner = self._pipeline.runner(self.session.inputs, site)
+        self._runner = self.pipeline.runner(self.session.inputs, site)
 
     def infer(self, frame: Any, captured: float, window: Window) -> Classification | None:
         """Take one frame through pipeline and model, and count it.
@@ -61,10 +61,15 @@ class LoadedRelease:
             outputs = self.session.run(tensors)
             inferred = time.monotonic()
             result = self._runner.read(outputs)
-        except EdgemlError:
+        except Exception as error:
             window.errors += 1
             self.live.errors += 1
-            raise
+            if isinstance(error, EdgemlError):
+                raise
+            # Whatever a frame or a model provokes is that frame's error, never the worker's end.
+            raise ModelError(
+                "A frame could not be inferred.", why=f"{type(error).__name__}: {error}."
+            ) from error
         ended = time.monotonic()
         window.time("wait", begun - captured)
         window.time("pre", prepared - begun)
@@ -86,13 +91,20 @@ def load(
     """Load a release that is on this device.
 
     Raises:
-        EdgemlError: something of it is missing, damaged or cannot run here.
+        ReleaseError: something of it is missing or damaged.
+        EdgemlError: it cannot run here.
     """
     variant = store.variant(desired.release, desired.variant)
     runtime = choose_runtime(variant)
-    session = open_session(runtime, store.path(variant, "model"), SessionOptions(threads=threads))
+    # A flipped bit in the weights loads and runs, and answers nonsense.
+    store.blobs.verify(variant.file("model").digest)
     data = store.blobs.read(variant.file("pipeline").digest, MAX_PIPELINE_BYTES)
-    return LoadedRelease(desired, session, parse(data), runtime, site)
+    session = open_session(runtime, store.path(variant, "model"), SessionOptions(threads=threads))
+    try:
+        return LoadedRelease(desired, session, parse(data), runtime, site)
+    except EdgemlError:
+        session.close()
+        raise
 
 
 def choose_runtime(variant: Variant) -> str:

@@ -31,8 +31,9 @@ class Mailbox:
         """Leave a frame; an older one of the same source that still waits is dropped."""
         with self._change:
             self._accepted[frame.source] = self._accepted.get(frame.source, 0) + 1
-            if self._waiting.pop(frame.source, None) is not None:
+            if frame.source in self._waiting:
                 self._replaced[frame.source] = self._replaced.get(frame.source, 0) + 1
+            # Replaced in its place: a source that is quick does not lose its turn to slow ones.
             self._waiting[frame.source] = frame
             self._change.notify()
 
@@ -48,6 +49,16 @@ class Mailbox:
             if self._closed:
                 return None
             return self._waiting.pop(next(iter(self._waiting)))
+
+    def waiting(self, source: str) -> int:
+        """How many frames of a source wait: none or one."""
+        with self._change:
+            return int(source in self._waiting)
+
+    def sources(self) -> tuple[str, ...]:
+        """The sources that ever left a frame."""
+        with self._change:
+            return tuple(self._accepted)
 
     def counts(self, source: str) -> tuple[int, int]:
         """How many frames of a source were accepted, and how many of them replaced."""

@@ -1,5 +1,6 @@
 """What a release does with live frames: counts and latency sketches, cheap to keep."""
 
+import threading
 from collections import deque
 
 from cloud_sync.evidence import Latency
@@ -38,7 +39,10 @@ class Window:
 
 
 class Live:
-    """What one loaded release did since it went live, its recent results kept apart."""
+    """What one loaded release did since it went live, its recent results kept apart.
+
+    Its worker writes, the update's thread reads.
+    """
 
     def __init__(self) -> None:
         self.inferred = 0
@@ -47,22 +51,26 @@ class Live:
         self.confident = 0
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._times: deque[float] = deque(maxlen=RECENT)
+        self._lock = threading.Lock()
 
     def result(self, milliseconds: float, *, confident: bool) -> None:
         """Count one inference."""
-        self.inferred += 1
-        self.confident += confident
-        self._recent.append(confident)
-        self._times.append(milliseconds)
+        with self._lock:
+            self.inferred += 1
+            self.confident += confident
+            self._recent.append(confident)
+            self._times.append(milliseconds)
 
     def recent(self) -> tuple[int, int]:
         """Of the recent results, how many there are and how many were confident."""
-        flags = tuple(self._recent)
-        return len(flags), sum(flags)
+        with self._lock:
+            return len(self._recent), sum(self._recent)
 
     def latency(self) -> Latency | None:
         """Percentiles of the recent inferences; None before the first."""
-        times = sorted(self._times)
+        with self._lock:
+            times = list(self._times)
+        times.sort()
         if not times:
             return None
         return Latency(

@@ -1,10 +1,17 @@
 """The releases on this device: verified blobs, and nothing that no release refers to."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from cloud_sync.release import Blobs, Release, Variant, read_release
 from cloud_sync.release.oci import MAX_DOCUMENT_BYTES, Manifest, from_json
+from edge_agent.failpoints import reach
+from edgeml.errors import DeviceError, ReleaseError
+
+SPARE_BYTES = 8 << 20
+# Files that a device has no use for: reports are read by people.
+_NOT_HERE = frozenset({"report", "recipe"})
 
 
 class ReleaseStore:
@@ -30,14 +37,65 @@ class ReleaseStore:
         """Where a variant's file is."""
         return self.blobs.path(variant.file(role).digest)
 
+    def needed(self, variant: Variant) -> dict[str, int]:
+        """The blobs, with their sizes, that a device keeps of a variant."""
+        return {f.digest: f.size for f in variant.files if f.role not in _NOT_HERE}
+
+    def require_room(self, needed: int) -> None:
+        """Check that the disk has room for a download.
+
+        Raises:
+            DeviceError: it has not.
+        """
+        free = shutil.disk_usage(self.blobs.folder).free
+        if free < needed + SPARE_BYTES:
+            raise DeviceError(
+                "The disk has no room for the release.",
+                why=f"{needed} bytes are needed and {SPARE_BYTES} to spare, {free} are free.",
+                fix=f"Free some space on the disk of {self.blobs.folder}.",
+            )
+
+    def check(self, digest: str) -> None:
+        """Verify a blob, and remove it where it is damaged, so that it can be fetched again.
+
+        Raises:
+            ReleaseError: it is missing or was damaged.
+        """
+        try:
+            self.blobs.verify(digest)
+        except ReleaseError:
+            self.blobs.remove(digest)
+            raise
+
+    def document(self, digest: str, max_bytes: int) -> bytes | None:
+        """A document that is here and whole; None where it has to be fetched (again)."""
+        if not self.blobs.has(digest):
+            return None
+        try:
+            return self.blobs.read(digest, max_bytes)
+        except ReleaseError:
+            self.blobs.remove(digest)
+            return None
+
     def keep_only(self, wanted: Iterable[tuple[str, str]]) -> int:
-        """Remove every blob that none of these (release, variant) refers to; returns how many."""
+        """Remove every blob that none of these (release, variant) refers to; returns how many.
+
+        What a crash left half-written goes, too. Nothing may be downloading meanwhile.
+
+        Raises:
+            ReleaseError: one of the wanted cannot be read; then nothing is removed.
+        """
         keep: set[str] = set()
         for release, variant in wanted:
             keep |= self._refers(release, variant)
-        stale = [digest for digest in self.blobs.all() if digest not in keep]
-        for digest in stale:
-            self.blobs.remove(digest)
+        stale = [self.blobs.path(digest) for digest in self.blobs.all() if digest not in keep]
+        parts = {f".{self.blobs.path(digest).name}.part" for digest in keep}
+        half = (self.blobs.folder / "blobs" / "sha256").glob(".*")
+        stale += [file for file in half if file.name not in parts]
+        for file in stale:
+            reach("collect")
+            file.unlink(missing_ok=True)
+            reach("collected")
         return len(stale)
 
     def _refers(self, release: str, variant: str) -> set[str]:
@@ -51,4 +109,4 @@ class ReleaseStore:
                 self.blobs.read(entry.digest, MAX_DOCUMENT_BYTES), Manifest, "variant's manifest"
             )
             keep.add(manifest.config.digest)
-        return keep | {file.digest for file in found.variant(variant).files}
+        return keep | set(self.needed(found.variant(variant)))

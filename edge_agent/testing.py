@@ -1,15 +1,18 @@
 """The child process that tests a new variant on this device's real runtime.
 
-`python -m edge_agent.testing` reads a `TestRequest` as JSON from standard input, replays the
-golden set and prints a `TestResult`. It is a process of its own so that a crash in the
-runtime is a failed test and no crashed agent.
+`python -m edge_agent.testing PARENT` reads a `TestRequest` as JSON from standard input,
+replays the golden set and prints a `TestResult`. It is a process of its own so that a crash
+in the runtime is a failed test and no crashed agent; it ends with the agent, however that ends.
 """
 
+import contextlib
 import ctypes
+import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from edgeml.errors import EdgemlError
 
 TIMEOUT_S = 180.0
 TIMED_RUNS = 50
+POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,22 +54,34 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def run_child(request: TestRequest, timeout_s: float = TIMEOUT_S) -> TestResult:
-    """Test in a child process; whatever happens there is a result."""
+def run_child(
+    request: TestRequest, stop: threading.Event, timeout_s: float = TIMEOUT_S
+) -> TestResult | None:
+    """Test in a child process; whatever happens there is a result.
+
+    Returns:
+        What was found, or None where `stop` was set before the end; the child is gone then.
+    """
     with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.testing"],
+        [sys.executable, "-m", "edge_agent.testing", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        process_group=0,  # a Ctrl-C in the terminal is the agent's to handle
     ) as child:
         try:
-            out, err = child.communicate(msgspec.json.encode(request), timeout_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            return _broken(f"the test did not end within {timeout_s:.0f} seconds")
-        except BaseException:
-            child.kill()
-            raise
+            answer = _communicate(child, msgspec.json.encode(request), stop, timeout_s)
+        finally:
+            if child.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+    if answer is None:
+        return (
+            None
+            if stop.is_set()
+            else _broken(f"the test did not end within {timeout_s:.0f} seconds")
+        )
+    out, err = answer
     if child.returncode != 0:
         last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
@@ -74,6 +90,19 @@ def run_child(request: TestRequest, timeout_s: float = TIMEOUT_S) -> TestResult:
         return msgspec.json.decode(out, type=TestResult)
     except msgspec.DecodeError as error:
         return _broken(f"the test's answer could not be read: {error}")
+
+
+def _communicate(
+    child: "subprocess.Popen[bytes]", request: bytes, stop: threading.Event, timeout_s: float
+) -> tuple[bytes, bytes] | None:
+    deadline = time.monotonic() + timeout_s
+    question: bytes | None = request
+    while not stop.is_set() and time.monotonic() < deadline:
+        try:
+            return child.communicate(question, POLL_S)
+        except subprocess.TimeoutExpired:
+            question = None
+    return None
 
 
 def run(request: TestRequest) -> TestResult:
@@ -103,6 +132,8 @@ def run(request: TestRequest) -> TestResult:
             begun = time.perf_counter()
             session.run(tensors)
             times.append((time.perf_counter() - begun) * 1000)
+    if not rows:
+        return _broken("the golden set is empty")
     outputs = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
     info = runtimes()[request.runtime].info()
     made_with = (request.runtime, info.version if info else "", instruction_set(probe()))
@@ -122,10 +153,16 @@ def _broken(why: str) -> TestResult:
     return TestResult(gates=(gate,), error=why)
 
 
+def _end_with(parent: int) -> None:
+    """Let the agent's end, however it comes, be the end of this process."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the agent is gone")
+
+
 def _main() -> None:
-    # The agent's end, however it comes, is the end of its test.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(int(sys.argv[1]))
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=TestRequest)
     reach("testing-child")
     try:

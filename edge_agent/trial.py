@@ -36,9 +36,9 @@ def judge(live: LiveResult, policy: TrialPolicy) -> tuple[GateResult, ...]:
     return (_errors(live, policy), _confident(live, policy), _latency(live, policy))
 
 
-def is_enough(live: LiveResult, policy: TrialPolicy) -> bool:
+def is_enough(seconds: float, inferred: int, policy: TrialPolicy) -> bool:
     """Whether the trial has lasted and seen what the policy asks for."""
-    return live.seconds >= policy.soak_s and live.inferred >= policy.min_inferred
+    return seconds >= policy.soak_s and inferred >= policy.min_inferred
 
 
 def _errors(live: LiveResult, policy: TrialPolicy) -> GateResult:

@@ -1,9 +1,11 @@
 """A model's inference thread: frames in, results out, its release swapped between two frames."""
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cloud_sync.messages import Window as WindowRecord
@@ -27,6 +29,7 @@ class Worker:
         self._loaded = loaded
         self._on_result = on_result
         self._frame_lock = threading.Lock()
+        self._turnstile = threading.Lock()
         self._windows: dict[str, Window] = {}
         self._reported: dict[str, tuple[int, int]] = {}
         self._began = time.monotonic()
@@ -43,11 +46,15 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the frame in flight."""
+        """End after the frame in flight; `join` waits for it."""
         self._stop.set()
         self.mailbox.close()
+
+    def join(self, timeout_s: float = 5.0) -> bool:
+        """Wait for the end; returns whether it came in time."""
         if self._thread.ident is not None:
-            self._thread.join(timeout=5)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def swap(self, loaded: LoadedRelease) -> tuple[LoadedRelease, list[WindowRecord]]:
         """Let another release take the next frame.
@@ -55,7 +62,7 @@ class Worker:
         Returns:
             The one that ran until now, still warm, and the windows of what it did.
         """
-        with self._frame_lock:
+        with self._between_frames():
             windows = self._take_windows()
             before, self._loaded = self._loaded, loaded
         return before, windows
@@ -66,13 +73,20 @@ class Worker:
         Raises:
             ModelError: the release does not let a site set this.
         """
-        with self._frame_lock:
+        with self._between_frames():
             self._loaded.set_site(site)
 
     def windows(self) -> list[WindowRecord]:
         """What was done since the last call, by source."""
-        with self._frame_lock:
+        with self._between_frames():
             return self._take_windows()
+
+    @contextmanager
+    def _between_frames(self) -> Iterator[None]:
+        # A busy worker would take its own lock again and again before anyone else could; it
+        # stops at the turnstile while someone waits.
+        with self._turnstile, self._frame_lock:
+            yield
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -81,6 +95,8 @@ class Worker:
                 self._one(frame)
 
     def _one(self, frame: Frame) -> None:
+        with self._turnstile:
+            pass
         with self._frame_lock:
             window = self._windows.setdefault(frame.source, Window())
             loaded = self._loaded
@@ -116,7 +132,8 @@ class Worker:
         taken, self._windows = self._windows, {}
         desired = self._loaded.desired
         found = []
-        for source, window in taken.items():
+        for source in self.mailbox.sources():
+            window = taken.get(source) or Window()
             accepted, replaced = self.mailbox.counts(source)
             before = self._reported.get(source, (0, 0))
             self._reported[source] = (accepted, replaced)
@@ -147,6 +164,6 @@ def rss_bytes() -> int:
     """This process's resident memory; 0 where the kernel does not tell."""
     try:
         with open("/proc/self/statm") as stream:
-            return int(stream.read().split()[1]) * 4096
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0

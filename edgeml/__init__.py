@@ -22,7 +22,19 @@ _PUBLIC = {
     "convert": "converters",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = [
+    "Capabilities",
+    "EdgemlError",
+    "Evidence",
+    "ExitCode",
+    "GateResult",
+    "Pipeline",
+    "Release",
+    "Requirements",
+    "__version__",
+    "convert",
+    "resolve",
+]
 
 
 def __getattr__(name: str) -> Any:

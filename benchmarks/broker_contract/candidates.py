@@ -4,6 +4,7 @@ A candidate reads the accounts from a JSON file {username: password} that the co
 while it runs; one that cannot do so without a restart fails that line.
 """
 
+import getpass
 import json
 import os
 import signal
@@ -62,7 +63,9 @@ class Candidate(ABC):
         self.write_accounts()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        if not until(lambda: answers(self.port), 15):
+        process = self.process
+        until(lambda: answers(self.port) or process.poll() is not None, 15)
+        if process.poll() is not None:
             raise RuntimeError(f"{type(self).__name__} did not start: {self.log.read_text()[-500:]}")
 
     def stop(self) -> float:
@@ -105,6 +108,8 @@ class Mosquitto(Candidate):
         )
         config = self.folder / "mosquitto.conf"
         config.write_text(
+            # Started by root, Mosquitto would become its own user, who may not read these files.
+            f"user {getpass.getuser()}\n"
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\n"
             f"password_file {self.folder}/passwords\nacl_file {self.folder}/acl\n"
             "use_username_as_clientid true\nset_tcp_nodelay true\nmax_packet_size 1048576\n"

@@ -1,44 +1,40 @@
 """Does the work that a model's update is due: resolve, download, verify, test, try, commit.
 
-The thin shell around `machine`: each call of `advance` does one phase's work and journals what
-followed. It runs on the agent's update thread; inference goes on meanwhile.
+The thin shell around `machine`: each `turn` makes what takes frames be what the state says,
+does one phase's work and journals what followed. It runs on the agent's update thread;
+inference goes on meanwhile.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from cloud_sync.evidence import (
-    Conditions,
-    Evidence,
-    GateResult,
-    Latency,
-    LiveResult,
-    Verdict,
-    Verification,
-    combined,
-)
+from cloud_sync.evidence import Evidence, GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase
-from cloud_sync.release import Release, resolve
+from cloud_sync.release import Release, Variant, read_release, resolve
 from cloud_sync.transfer import OciClient
 from edge_agent.failpoints import reach
 from edge_agent.loaded import LoadedRelease, choose_runtime, load
 from edge_agent.store import ReleaseStore
-from edge_agent.testing import TestRequest, TestResult, run_child
-from edge_agent.trial import is_enough, judge
+from edge_agent.testing import TestRequest, run_child
+from edge_agent.trial import MIN_BASELINE, is_enough, judge
+from edge_agent.update.evidence import Subject, as_baseline, live_result, of_test, of_trial
 from edge_agent.update.machine import (
     Baseline,
+    Broken,
     Done,
     Event,
     Fail,
     ModelState,
     Refuse,
     live,
+    same_release,
 )
-from edgeml.errors import DeviceError, EdgemlError, ReleaseError, RemoteError
+from edgeml.errors import DeviceError, EdgemlError, ModelError, ReleaseError, RemoteError
 from hardware.capabilities import Capabilities
 
 log = logging.getLogger(__name__)
@@ -47,12 +43,17 @@ RETRY_S = (1.0, 60.0)
 CORRUPT_ATTEMPTS = 2
 
 
+class Stopped(Exception):  # noqa: N818 -- no error: the agent was asked to end
+    """The agent ends; the work goes on when it comes up again."""
+
+
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     """What the driver asks of the agent around it."""
 
     apply: Callable[[str, Event], ModelState]
     evidence: Callable[[Evidence], None]
     go_live: Callable[[str, LoadedRelease], LoadedRelease | None]
+    retire: Callable[[str], LoadedRelease | None]
     running: Callable[[str], LoadedRelease | None]
     site: Callable[[str], Mapping[str, Any]]
     version: Callable[[], tuple[int, int]]
@@ -70,6 +71,7 @@ class UpdateDriver:
         capabilities: Capabilities,
         device: str,
         hooks: Hooks,
+        stop: threading.Event,
     ) -> None:
         self._model = model
         self._store = store
@@ -77,18 +79,105 @@ class UpdateDriver:
         self._capabilities = capabilities
         self._device = device
         self._hooks = hooks
-        self._before: LoadedRelease | None = None
+        self._stop = stop
+        self._warm: LoadedRelease | None = None
         self._trial_began = 0.0
+        self._about: tuple[DesiredModel | None, Phase] = (None, Phase.IDLE)
         self._retry_at = 0.0
         self._retry = RETRY_S[0]
         self._corrupt = 0
         self._last_error = ""
 
-    def advance(self, state: ModelState) -> ModelState:
-        """Do what is due in this phase, if anything, and return the state after it."""
-        desired = state.candidate
-        if desired is None or time.monotonic() < self._retry_at:
+    @property
+    def warm(self) -> LoadedRelease | None:
+        """The release before, still loaded while a trial lasts."""
+        return self._warm
+
+    def turn(self, state: ModelState) -> ModelState:
+        """Do what is due in this state, if anything, and return the state after it."""
+        if self._about != (state.candidate, state.phase):
+            self._about = (state.candidate, state.phase)
+            self._retry, self._retry_at, self._corrupt = RETRY_S[0], 0.0, 0
+        if time.monotonic() < self._retry_at:
             return state
+        after = self.bring_up(state)
+        if after != state or time.monotonic() < self._retry_at:
+            return after
+        return self._advance(after)
+
+    def bring_up(self, state: ModelState) -> ModelState:
+        """Make what takes frames be what the state says; what cannot be loaded is given up."""
+        try:
+            self._settle(state)
+        except (ModelError, ReleaseError) as error:
+            return self._cannot_run(state, error)
+        except EdgemlError as error:
+            self._wait(error)
+        return state
+
+    def _settle(self, state: ModelState) -> None:
+        wanted = live(state)
+        running = self._hooks.running(self._model)
+        trial = state.phase is Phase.TRIAL
+        if wanted is None:
+            if running is not None:
+                self._close(self._hooks.retire(self._model))
+        elif running is not None and same_release(running.desired, wanted):
+            running.desired = wanted
+        else:
+            loaded = self._ready(wanted, trial=trial)
+            reach("swap")
+            before = self._hooks.go_live(self._model, loaded)
+            reach("swapped")
+            if trial:
+                self._close(self._warm)
+                self._warm = before
+                self._trial_began = time.monotonic()
+            else:
+                self._close(before)
+        if not trial:
+            self._close(self._warm)
+            self._warm = None
+            self._trial_began = 0.0
+
+    def _ready(self, wanted: DesiredModel, *, trial: bool) -> LoadedRelease:
+        site = self._hooks.site(self._model)
+        warm = self._warm
+        if warm is not None and same_release(warm.desired, wanted):
+            self._warm = None
+            warm.desired = wanted
+            try:
+                warm.set_site(site)
+            except ModelError as error:
+                log.warning("%s keeps the site parameters it had: %s", self._model, error)
+            return warm
+        try:
+            return load(self._store, wanted, site)
+        except ModelError:
+            if trial or not site:
+                raise
+            # What was committed must come up, whatever was configured for another release.
+            return load(self._store, wanted, {})
+
+    def _cannot_run(self, state: ModelState, error: EdgemlError) -> ModelState:
+        wanted = live(state)
+        assert wanted is not None
+        log.error("%s %s cannot be run: %s", self._model, wanted.release_version, error)
+        if state.phase is Phase.TRIAL:
+            return self._apply(Fail(about=wanted, reason=f"it cannot be loaded: {error}"))
+        self._remove_damaged(wanted)
+        return self._apply(Broken(about=wanted, reason=f"it cannot be loaded any more: {error}"))
+
+    def _remove_damaged(self, desired: DesiredModel) -> None:
+        """Remove what is damaged of a release, so that it is fetched when it is wanted again."""
+        try:
+            for digest in self._store.needed(self._store.variant(desired.release, desired.variant)):
+                self._store.check(digest)
+        except ReleaseError as error:
+            log.warning("%s: %s", self._model, error)
+
+    def _advance(self, state: ModelState) -> ModelState:
+        desired = state.candidate
         work = {
             Phase.RESOLVING: self._resolve,
             Phase.DOWNLOADING: self._download,
@@ -96,7 +185,7 @@ class UpdateDriver:
             Phase.TESTING: self._test,
             Phase.TRIAL: self._try,
         }.get(state.phase)
-        if work is None:
+        if work is None or desired is None:
             return state
         reach(f"work-{state.phase}")
         try:
@@ -104,94 +193,80 @@ class UpdateDriver:
         except RemoteError as error:
             self._wait(error)
             return state
+        except OSError as error:
+            self._wait(DeviceError("The disk cannot be used.", why=f"{error}."))
+            return state
         except ReleaseError as error:
-            return self._damaged(state, error)
-        except DeviceError as error:
-            event = Refuse(reason=str(error))
+            return self._damaged(state, desired, error)
         except EdgemlError as error:
-            event = (
-                Fail(reason=str(error)) if state.phase is Phase.TRIAL else Refuse(reason=str(error))
-            )
+            event = Refuse(about=desired, reason=str(error))
         if event is None:
             return state
-        self._retry, self._retry_at, self._corrupt = RETRY_S[0], 0.0, 0
         return self._apply(event)
-
-    def settle(self, state: ModelState) -> None:
-        """Make what runs be what the state says, after a restart or a change of mind."""
-        wanted = live(state)
-        running = self._hooks.running(self._model)
-        if state.phase is not Phase.TRIAL:
-            self._trial_began = 0.0
-        if wanted is None or (running and _same(running.desired, wanted)):
-            if running and wanted:
-                running.desired = wanted
-            return
-        if self._before and _same(self._before.desired, wanted):
-            loaded, self._before = self._before, None
-        else:
-            loaded = load(self._store, wanted, self._hooks.site(self._model))
-        old = self._hooks.go_live(self._model, loaded)
-        if state.phase is Phase.TRIAL:
-            self._before = old
-            self._trial_began = time.monotonic()
-        elif old is not None:
-            old.close()
 
     def _apply(self, event: Event) -> ModelState:
         state = self._hooks.apply(self._model, event)
-        if state.phase in {Phase.COMMITTED, Phase.ROLLED_BACK}:
-            if state.phase is Phase.ROLLED_BACK:
-                self.settle(state)
-            if self._before is not None:
-                self._before.close()
-                self._before = None
+        if state.phase in {Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REFUSED}:
             log.info("%s: %s %s", self._model, state.phase, state.reason)
         return state
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
         release = self._fetch_documents(desired)
+        if release.model != self._model:
+            return Refuse(
+                about=desired, reason=f"the release is {release.name}, wanted is {self._model}"
+            )
         found = resolve(release, self._capabilities)
         if found.variant is None:
-            return Refuse(reason=found.reason)
+            return Refuse(about=desired, reason=found.reason)
         if found.variant.digest != desired.variant:
             return Refuse(
-                reason=f"the fleet chose another variant than this device would: {found.reason}"
+                about=desired,
+                reason=f"the fleet chose another variant than this device would: {found.reason}",
             )
-        return Done(phase=Phase.RESOLVING)
+        return Done(about=desired, phase=Phase.RESOLVING)
 
     def _fetch_documents(self, desired: DesiredModel) -> Release:
         """Read the release from the registry and keep the documents that it is read from."""
 
         def read(digest: str, limit: int) -> bytes:
-            if self._store.blobs.has(digest):
-                return self._store.blobs.read(digest, limit)
-            data = self._registry.document(self._model, digest, limit)
-            self._store.blobs.put(data)
+            data = self._store.document(digest, limit)
+            if data is None:
+                data = self._registry.document(self._model, digest, limit)
+                self._store.blobs.put(data)
+                reach("document-stored")
             return data
-
-        from cloud_sync.release import read_release
 
         return read_release(read, desired.release)
 
     def _download(self, _state: ModelState, desired: DesiredModel) -> Event:
         variant = self._fetch_documents(desired).variant(desired.variant)
-        for file in variant.files:
-            if file.role == "report":
-                continue
-            self._registry.fetch_blob(self._model, file.digest, file.size, self._store.blobs)
+        missing = {d: n for d, n in self._store.needed(variant).items() if not self._is_here(d)}
+        self._store.require_room(sum(missing.values()))
+        for digest, size in missing.items():
+            self._registry.fetch_blob(self._model, digest, size, self._store.blobs, self._on_bytes)
             reach("downloaded-one")
-        return Done(phase=Phase.DOWNLOADING)
+        return Done(about=desired, phase=Phase.DOWNLOADING)
+
+    def _is_here(self, digest: str) -> bool:
+        try:
+            self._store.check(digest)
+        except ReleaseError:
+            return False
+        return True
+
+    def _on_bytes(self, _count: int) -> None:
+        reach("download-bytes")
+        if self._stop.is_set():
+            raise Stopped
 
     def _verify(self, _state: ModelState, desired: DesiredModel) -> Event:
-        variant = self._store.variant(desired.release, desired.variant)
-        for file in variant.files:
-            if file.role != "report":
-                self._store.blobs.verify(file.digest)
-        return Done(phase=Phase.VERIFYING)
+        for digest in self._store.needed(self._variant(desired)):
+            self._store.check(digest)
+        return Done(about=desired, phase=Phase.VERIFYING)
 
-    def _test(self, _state: ModelState, desired: DesiredModel) -> Event:
-        variant = self._store.variant(desired.release, desired.variant)
+    def _test(self, state: ModelState, desired: DesiredModel) -> Event:
+        variant = self._variant(desired)
         result = run_child(
             TestRequest(
                 runtime=choose_runtime(variant),
@@ -199,152 +274,105 @@ class UpdateDriver:
                 pipeline=str(self._store.path(variant, "pipeline")),
                 golden=str(self._store.path(variant, "golden")),
                 recorded=str(self._store.path(variant, "recorded")),
-            )
+            ),
+            self._stop,
         )
-        self._hooks.evidence(self._test_evidence(desired, result))
+        if result is None:
+            raise Stopped
+        self._hooks.evidence(of_test(self._subject(desired), result))
         reach("tested")
         verdict = combined(result.gates)
         if verdict is not Verdict.PASS:
             reasons = "; ".join(g.reason for g in result.gates if g.result is not Verdict.PASS)
-            return Fail(reason=f"the test on the device is {verdict}: {reasons}")
-        return Done(phase=Phase.TESTING, baseline=self._baseline())
+            return Fail(about=desired, reason=f"the test on the device is {verdict}: {reasons}")
+        return Done(about=desired, phase=Phase.TESTING, baseline=self._baseline(state, desired))
 
-    def _baseline(self) -> Baseline:
+    def _baseline(self, state: ModelState, desired: DesiredModel) -> Baseline:
+        """What the running release did lately, or in its own trial if that is too little."""
         running = self._hooks.running(self._model)
-        if running is None:
-            return Baseline()
-        inferred, confident = running.live.recent()
-        latency = running.live.latency()
-        return Baseline(
-            release=running.desired.release_version,
-            inferred=inferred,
-            confident=confident,
-            latency_p95_ms=latency.p95_ms if latency else 0.0,
-        )
+        if running is None or not same_release(running.desired, state.running):
+            return state.proven
+        lately = as_baseline(running.desired.release_version, running.live)
+        enough = max(MIN_BASELINE, desired.trial.min_inferred)
+        return lately if lately.inferred >= min(enough, state.proven.inferred) else state.proven
 
     def _try(self, state: ModelState, desired: DesiredModel) -> Event | None:
-        self.settle(state)
         running = self._hooks.running(self._model)
-        if running is None:
-            return Fail(reason="the release could not go live")
-        if not self._trial_began:
-            self._trial_began = time.monotonic()
-        reach("trial")
-        result = _live_result(running, state.baseline, time.monotonic() - self._trial_began)
+        if running is None or not same_release(running.desired, desired):
+            return Fail(about=desired, reason="the release could not go live")
+        result = live_result(running.live, state.baseline, time.monotonic() - self._trial_began)
         gates = judge(result, desired.trial)
-        verdict = combined(gates)
-        timed_out = result.seconds >= desired.trial.timeout_s
-        if (
-            verdict is Verdict.FAIL
-            and result.inferred + result.errors >= desired.trial.min_inferred
-        ):
-            event: Event = Fail(reason=_reasons(gates, Verdict.FAIL))
-        elif verdict is Verdict.PASS and is_enough(result, desired.trial):
-            event = Done(phase=Phase.TRIAL)
-        elif timed_out:
-            doubts = _reasons(gates, Verdict.UNDECIDED) or _reasons(gates, Verdict.FAIL)
-            event = Fail(
-                reason=f"the trial was undecided after {result.seconds:.0f} s: "
-                f"{doubts or f'only {result.inferred} results were seen'}"
-            )
-        else:
-            return None
-        self._hooks.evidence(self._trial_evidence(desired, running, result, gates))
+        event = self._judged(desired, running, gates, result.seconds)
+        if event is not None:
+            placement = running.session.placement()
+            self._hooks.evidence(of_trial(self._subject(desired), result, gates, placement))
+            reach("tried")
         return event
 
-    def _test_evidence(self, desired: DesiredModel, result: TestResult) -> Evidence:
-        return msgspec.structs.replace(
-            self._evidence(desired, "test"),
-            golden=result.golden,
-            latency=result.latency,
-            memory_bytes=result.memory_bytes,
-            placement=result.placement,
-            gates=result.gates,
-        )
-
-    def _trial_evidence(
+    def _judged(
         self,
         desired: DesiredModel,
         running: LoadedRelease,
-        result: LiveResult,
         gates: tuple[GateResult, ...],
-    ) -> Evidence:
-        return msgspec.structs.replace(
-            self._evidence(desired, "trial"),
-            live=result,
-            latency=result.latency,
-            placement=running.session.placement(),
-            gates=gates,
+        seconds: float,
+    ) -> Event | None:
+        policy, done = desired.trial, running.live
+        verdict = combined(gates)
+        if verdict is Verdict.FAIL and done.inferred + done.errors >= policy.min_inferred:
+            return Fail(about=desired, reason=_reasons(gates, Verdict.FAIL))
+        if verdict is Verdict.PASS and is_enough(seconds, done.inferred, policy):
+            return Done(
+                about=desired,
+                phase=Phase.TRIAL,
+                baseline=as_baseline(desired.release_version, done),
+            )
+        if seconds < policy.timeout_s:
+            return None
+        doubts = _reasons(gates, Verdict.FAIL) or _reasons(gates, Verdict.UNDECIDED)
+        return Fail(
+            about=desired,
+            reason=f"the trial was undecided after {seconds:.0f} s: "
+            f"{doubts or f'only {done.inferred} results were seen'}",
         )
 
-    def _evidence(self, desired: DesiredModel, stage: str) -> Evidence:
-        from hardware.probes import instruction_set
+    def _variant(self, desired: DesiredModel) -> Variant:
+        return self._store.variant(desired.release, desired.variant)
 
-        variant = self._store.variant(desired.release, desired.variant)
-        runtime = choose_runtime(variant)
-        versions = {r.name: r.version for r in self._capabilities.runtimes}
-        epoch, counter = self._hooks.version()
-        return Evidence(
-            stage=stage,
+    def _subject(self, desired: DesiredModel) -> Subject:
+        variant = self._variant(desired)
+        return Subject(
             model=self._model,
-            release=desired.release,
-            variant=desired.variant,
-            target=variant.target,
-            runtime=runtime,
-            runtime_version=versions.get(runtime, ""),
-            verification=Verification.DEVICE_EXECUTED,
+            desired=desired,
+            variant=variant,
+            runtime=choose_runtime(variant),
             device=self._device,
-            desired_epoch=epoch,
-            desired_counter=counter,
-            nonce=desired.nonce,
-            conditions=Conditions(
-                hardware_class=self._capabilities.hardware_class,
-                cpu=self._capabilities.cpu.model,
-                instruction_set=instruction_set(self._capabilities),
-                threads=1,
-                software=versions,
-            ),
+            capabilities=self._capabilities,
+            version=self._hooks.version(),
         )
 
-    def _wait(self, error: RemoteError) -> None:
+    def _wait(self, error: EdgemlError) -> None:
         if str(error) != self._last_error:
             log.warning("%s: %s", self._model, error)
             self._last_error = str(error)
         self._retry_at = time.monotonic() + self._retry
         self._retry = min(self._retry * 2, RETRY_S[1])
 
-    def _damaged(self, state: ModelState, error: ReleaseError) -> ModelState:
+    def _damaged(self, state: ModelState, desired: DesiredModel, error: ReleaseError) -> ModelState:
         """A blob that is not what its digest says: fetched once more, then refused."""
         self._corrupt += 1
         log.warning("%s: %s", self._model, error)
-        if self._corrupt < CORRUPT_ATTEMPTS and state.phase is Phase.DOWNLOADING:
+        fetching = state.phase in {Phase.RESOLVING, Phase.DOWNLOADING}
+        if fetching and self._corrupt < CORRUPT_ATTEMPTS:
+            self._wait(error)
             return state
-        self._corrupt = 0
-        return self._apply(Refuse(reason=str(error)))
+        event = Fail if state.phase is Phase.TRIAL else Refuse
+        return self._apply(event(about=desired, reason=str(error)))
 
-
-def _live_result(running: LoadedRelease, baseline: Baseline, seconds: float) -> LiveResult:
-    done = running.live
-    before = baseline.latency_p95_ms
-    return LiveResult(
-        seconds=seconds,
-        inferred=done.inferred,
-        empty=done.empty,
-        errors=done.errors,
-        confident=done.confident,
-        latency=done.latency(),
-        baseline_release=baseline.release,
-        baseline_inferred=baseline.inferred,
-        baseline_confident=baseline.confident,
-        baseline_latency=Latency(p50_ms=before, p95_ms=before, p99_ms=before, n=baseline.inferred)
-        if before
-        else None,
-    )
+    @staticmethod
+    def _close(loaded: LoadedRelease | None) -> None:
+        if loaded is not None:
+            loaded.close()
 
 
 def _reasons(gates: tuple[GateResult, ...], verdict: Verdict) -> str:
     return "; ".join(gate.reason for gate in gates if gate.result is verdict)
-
-
-def _same(a: DesiredModel, b: DesiredModel) -> bool:
-    return (a.release, a.variant) == (b.release, b.variant)

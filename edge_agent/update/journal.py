@@ -1,5 +1,12 @@
-"""The device's one commit point: `state.json`, replaced atomically and fsynced."""
+"""The device's one commit point: `state.json`, replaced atomically and fsynced.
 
+Beside it stays the state before (`state.json.old`), read only where the disk has damaged the
+newest one: a step back that the machine takes forward again.
+"""
+
+import contextlib
+import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,17 +17,24 @@ from edge_agent.failpoints import reach
 from edge_agent.update.machine import ModelState, report
 from edgeml.errors import DeviceError
 
+log = logging.getLogger(__name__)
+
 JOURNAL_VERSION = 1
 
 
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that must survive: the accepted desired state, the configuration, each model."""
+    """All that must survive: the accepted desired state, the configuration, each model.
+
+    `wanted` is the configuration that the fleet wants, `configuration` the last one that could
+    be applied; they differ only while `config_error` says why.
+    """
 
     version: int = JOURNAL_VERSION
     accepted: str = ""
     epoch: int = 0
     counter: int = 0
     configuration: Configuration = Configuration()
+    wanted: Configuration = Configuration()
     config_error: str = ""
     models: dict[str, ModelState] = {}
 
@@ -40,12 +54,22 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.state = self._read()
+        self._old = path.with_name(path.name + ".old")
+        for beside in path.parent.glob(f".{path.name}.*"):
+            beside.unlink(missing_ok=True)  # what a crash in the middle of a write left
+        self.state = read_state(path)
 
     def write(self, state: DeviceState) -> None:
-        """Make a state the one that a restart finds."""
+        """Make a state the one that a restart finds.
+
+        Raises:
+            DeviceError: it cannot be written; the state before stands.
+        """
+        if state == self.state:
+            return
         reach("journal-before")
         try:
+            self._keep_old()
             write_atomically(self._path, msgspec.json.encode(state), 0o600)
         except OSError as error:
             raise DeviceError(
@@ -56,16 +80,35 @@ class Journal:
         self.state = state
         reach("journal-after")
 
-    def _read(self) -> DeviceState:
+    def _keep_old(self) -> None:
+        # A file system without hard links goes without this copy.
+        with contextlib.suppress(OSError):
+            self._old.unlink(missing_ok=True)
+            os.link(self._path, self._old)
+
+
+def read_state(path: Path) -> DeviceState:
+    """The state that was last written; an empty one before the first.
+
+    Raises:
+        DeviceError: it is damaged, and so is the one before it.
+    """
+    try:
+        return _decode(path)
+    except FileNotFoundError:
+        return DeviceState()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return DeviceState()
-        try:
-            return msgspec.json.decode(data, type=DeviceState)
-        except msgspec.DecodeError as error:
+            state = _decode(path.with_name(path.name + ".old"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
             raise DeviceError(
-                f"The state file {self._path} is damaged.",
+                f"The state file {path} is damaged.",
                 why=f"{error}.",
                 fix="Move it away; the agent asks the fleet for its state again.",
             ) from error
+        log.warning("%s is damaged (%s); the state before it is taken", path, error)
+        return state
+
+
+def _decode(path: Path) -> DeviceState:
+    return msgspec.json.decode(path.read_bytes(), type=DeviceState)

@@ -4,9 +4,13 @@
                  |            |             |           |          |
                  +-> refused <+-------------+           +----------+-> rolled_back
 
-The machine is level-triggered: the phase says which work is due, and every step is journalled
-before the next begins, so that after a crash the same work is simply done again. What runs is
-`running` until a trial has passed; `candidate` is live only while the phase is `trial`.
+The machine is level-triggered: a state says which work is due (its phase) and what takes
+frames (`live`), and every step is journalled before the next begins, so that after a crash
+the same work is simply done again. What runs is `running` until a trial has passed;
+`candidate` is live only while the phase is `trial`.
+
+Work takes long, and the fleet may change its mind meanwhile: an event says which candidate it
+is about, and one about another candidate changes nothing.
 """
 
 from typing import Literal
@@ -24,7 +28,7 @@ IN_MOTION = frozenset(
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What the release before did with live frames on this device."""
+    """What a release did with live frames on this device."""
 
     release: str = ""
     inferred: int = 0
@@ -41,7 +45,11 @@ class Blocked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the device knows of one model's releases; it is what is journalled."""
+    """Everything the device knows of one model's releases; it is what is journalled.
+
+    `baseline` is what a trial is compared with; `proven` what the running release did in its
+    own trial, for the times when it has not run long enough to be asked again.
+    """
 
     phase: Phase = Phase.IDLE
     running: DesiredModel | None = None
@@ -50,6 +58,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     trial_boots: int = 0
     baseline: Baseline = Baseline()
+    proven: Baseline = Baseline()
     blocked: tuple[Blocked, ...] = ()
 
 
@@ -60,21 +69,35 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """The work of `phase` succeeded; `baseline` goes with the end of the test."""
+    """The work of `phase` succeeded.
+
+    At the end of the test `baseline` is what the running release did, at the end of the trial
+    what the candidate did.
+    """
 
     phase: Phase
+    about: DesiredModel
     baseline: Baseline = Baseline()
 
 
 class Refuse(msgspec.Struct, frozen=True, kw_only=True):
     """The release cannot be taken here, through no fault of its behaviour."""
 
+    about: DesiredModel
     reason: str
 
 
 class Fail(msgspec.Struct, frozen=True, kw_only=True):
     """The release did badly, in the test or in the trial."""
 
+    about: DesiredModel
+    reason: str
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """The running release cannot be loaded any more: its files are damaged or gone."""
+
+    about: DesiredModel
     reason: str
 
 
@@ -82,7 +105,7 @@ class Restarted(msgspec.Struct, frozen=True, kw_only=True):
     """The agent came up again."""
 
 
-Event = Wanted | Done | Refuse | Fail | Restarted
+Event = Wanted | Done | Refuse | Fail | Broken | Restarted
 
 _NEXT: dict[Phase, Phase] = {
     Phase.RESOLVING: Phase.DOWNLOADING,
@@ -97,19 +120,31 @@ def step(state: ModelState, event: Event) -> ModelState:
     match event:
         case Wanted():
             return _wanted(state, event.desired)
+        case Restarted():
+            return _restarted(state)
+        case Broken():
+            return _broken(state, event)
+        case Done() | Refuse() | Fail():
+            if not _is_about(event.about, state):
+                return state
+    match event:
         case Done():
             return _done(state, event)
         case Refuse():
             return _end(state, Phase.REFUSED, event.reason)
         case Fail():
             return _end(state, Phase.ROLLED_BACK, event.reason)
-        case Restarted():
-            return _restarted(state)
 
 
 def live(state: ModelState) -> DesiredModel | None:
     """The release that takes frames in this state."""
     return state.candidate if state.phase is Phase.TRIAL else state.running
+
+
+def kept(state: ModelState) -> tuple[DesiredModel, ...]:
+    """The releases whose files must stay on the device in this state."""
+    found = (state.running, state.previous, state.candidate)
+    return tuple(desired for desired in found if desired is not None)
 
 
 def is_blocked(state: ModelState, desired: DesiredModel) -> bool:
@@ -119,6 +154,11 @@ def is_blocked(state: ModelState, desired: DesiredModel) -> bool:
         and desired.attempt <= b.attempt
         for b in state.blocked
     )
+
+
+def same_release(a: DesiredModel | None, b: DesiredModel | None) -> bool:
+    """Whether both are the same variant of the same release."""
+    return a is not None and b is not None and (a.release, a.variant) == (b.release, b.variant)
 
 
 def report(state: ModelState) -> ReportedModel:
@@ -138,21 +178,34 @@ def report(state: ModelState) -> ReportedModel:
     )
 
 
+def _is_about(about: DesiredModel, state: ModelState) -> bool:
+    candidate = state.candidate
+    return (
+        candidate is not None
+        and same_release(about, candidate)
+        and about.attempt == candidate.attempt
+    )
+
+
 def _wanted(state: ModelState, desired: DesiredModel) -> ModelState:
     replace = msgspec.structs.replace
     if same_release(state.running, desired):
         # Nothing to install; an update to something else, in motion or given up, is over.
-        if state.phase is Phase.COMMITTED and state.candidate is None and state.running == desired:
-            return state
         return replace(
             state, phase=Phase.COMMITTED, running=desired, candidate=None, reason="", trial_boots=0
         )
     current = state.candidate
     if current and same_release(current, desired) and desired.attempt <= current.attempt:
-        in_motion = state.phase in IN_MOTION
-        return replace(state, candidate=desired) if in_motion and current != desired else state
+        same_attempt = desired.attempt == current.attempt and state.phase in IN_MOTION
+        return replace(state, candidate=desired) if same_attempt else state
     if is_blocked(state, desired):
-        return state
+        return replace(
+            state,
+            phase=Phase.ROLLED_BACK,
+            candidate=desired,
+            reason="it was rolled back on this device before; a higher attempt tries it again",
+            trial_boots=0,
+        )
     return replace(
         state,
         phase=Phase.RESOLVING,
@@ -164,7 +217,7 @@ def _wanted(state: ModelState, desired: DesiredModel) -> ModelState:
 
 
 def _done(state: ModelState, event: Done) -> ModelState:
-    if state.phase is not event.phase or state.candidate is None:
+    if state.phase is not event.phase:
         return state
     replace = msgspec.structs.replace
     if state.phase is Phase.TRIAL:
@@ -176,6 +229,7 @@ def _done(state: ModelState, event: Done) -> ModelState:
             candidate=None,
             reason="",
             trial_boots=0,
+            proven=event.baseline,
         )
     if state.phase not in _NEXT:
         return state
@@ -190,15 +244,29 @@ def _end(
         return state
     blocked = state.blocked
     if phase is Phase.ROLLED_BACK:
-        mark = Blocked(
-            release=state.candidate.release,
-            variant=state.candidate.variant,
-            attempt=state.candidate.attempt,
-        )
-        blocked = (*blocked, mark)[-MAX_BLOCKED:]
+        blocked = _block(blocked, state.candidate)
     return msgspec.structs.replace(
         state, phase=phase, reason=reason, blocked=blocked, trial_boots=0
     )
+
+
+def _block(blocked: tuple[Blocked, ...], desired: DesiredModel) -> tuple[Blocked, ...]:
+    """Add a mark; the oldest goes at the bound, one for the same release is replaced."""
+    key = (desired.release, desired.variant)
+    others = tuple(b for b in blocked if (b.release, b.variant) != key)
+    mark = Blocked(release=desired.release, variant=desired.variant, attempt=desired.attempt)
+    return (*others, mark)[-MAX_BLOCKED:]
+
+
+def _broken(state: ModelState, event: Broken) -> ModelState:
+    """Go back to the release before; an update in motion goes on from there."""
+    if not same_release(state.running, event.about):
+        return state
+    replace = msgspec.structs.replace
+    fallen = replace(state, running=state.previous, previous=None, proven=Baseline())
+    if state.phase in IN_MOTION:
+        return fallen
+    return replace(fallen, phase=Phase.ROLLED_BACK, candidate=event.about, reason=event.reason)
 
 
 def _restarted(state: ModelState) -> ModelState:
@@ -210,8 +278,3 @@ def _restarted(state: ModelState) -> ModelState:
             state, Phase.ROLLED_BACK, f"the agent had to start {boots} times during its trial"
         )
     return msgspec.structs.replace(state, trial_boots=boots)
-
-
-def same_release(a: DesiredModel | None, b: DesiredModel | None) -> bool:
-    """Whether both are the same variant of the same release."""
-    return a is not None and b is not None and (a.release, a.variant) == (b.release, b.variant)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from edgeml.errors import DeviceError
 
@@ -32,7 +33,7 @@ class Children:
         self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Children":
+    def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -59,15 +60,29 @@ class Children:
         self._running[name] = child
         return child
 
-    def run(self, arguments: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and return its output; the caller judges its exit code."""
+    def run(
+        self, arguments: Sequence[str], *, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run an edgeml command to its end; the caller judges its exit code."""
+        return self._finish(command(arguments), timeout_s, None)
+
+    def run_python(
+        self, arguments: Sequence[str], *, timeout_s: float, folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments in a folder, to its end."""
+        return self._finish([sys.executable, *arguments], timeout_s, folder)
+
+    def _finish(
+        self, line: list[str], timeout_s: float, folder: Path | None
+    ) -> subprocess.CompletedProcess[str]:
         with subprocess.Popen(
-            command(arguments),
+            line,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self._environment,
+            cwd=folder,
             start_new_session=True,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 -- the demo has one thread here
         ) as child:
@@ -76,7 +91,7 @@ class Children:
             except BaseException:
                 _signal_group(child, signal.SIGKILL)
                 raise
-        return subprocess.CompletedProcess(arguments, child.returncode, out, err)
+        return subprocess.CompletedProcess(line, child.returncode, out, err)
 
     def check(self) -> None:
         """Raise if a child that should be running has ended.

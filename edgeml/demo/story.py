@@ -9,7 +9,6 @@ fleet's API, the agents' result files and the belts' ground truth say.
 import json
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from edgeml.demo.children import Children, command
+from edgeml.demo.children import Children
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.truth import Reading, readings
@@ -29,6 +28,9 @@ MODEL = "digits"
 STEP_TIMEOUT_S = 240.0
 ROLLOUT_TIMEOUT_S = 150.0
 POLL_S = 0.3
+GOOD_RELEASES = ("1.0.0", "1.2.0")
+MIN_READ = 20
+MIN_RIGHT = 0.85
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ count = 1
 percent = 100
 
 [trial]
+soak_s = 5
 min_inferred = 40
 timeout_s = 60
 """
@@ -89,7 +92,7 @@ def tell(folder: Path, ports: Ports, *, once: bool) -> bool:
     }
     began = time.monotonic()
     with Children(folder / "logs", environment) as children:
-        story = Story(folder, examples, ports, children, narrator, ledger)
+        story = Story(folder, examples, ports, children=children, narrator=narrator, ledger=ledger)
         story.run()
         summary = folder / "summary.json"
         ledger.write(summary, seconds=round(time.monotonic() - began, 1), version=version("edgeml"))
@@ -145,6 +148,7 @@ class Story:
         folder: Path,
         examples: Path,
         ports: Ports,
+        *,
         children: Children,
         narrator: Narrator,
         ledger: Ledger,
@@ -163,7 +167,315 @@ class Story:
         self._convert("1.0.0", "digits.onnx", "pipeline.toml")
         self._start_fleet()
         self._start_agents()
-        self._good_rollout("1.0.0", first=True)
+        self._good_rollout("1.0.0")
+        self._convert("1.1.0", "digits.onnx", "pipeline-wrong.toml")
         self._bad_rollout("1.1.0")
-        self._good_rollout("1.2.0", first=False)
+        self._convert("1.2.0", "digits-v2.onnx", "pipeline.toml")
+        self._good_rollout("1.2.0")
         self._judge()
+
+    def _data(self) -> None:
+        self._tell.chapter("A model, its data, three cameras")
+        self._tell.say(
+            "The model reads handwritten digits. Its data and the belts' digits are real and "
+            "held out; the belts are videos that the agents decode like any other."
+        )
+        self._script("make_data", "--out", str(self._folder / "data"))
+        for camera in CAMERAS:
+            self._tell.progress(f"rendering the belt of {camera.device}")
+            self._script(
+                "belt",
+                *("--out", str(self._belt(camera))),
+                *("--light", str(camera.light)),
+                *("--noise", str(camera.noise)),
+                *("--seed", str(camera.seed)),
+            )
+        self._tell.good(f"data and {len(CAMERAS)} belts in {self._folder}")
+
+    def _convert(self, release: str, model: str, pipeline: str) -> None:
+        self._tell.chapter(f"Convert {MODEL}:{release}")
+        result = self._edgeml(
+            "convert",
+            str(self._examples / model),
+            *("--pipeline", str(self._examples / pipeline)),
+            *("--calibration", str(self._folder / "data" / "calibration.npz")),
+            *("--evaluate", str(self._folder / "data" / "evaluation.npz")),
+            *("--target", "cpu", "--name", MODEL, "--version", release),
+            *("--out", str(self._release(release))),
+        )
+        for variant in result["variants"]:
+            gates = ", ".join(
+                f"{gate['name']} {gate['result']} ({_number(gate['value'])})"
+                for gate in variant["gates"]
+            )
+            self._tell.good(
+                f"{variant['target']} {variant['precision']}, {variant['bytes']} bytes, "
+                f"{variant['verification']}: {gates or 'the reference'}"
+            )
+        if result.get("float_kept_because"):
+            self._tell.say(f"Float was kept: {result['float_kept_because']}")
+
+    def _start_fleet(self) -> None:
+        self._tell.chapter("Start the fleet")
+        arguments = [
+            "fleet",
+            "up",
+            *("--data", str(self._folder / "fleet")),
+            *("--port", str(self._ports.console)),
+            *("--device-port", str(self._ports.devices)),
+            *("--mqtt-port", str(self._ports.mqtt)),
+        ]
+        self._tell.command(arguments)
+        self._children.start("fleet", arguments)
+        self._wait("the fleet to answer", self._fleet_answers)
+        self._tell.good("one process: registry, MQTT broker, REST API and console")
+
+    def _fleet_answers(self) -> bool:
+        token = self._folder / "fleet" / "operator.token"
+        if not token.is_file():
+            return False
+        try:
+            fleet = FleetClient(
+                f"http://127.0.0.1:{self._ports.console}", token.read_text().strip()
+            )
+            fleet.health()
+        except RemoteError:
+            return False
+        self._fleet = fleet
+        return True
+
+    def _start_agents(self) -> None:
+        self._tell.chapter("Enrol three devices")
+        for camera in CAMERAS:
+            token = self._edgeml("fleet", "enroll", camera.device, "--label", f"site={camera.site}")
+            data = self._folder / camera.device
+            self._edgeml(
+                "agent",
+                "enroll",
+                *("--device", camera.device),
+                *("--fleet", f"http://127.0.0.1:{self._ports.devices}"),
+                *("--token", token["token"], "--data", str(data)),
+            )
+            self._edgeml("devices", "configure", camera.device, str(self._configuration(camera)))
+            arguments = ["agent", "run", "--config", str(data / "agent.toml")]
+            self._tell.command(arguments)
+            self._children.start(camera.device, arguments)
+        self._wait("the devices to say hello", self._all_online)
+        self._tell.good("three agents, each a process with a key and a certificate of its own")
+
+    def _all_online(self) -> bool:
+        return all(device["online"] and device["capabilities"] for device in self._client.devices())
+
+    def _configuration(self, camera: Camera) -> Path:
+        path = self._folder / f"{camera.device}.toml"
+        path.write_text(
+            "telemetry_every_s = 2.0\n\n[[sources]]\n"
+            f'name = "belt"\nuri = "{self._belt(camera).as_uri()}"\nmodel = "{MODEL}"\n'
+            "loop = true\n"
+        )
+        return path
+
+    def _good_rollout(self, release: str) -> None:
+        self._tell.chapter(f"Roll out {MODEL}:{release}")
+        rollout = self._create_rollout(release)
+        ended = self._follow(rollout)
+        self._tell.say(ended["sentence"])
+        done = sum(device["phase"] == "committed" for device in ended["devices"])
+        self._ledger.note(
+            f"{release} reached every device through its waves",
+            held=ended["status"] == "completed" and done == len(CAMERAS),
+            numbers=f"{done} of {len(CAMERAS)} committed, the rollout is {ended['status']}",
+        )
+        stages = self._stages(rollout)
+        self._ledger.note(
+            f"every device proved {release} before it went live, and live",
+            held=all({"test", "trial"} <= stages.get(c.device, set()) for c in CAMERAS),
+            numbers="; ".join(
+                f"{c.device}: {', '.join(sorted(stages.get(c.device, set()))) or 'nothing'}"
+                for c in CAMERAS
+            ),
+        )
+
+    def _bad_rollout(self, release: str) -> None:
+        self._tell.chapter(f"Try {MODEL}:{release}, which is bad in a way that installs cleanly")
+        self._tell.say(
+            "Its pipeline scales the image by 1/255 twice. It loads, answers and matches its "
+            "own recorded outputs; what it does with live frames is another matter."
+        )
+        rollout = self._create_rollout(release)
+        ended = self._follow(rollout)
+        self._tell.say(ended["sentence"])
+        touched = [d["device"] for d in ended["devices"] if d["assigned_at"] is not None]
+        self._ledger.note(
+            f"the fleet halted {release} in the canary wave and says why, in numbers",
+            held=ended["status"] == "halted"
+            and ended["wave"] == 0
+            and "confident" in ended["sentence"],
+            numbers=ended["sentence"],
+        )
+        self._ledger.note(
+            f"only the canary ever had {release}",
+            held=len(touched) == 1,
+            numbers=", ".join(touched) or "none",
+        )
+        self._wait("the canary to run 1.0.0 again", lambda: self._all_run("1.0.0"))
+        self._ledger.note(
+            "the canary took itself back",
+            held=self._all_run("1.0.0"),
+            numbers=self._running_versions(),
+        )
+
+    def _create_rollout(self, release: str) -> str:
+        self._edgeml("releases", "push", str(self._release(release)))
+        policy = self._folder / "policy.toml"
+        policy.write_text(POLICY)
+        created = self._edgeml("rollout", "create", f"{MODEL}:{release}", "--policy", str(policy))
+        return str(created["id"])
+
+    def _follow(self, rollout: str) -> Any:
+        """Tell how a rollout goes until it has ended."""
+        deadline = time.monotonic() + ROLLOUT_TIMEOUT_S
+        while True:
+            self._children.check()
+            now = self._client.rollout(rollout)
+            self._tell.progress(now["sentence"])
+            if now["status"] not in {"running", "paused"}:
+                return now
+            if time.monotonic() > deadline:
+                raise DeviceError(
+                    f"The rollout did not end within {ROLLOUT_TIMEOUT_S:.0f} s.",
+                    why=now["sentence"],
+                    fix=f"Look at the logs in {self._folder / 'logs'}.",
+                )
+            time.sleep(POLL_S)
+
+    def _judge(self) -> None:
+        self._tell.chapter("What the belts' ground truth says")
+        for camera in CAMERAS:
+            found = readings(
+                self._folder / camera.device / "results.jsonl",
+                self._belt(camera).with_suffix(".json"),
+            )
+            self._tell.say(
+                f"{camera.device}: "
+                + ", ".join(
+                    f"{r.release_version} read {r.accuracy:.0%} of {r.read} rightly"
+                    for r in found.values()
+                )
+            )
+            self._judge_camera(camera, found)
+        self._frames_add_up()
+        length = self._client.verify_audit()
+        self._ledger.note(
+            "the audit log's chain is whole", held=length > 0, numbers=f"{length} entries"
+        )
+
+    def _judge_camera(self, camera: Camera, found: dict[str, Reading]) -> None:
+        good = [r for v, r in found.items() if v != "1.1.0" and r.read >= MIN_READ]
+        bad = found.get("1.1.0")
+        held = len(good) == len(GOOD_RELEASES) and all(r.accuracy > MIN_RIGHT for r in good)
+        if bad is not None:
+            held = held and bad.accuracy < min(r.accuracy for r in good)
+        self._ledger.note(
+            f"{camera.device}'s good releases read the belt rightly",
+            held=held,
+            numbers=", ".join(f"{r.release_version} {r.accuracy:.1%}" for r in found.values()),
+        )
+
+    def _frames_add_up(self) -> None:
+        """No frame is lost by a swap: what was accepted was inferred, empty, failed or replaced."""
+        totals = dict.fromkeys(("accepted", "inferred", "empty", "errors", "replaced"), 0)
+        for camera in CAMERAS:
+            for window in self._client.telemetry(device=camera.device, limit=1000):
+                for name in totals:
+                    totals[name] += window["window"][name]
+        lost = totals["accepted"] - sum(n for name, n in totals.items() if name != "accepted")
+        self._ledger.note(
+            "no frame was lost by the swaps",
+            # One frame a device may be in flight when the last window closes.
+            held=totals["accepted"] > 0 and abs(lost) <= len(CAMERAS),
+            numbers=", ".join(f"{name} {n}" for name, n in totals.items()),
+        )
+
+    def console_link(self) -> str:
+        """A link to the console that logs in once."""
+        return self._client.login_link()["url"]
+
+    @property
+    def _client(self) -> FleetClient:
+        if self._fleet is None:
+            raise RemoteError("The fleet has not been started.")
+        return self._fleet
+
+    def _stages(self, rollout: str) -> dict[str, set[str]]:
+        stages: dict[str, set[str]] = {}
+        for record in self._client.evidence(rollout=rollout):
+            stages.setdefault(record["device"], set()).add(record["stage"])
+        return stages
+
+    def _all_run(self, release: str) -> bool:
+        return all(version == release for version in self._versions().values())
+
+    def _running_versions(self) -> str:
+        return ", ".join(
+            f"{device} runs {v or 'nothing'}" for device, v in self._versions().items()
+        )
+
+    def _versions(self) -> dict[str, str]:
+        found = {}
+        for device in self._client.devices():
+            reported = device["reported"] or {}
+            model = reported.get("models", {}).get(MODEL, {})
+            found[device["device"]] = model.get("running_version", "")
+        return found
+
+    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        while not ready():
+            self._children.check()
+            self._tell.progress(f"waiting for {what}")
+            if time.monotonic() > deadline:
+                raise DeviceError(
+                    f"Waited too long for {what}.", fix=f"Look at {self._folder / 'logs'}."
+                )
+            time.sleep(POLL_S)
+
+    def _edgeml(self, *arguments: str) -> Any:
+        """Run a command as a user would, with `--json`, and return what it printed."""
+        self._tell.command([self._short(a) for a in arguments])
+        done = self._children.run([*arguments, "--json"], timeout_s=STEP_TIMEOUT_S)
+        if done.returncode != 0:
+            raise DeviceError(
+                f"The command `edgeml {' '.join(arguments[:2])}` ended with {done.returncode}.",
+                why=(done.stdout + done.stderr).strip()[-2000:],
+            )
+        return json.loads(done.stdout)
+
+    def _script(self, name: str, *arguments: str) -> None:
+        """Run one of the example's scripts."""
+        done = self._children.run_python(
+            ["-m", f"examples.digits.{name}", *arguments],
+            timeout_s=STEP_TIMEOUT_S,
+            folder=self._examples.parents[1],
+        )
+        if done.returncode != 0:
+            raise DeviceError(f"The script {name} failed.", why=done.stderr.strip()[-2000:])
+
+    def _belt(self, camera: Camera) -> Path:
+        return self._folder / f"{camera.device}-belt.mp4"
+
+    def _release(self, version: str) -> Path:
+        return self._folder / f"{MODEL}-{version}"
+
+    def _short(self, argument: str) -> str:
+        """A path as it looks from where the user stands."""
+        here = f"{Path.cwd()}/"
+        return argument.removeprefix(here)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

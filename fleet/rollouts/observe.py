@@ -24,7 +24,8 @@ ENDED = frozenset({RolloutStatus.HALTED, RolloutStatus.ABORTED, RolloutStatus.CO
 class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """What is persisted of a rollout: all that `decide` remembers.
 
-    `wave` counts from 0; `wave_held_since` is when all of its devices had committed.
+    `wave` counts from 0; `wave_held_since` is since when all of its devices have committed
+    and its gates held.
     """
 
     id: str
@@ -44,7 +45,7 @@ class DeviceObservation(msgspec.Struct, frozen=True, kw_only=True):
     `assigned_variant` and `assigned_at` are set once this rollout gave it the release;
     `restored` once it was taken back. `phase` and `reason` are what the device reported of
     this release, None while it has not. `gates` are those of its evidence for this release.
-    `previous` is the release it ran before ("" for none).
+    `previous` is the release it ran before ("" for none); `last_seen` is when it last spoke.
     """
 
     device: str
@@ -59,6 +60,7 @@ class DeviceObservation(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     previous: str = ""
     busy: bool = False  # another rollout of this model has it
+    last_seen: float | None = None
 
 
 class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign"):
@@ -81,9 +83,9 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True, tag="advance"):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
-    """All of the wave's devices have committed: the soak begins."""
+    """The wave holds its gates since then: the soak begins; None ends it, since it does not."""
 
-    since: float
+    since: float | None
 
 
 class Complete(msgspec.Struct, frozen=True, kw_only=True, tag="complete"):

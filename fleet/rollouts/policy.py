@@ -1,29 +1,33 @@
 """A rollout's policy: the TOML file an operator writes, parsed strictly.
 
-soak_s = 600                 # how long a wave must hold its gates
-selector = "site=north"      # which devices; everything by default
-on_failure = "rollback"      # or "pause": leave the devices as they are
+    selector = "site=north"      # which devices; everything by default
+    soak_s = 600                 # how long a wave must hold its gates
+    on_failure = "rollback"      # or "pause": leave the devices as they are
 
-[[waves]]
-count = 1                    # the canary
-[[waves]]
-percent = 100
+    [[waves]]
+    count = 1                    # the canary
+    [[waves]]
+    percent = 100
 
-[gates]
-min_evidence = 1             # committed devices a hardware class that a wave needs
-max_latency_p95_ratio = 3.0
+    [gates]
+    min_evidence = 1             # devices with evidence that a hardware class of a wave needs
+    max_latency_p95_ratio = 3.0  # against the release before, on the same device
 
-[trial]                      # what each device must hold before it commits
-min_inferred = 50
+    [trial]                      # what each device must hold before it commits
+    min_inferred = 50
 
-[limits]
-max_failures = 0
-device_timeout_s = 3600
+    [limits]
+    in_flight = 1000
+    max_failures = 0
+    device_timeout_s = 3600
+
+What is left out has the default below; an empty file is the default policy.
 """
 
 import math
 import re
 import tomllib
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -32,8 +36,10 @@ from msgspec import Meta
 from cloud_sync.messages import TrialPolicy
 from edgeml.errors import UserError
 from fleet.rollouts.selector import parse_selector
+from fleet.rollouts.toml_lines import Path, line_of
 
 MAX_POLICY_BYTES = 1 << 16
+_WHAT = "The policy cannot be used."
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -88,52 +94,91 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trial: TrialPolicy = TrialPolicy()
 
 
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "waves": Wave,
+    "gates": Gates,
+    "limits": Limits,
+    "trial": TrialPolicy,
+}
+
+
 def parse_policy(data: bytes | str) -> Policy:
     """Parse a policy's TOML.
 
     Raises:
-        UserError: it is not TOML, or a key or value is wrong; names the line.
+        UserError: it is not TOML, or a key or value is wrong; names line and key.
     """
-    what = "The policy cannot be used."
     if len(data) > MAX_POLICY_BYTES:
-        raise UserError(what, why=f"It is larger than {MAX_POLICY_BYTES} bytes.")
+        raise UserError(_WHAT, why=f"It is larger than {MAX_POLICY_BYTES} bytes.")
     try:
         text = data.decode() if isinstance(data, bytes) else data
         tree = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(what, why=f"It is not valid TOML: {error}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise UserError(_WHAT, why=f"It is not valid TOML: {error}.") from None
+    _refuse_unknown(tree, text)
     try:
         policy = msgspec.convert(tree, Policy)
     except msgspec.ValidationError as error:
-        raise UserError(what, why=_with_line(str(error), text)) from None
-    _check(policy, tree, what)
+        raise _wrong(text, *_of_msgspec(str(error))) from None
+    for path, message in _mistakes(policy, tree):
+        raise _wrong(text, path, message)
+    try:
+        parse_selector(policy.selector)
+    except UserError as error:
+        raise _wrong(text, ("selector",), error.what, fix=error.fix) from None
     return policy
 
 
-def _check(policy: Policy, tree: dict[str, Any], what: str) -> None:
-    parse_selector(policy.selector)
-    unknown = set(tree.get("trial", {})) - set(TrialPolicy.__struct_fields__)
-    if unknown:
-        raise UserError(
-            what,
-            why=f"[trial] has no key {', '.join(sorted(unknown))}.",
-            fix=f"It knows {', '.join(TrialPolicy.__struct_fields__)}.",
-        )
-    for number, wave in enumerate(policy.waves, 1):
+def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
+    """Refuse keys that nothing knows, before msgspec does: it cannot say which are known."""
+    for path, table, kind in _tables(tree):
+        known = kind.__struct_fields__
+        for key in table:
+            if key not in known:
+                fix = f"Known here: {', '.join(known)}."
+                raise _wrong(text, (*path, key), "is not known", fix=fix)
+
+
+def _tables(tree: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any], type[msgspec.Struct]]]:
+    yield (), tree, Policy
+    for name, kind in _TABLES.items():
+        value = tree.get(name)
+        if isinstance(value, dict):
+            yield (name,), value, kind
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    yield (name, index), item, kind
+
+
+def _mistakes(policy: Policy, tree: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """What the types cannot say."""
+    for path, table, _ in _tables(tree):
+        for key, value in table.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                yield (*path, key), "must be a finite number"
+    for index, wave in enumerate(policy.waves):
         if (wave.count is None) == (wave.percent is None):
-            raise UserError(what, why=f"Wave {number} needs a count or a percent, and one only.")
-    numbers = list(msgspec.structs.asdict(policy.trial).values())
-    if any(not math.isfinite(value) or value < 0 for value in numbers):
-        raise UserError(what, why="A number in [trial] is negative or not finite.")
+            yield ("waves", index), "needs a count or a percent, and one only"
+    for key, value in msgspec.structs.asdict(policy.trial).items():
+        if value < 0:
+            yield ("trial", key), f"must not be negative, but is {value:g}"
 
 
-def _with_line(message: str, text: str) -> str:
-    """Add the line of the key that msgspec's message names."""
-    unknown = re.search(r"unknown field `(\w+)`", message)
-    path = re.search(r"at `\$\.?([^`]*)`", message)
-    names = re.findall(r"[A-Za-z_]\w*", path[1]) if path else []
-    key = unknown[1] if unknown else (names[-1] if names else "")
-    for number, row in enumerate(text.splitlines(), 1):
-        if key and re.search(rf"(?<!\w){re.escape(key)}(?!\w)", row.split("#")[0]):
-            return f"Line {number}: {message}."
-    return f"{message}."
+def _of_msgspec(message: str) -> tuple[Path, str]:
+    """The path and the complaint of an error such as "Expected `int` - at `$.waves[0].count`"."""
+    complaint, _, at = message.partition(" - at `$")
+    found = re.findall(r"\.(\w+)|\[(\d+)\]", at)
+    path = tuple(name or int(index) for name, index in found)
+    return path, complaint[:1].lower() + complaint[1:]
+
+
+def _wrong(text: str, path: Path, message: str, fix: str = "") -> UserError:
+    number = line_of(text, path)
+    name = ""
+    for part in path:
+        name += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if name else part
+    place = f"Line {number}: " if number else ""
+    return UserError(
+        _WHAT, why=f"{place}{name} {message.rstrip('.')}.".replace(":  ", ": "), fix=fix
+    )

@@ -1,8 +1,9 @@
 """Kubernetes label selectors: `site=north,tier in (edge, dev),!retired`.
 
-Source: Kubernetes documentation, "Labels and Selectors": equality-based and set-based
-requirements, joined by commas, all of which must hold. `key!=value` and `notin` hold for a
-device without the key, too.
+Source: Kubernetes documentation, "Labels and Selectors", and the grammar in
+`apimachinery/pkg/labels/selector.go`: equality-based (`=`, `==`, `!=`), set-based (`in`,
+`notin`, existence) and numeric (`>`, `<`) requirements joined by commas, all of which must
+hold. `key!=value` and `notin` hold for a device without the key, too.
 
     >>> parse_selector("site=north,!retired").matches({"site": "north"})
     True
@@ -16,11 +17,17 @@ import msgspec
 
 from edgeml.errors import UserError
 
-_KEY = r"[A-Za-z0-9](?:[A-Za-z0-9./_-]{0,251}[A-Za-z0-9])?"
-_VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
+Operator = Literal["in", "notin", "exists", "absent", "gt", "lt"]
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_PREFIX = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_KEY = rf"(?:{_PREFIX}/)?{_NAME}"
+_VALUE = rf"(?:{_NAME})?"
 _EQUAL = re.compile(rf"({_KEY})\s*(==|=|!=)\s*({_VALUE})")
+_ORDER = re.compile(rf"({_KEY})\s*([<>])\s*(-?[0-9]{{1,18}})")
 _SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)")
 _EXISTS = re.compile(rf"(!?)\s*({_KEY})")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _MAX_LENGTH = 4096
 
 
@@ -28,20 +35,37 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     """One condition on one label."""
 
     key: str
-    operator: Literal["in", "notin", "exists", "absent"]
+    operator: Operator
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels meet it."""
+        """Whether labels meet it; a label that is no integer is never above or below one."""
+        value = labels.get(self.key)
         match self.operator:
             case "in":
-                return labels.get(self.key) in self.values
+                return value in self.values
             case "notin":
-                return labels.get(self.key) not in self.values
+                return value not in self.values
             case "exists":
-                return self.key in labels
+                return value is not None
             case "absent":
-                return self.key not in labels
+                return value is None
+            case "gt" | "lt":
+                if value is None or not _INTEGER.fullmatch(value):
+                    return False
+                bound = int(self.values[0])
+                return int(value) > bound if self.operator == "gt" else int(value) < bound
+
+    def __str__(self) -> str:
+        match self.operator:
+            case "exists":
+                return self.key
+            case "absent":
+                return f"!{self.key}"
+            case "gt" | "lt":
+                return f"{self.key}{'>' if self.operator == 'gt' else '<'}{self.values[0]}"
+            case "in" | "notin":
+                return f"{self.key} {self.operator} ({','.join(self.values)})"
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +77,9 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True):
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether labels meet every requirement."""
         return all(requirement.matches(labels) for requirement in self.requirements)
+
+    def __str__(self) -> str:
+        return ",".join(str(requirement) for requirement in self.requirements)
 
 
 def parse_selector(text: str) -> Selector:
@@ -84,11 +111,14 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 def _requirement(part: str) -> Requirement:
     if found := _EQUAL.fullmatch(part):
-        operator: Literal["in", "notin"] = "notin" if found[2] == "!=" else "in"
+        operator: Operator = "notin" if found[2] == "!=" else "in"
         return Requirement(key=found[1], operator=operator, values=(found[3],))
+    if found := _ORDER.fullmatch(part):
+        order: Operator = "gt" if found[2] == ">" else "lt"
+        return Requirement(key=found[1], operator=order, values=(found[3],))
     if found := _SET.fullmatch(part):
         values = tuple(value.strip() for value in found[3].split(","))
-        if all(re.fullmatch(_VALUE, value) for value in values):
+        if found[3].strip() and all(re.fullmatch(_VALUE, value) for value in values):
             return Requirement(
                 key=found[1], operator="in" if found[2] == "in" else "notin", values=values
             )
@@ -96,5 +126,5 @@ def _requirement(part: str) -> Requirement:
         return Requirement(key=found[2], operator="absent" if found[1] else "exists")
     raise UserError(
         f"The selector's part {part[:80]!r} cannot be read.",
-        fix="Write key=value, key!=value, key in (a, b), key notin (a, b), key or !key.",
+        fix="Write key=value, key!=value, key in (a, b), key notin (a, b), key>1, key or !key.",
     )

@@ -36,7 +36,7 @@ from fleet.services import reported, security
 from fleet.services.context import Services
 
 MAX_SEQ = 2**62
-MAX_RANGES = 10_000
+MAX_RANGES = 4096
 MAX_RECORDS = 10_000
 MALFORMED = "malformed"
 _MAX_STREAM = 128

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from cloud_sync.device_api import DeviceClient, enroll
+from cloud_sync.device_api import DeviceClient
+from cloud_sync.device_api import enroll as enroll_over_http
 from cloud_sync.evidence import Evidence, GateResult, Verdict, Verification
 from cloud_sync.messages import (
     Ack,
+    DesiredModel,
     DesiredState,
     Enrolled,
     EnrollRequest,
@@ -28,10 +31,11 @@ from cloud_sync.messages import (
     StateRecord,
     Window,
     decode,
+    encode,
 )
 from cloud_sync.outbox import Outbox
 from cloud_sync.release import Layout, Release, ReleaseBuilder, write_evidence
-from cloud_sync.trust import PayloadType, PrivateKey, generate, key_id, open_envelope
+from cloud_sync.trust import PayloadType, PrivateKey, generate, key_id, open_envelope, sign
 from cloud_sync.trust.identity import make_request
 from cloud_sync.trust.keys import load_public
 from fleet.access import Access
@@ -48,6 +52,7 @@ from fleet.operator_app import operator_app
 from fleet.registry import Registry
 from fleet.server import _served
 from fleet.services import Caller, Services, enrollment, recovery
+from fleet.services import reported as reports
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 from hardware.requirements import Requirements, RuntimeRequirement
 
@@ -235,7 +240,7 @@ def gate(result: Verdict = Verdict.PASS, name: str = "golden") -> GateResult:
     return GateResult(name=name, result=result, reason="as measured")
 
 
-def evidence(device: str, wanted: Any, *gates: GateResult) -> Evidence:
+def make_evidence(device: str, wanted: Any, *gates: GateResult) -> Evidence:
     return Evidence(
         stage="trial",
         model="digits",
@@ -268,10 +273,6 @@ def enroll_locally(
     services: Services, tmp_path: Path, device: str = "cam-1", **labels: str
 ) -> Device:
     """Enrol a device without HTTP, and let it say hello once."""
-    from cloud_sync.messages import encode
-    from cloud_sync.trust import sign
-    from fleet.services import reported as reports
-
     token = enrollment.create_token(services, OPERATOR, device, labels)["token"]
     key = generate()
     request = EnrollRequest(token=token, csr=make_request(device, key))
@@ -297,7 +298,7 @@ def make_device(fleet: Listening, tmp_path: Path) -> Iterator[Callable[..., Devi
             Device(
                 device=device,
                 key=key,
-                enrolled=enroll(fleet.devices, request),
+                enrolled=enroll_over_http(fleet.devices, request),
                 outbox=Outbox(tmp_path / f"{device}.outbox", device, "boot-1"),
                 base_url=fleet.devices,
             )
@@ -385,3 +386,49 @@ def shared_device(
     made.base_url = shared_fleet.devices
     yield made
     made.close()
+
+
+@pytest.fixture
+def evidence() -> Callable[..., Evidence]:
+    return make_evidence
+
+
+@pytest.fixture
+def operator() -> Caller:
+    return OPERATOR
+
+
+@pytest.fixture
+def enroll(services: Services) -> Iterator[Callable[..., Device]]:
+    made: list[Device] = []
+
+    def make(services: Services, folder: Path, device: str = "cam-1", **labels: str) -> Device:
+        made.append(enroll_locally(services, folder, device, **labels))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+
+
+@pytest.fixture
+def wanted() -> DesiredModel:
+    return DesiredModel(
+        release="sha256:" + "a" * 64,
+        variant="sha256:" + "b" * 64,
+        release_version="1.0.0",
+        nonce="nonce-1",
+    )
+
+
+@pytest.fixture
+def make() -> Callable[..., Services]:
+    return make_services
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """The makers above, for tests that speak for devices."""
+    return SimpleNamespace(
+        evidence=make_evidence, reported=reported, gate=gate, write_release=write_release
+    )

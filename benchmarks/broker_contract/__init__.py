@@ -1,0 +1,1 @@
+"""The contract that a broker must keep for edgeml, and the brokers that were put to it."""

@@ -1,0 +1,53 @@
+from typing import Any
+
+import pytest
+
+from edgeml.errors import TrustError
+from fleet.db import tables
+from fleet.services import Services, audit
+
+
+def note(services: Services, caller: Any, number: int) -> None:
+    for subject in range(number):
+        with audit.audited(services, caller, "test.note", str(subject)):
+            pass
+
+
+def test_the_chain_holds_and_is_counted(services: Services, operator: Any) -> None:
+    note(services, operator, 5)
+    assert audit.verify(services) == 5
+
+
+@pytest.mark.parametrize("field", ["actor", "reason", "detail", "at", "hash"])
+def test_a_changed_entry_is_noticed(services: Services, operator: Any, field: str) -> None:
+    note(services, operator, 3)
+    with services.database.write() as session:
+        entry = session.get_one(tables.AuditEntry, 2)
+        setattr(entry, field, 1.0 if field == "at" else "changed")
+    with pytest.raises(TrustError, match="at entry 2"):
+        audit.verify(services)
+
+
+def test_a_removed_entry_is_noticed(services: Services, operator: Any) -> None:
+    note(services, operator, 3)
+    with services.database.write() as session:
+        session.delete(session.get_one(tables.AuditEntry, 2))
+    with pytest.raises(TrustError, match="at entry 2"):
+        audit.verify(services)
+
+
+def test_an_action_that_fails_leaves_no_entry(services: Services, operator: Any) -> None:
+    with (
+        pytest.raises(RuntimeError),
+        audit.audited(services, operator, "test.note", "x"),
+    ):
+        raise RuntimeError
+    assert audit.verify(services) == 0
+
+
+def test_pages_follow_one_another(services: Services, operator: Any) -> None:
+    note(services, operator, 5)
+    page = audit.entries(services, limit=3)
+    assert [entry["seq"] for entry in page["items"]] == [5, 4, 3]
+    rest = audit.entries(services, limit=3, after=int(page["next"] or 0))
+    assert ([entry["seq"] for entry in rest["items"]], rest["next"]) == ([2, 1], None)
