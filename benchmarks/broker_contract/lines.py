@@ -101,6 +101,7 @@ def publish_below_own_id_only(broker: Candidate) -> Seen:
         for topic in (f"{B}/up/state", "edgeml/v1/dev-a", "edgeml/v1/dev-ab/up", "elsewhere"):
             device.publish(topic, b"forged", wait=False)
             device.publish(topic, b"forged", retain=True, wait=False)
+        until(lambda: not device.connected, QUIET_S)
         with probe(broker, "dev-a") as again:
             again.publish(f"{A}/up/state", b"own")
         arrived = until(lambda: fleet.has(f"{A}/up/state", b"own"))
