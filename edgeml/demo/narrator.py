@@ -1,5 +1,6 @@
 """How the demo tells its story: headings, the commands a user would type, and live progress."""
 
+import re
 import shlex
 import sys
 import textwrap
@@ -43,9 +44,11 @@ class Narrator:
 
     def progress(self, text: str) -> None:
         """Where a step stands; said once a change where there is no terminal."""
-        if text == self._last:
+        # Off a terminal a countdown is one line, not one a second.
+        gist = text if self._live else re.sub(r"[0-9]+", "", text)
+        if gist == self._last:
             return
-        self._last = text
+        self._last = gist
         if self._live:
             sys.stdout.write(f"\r\x1b[2K  .. {text[: WIDTH - 6]}")
             sys.stdout.flush()

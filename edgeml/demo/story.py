@@ -30,7 +30,7 @@ ROLLOUT_TIMEOUT_S = 150.0
 POLL_S = 0.3
 GOOD_RELEASES = ("1.0.0", "1.2.0")
 MIN_READ = 20
-MIN_RIGHT = 0.85
+MIN_RIGHT = 0.8
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Story:
         self._ledger.note(
             f"the fleet halted {release} in the canary wave and says why, in numbers",
             held=ended["status"] == "halted"
-            and ended["wave"] == 0
+            and ended["wave"] == 1
             and "confident" in ended["sentence"],
             numbers=ended["sentence"],
         )

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-RUN = "from edge_agent.cli import app; app()"
+# Without a broker a device asks every few seconds; a test has no time for that.
+RUN = """
+from edge_agent import link
+link.POLL_ALONE_S = 0.3
+from edge_agent.cli import app
+app()
+"""
 
 
 def eventually(
@@ -27,7 +33,8 @@ class AgentProcess:
 
     def __init__(self, config: Path, failpoint: str = "") -> None:
         environment = {**os.environ, "EDGEML_FAILPOINT": failpoint}
-        self._log = (config.parent / "agent.log").open("ab")
+        self._path = config.parent / "agent.log"
+        self._log = self._path.open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, "run", "--config", str(config)],
             env=environment,
@@ -63,7 +70,9 @@ class AgentProcess:
         begun = time.monotonic()
         self.process.send_signal(number)
         status = self.process.wait(20)
-        return status, time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        assert "Traceback" not in self._path.read_text(), self._path.read_text()
+        return status, seconds
 
     def wait_killed(self, timeout_s: float = 30.0) -> None:
         """Wait until it was ended by signal 9, as a failpoint does."""
@@ -81,3 +90,11 @@ def descendants(pid: int) -> list[int]:
         if parent == pid:
             found += [int(entry.name), *descendants(int(entry.name))]
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (one that ended and waits to be reaped does not)."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -2,8 +2,10 @@
 
 import asyncio
 import datetime as dt
+import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.device_api import enroll as enroll_over_http
@@ -75,10 +78,25 @@ class Clock:
         return self.now
 
 
+def database_url(data: Path) -> str:
+    """SQLite in the folder; a new database of a server that EDGEML_TEST_DATABASE names."""
+    server = os.environ.get("EDGEML_TEST_DATABASE")
+    if not server:
+        return sqlite_url(data / "fleet.db")
+    marker = data / "database.name"
+    if not marker.exists():
+        marker.write_text(f"test_{uuid.uuid4().hex}")
+        engine = create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {marker.read_text()}"))
+        engine.dispose()
+    return make_url(server).set(database=marker.read_text()).render_as_string(hide_password=False)
+
+
 def make_services(data: Path, clock: Callable[[], float] = time.time) -> Services:
     """A fleet's services on a folder, as `fleet up` makes them."""
     keys = load_or_create(data, dt.datetime.now(dt.UTC))
-    database = Database(sqlite_url(data / "fleet.db"))
+    database = Database(database_url(data))
     upgrade(database)
     services = Services(
         database=database,

@@ -125,7 +125,7 @@ def test_a_device_may_pull_and_not_push(make_device: Make, release_folder: Path)
     device = make_device()
     layout = Layout.open(release_folder)
     registry = OciClient(device.base_url, device.client().auth)
-    with pytest.raises(RemoteError, match="40[45]"):
+    with pytest.raises(RemoteError, match=r"40[45]"):
         registry.push(layout, layout.release())
     registry.close()
 

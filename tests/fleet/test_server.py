@@ -1,4 +1,4 @@
-"""`edgeml fleet up` as a real process, with a real broker of somebody else's (Mosquitto)."""
+"""`edgeml fleet up` as a real process, with the embedded broker and with Mosquitto."""
 
 import json
 import os
@@ -18,7 +18,16 @@ from typing import Any
 import pytest
 
 from cloud_sync.device_api import DeviceClient, enroll
-from cloud_sync.messages import Ack, Down, EnrollRequest, RecordKind, decode, encode, topic
+from cloud_sync.messages import (
+    Ack,
+    Down,
+    EnrollRequest,
+    MqttAccess,
+    RecordKind,
+    decode,
+    encode,
+    topic,
+)
 from cloud_sync.mqtt_session import MqttSession
 from cloud_sync.outbox import Outbox
 from cloud_sync.trust import PayloadType, generate, key_id, open_envelope, sign
@@ -120,8 +129,8 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture
-def up(tmp_path: Path, mosquitto: str) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "fleet", (free_port(), free_port(), free_port()), mosquitto)
+def up(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path / "fleet", (free_port(), free_port(), free_port()))
     yield made
     if made.process is not None:
         made.end(signal.SIGKILL)
@@ -134,6 +143,7 @@ class Enrolled:
     key: Any
     director: Any
     outbox: Outbox
+    mqtt: MqttAccess
 
     def open_ack(self, envelope: bytes) -> Ack:
         keys = {key_id(self.director): self.director}
@@ -150,7 +160,7 @@ def enrolled(up: Fleet, tmp_path: Path) -> Iterator[Callable[[], Enrolled]]:
         key = generate()
         answer = enroll(up.devices, EnrollRequest(token=token, csr=make_request("cam-1", key)))
         outbox = Outbox(tmp_path / "cam-1.outbox", "cam-1", "boot-1")
-        made.append(Enrolled(key, load_public(answer.director_key), outbox))
+        made.append(Enrolled(key, load_public(answer.director_key), outbox, answer.mqtt))
         return made[-1]
 
     yield make
@@ -163,7 +173,7 @@ def test_a_signal_ends_it_cleanly_and_a_restart_goes_on(
     up: Fleet, number: int, enrolled: Callable[[], Enrolled], window: Any
 ) -> None:
     said = up.start()
-    assert said["mqtt"] == up.broker
+    assert said["mqtt"] == f"mqtt://127.0.0.1:{up.ports[2]}"
     device = enrolled()
     with closing(up.client()) as client:
         client.configure("cam-1", {"telemetry_every_s": 2.5})
@@ -184,9 +194,16 @@ def test_a_signal_ends_it_cleanly_and_a_restart_goes_on(
     assert "ERROR" not in log
 
 
+@pytest.mark.parametrize("broker", ["embedded", "mosquitto"])
 def test_a_device_talks_over_the_broker(
-    up: Fleet, enrolled: Callable[[], Enrolled], window: Any
+    up: Fleet,
+    enrolled: Callable[[], Enrolled],
+    window: Any,
+    broker: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if broker == "mosquitto":
+        up.broker = request.getfixturevalue("mosquitto")
     up.start()
     device = enrolled()
     acks: list[bytes] = []
@@ -197,7 +214,12 @@ def test_a_device_talks_over_the_broker(
         came.set()
 
     session = MqttSession(
-        up.broker, "cam-1", on_message=received, subscriptions=[topic("cam-1", Down.ACK)]
+        device.mqtt.url,
+        "cam-1",
+        username=device.mqtt.username,
+        password=device.mqtt.password,
+        on_message=received,
+        subscriptions=[topic("cam-1", Down.ACK)],
     )
     session.start()
     assert session.wait_connected(DEADLINE_S)
@@ -258,7 +280,7 @@ def test_kill_9_in_the_middle_of_ingest_loses_nothing_that_was_acknowledged(
     assert sorted(windows) == list(range(1, total + 1))
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_port_in_use_is_found_out_before_anything_starts(up: Fleet, which: int) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", up.ports[which]))
@@ -266,7 +288,7 @@ def test_a_port_in_use_is_found_out_before_anything_starts(up: Fleet, which: int
         done = subprocess.run(up.command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     error = json.loads(done.stdout)["error"]
-    assert ("--port", "--device-port")[which] in error["fix"]
+    assert ("--port", "--device-port", "--mqtt-port")[which] in error["fix"]
     assert not (up.data / "keys").exists()
 
 

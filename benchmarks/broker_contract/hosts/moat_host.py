@@ -27,7 +27,7 @@ class Own(MQTTAuthorizer):
         return None if own(username, topic) else ReasonCode.NOT_AUTHORIZED
 
     async def authorize_subscribe(self, pattern, client_id, username, stream):
-        return None if own(username, str(pattern)) else ReasonCode.NOT_AUTHORIZED
+        return None if own(username, pattern.pattern) else ReasonCode.NOT_AUTHORIZED
 
 
 def own(username, topic):

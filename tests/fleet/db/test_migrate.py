@@ -64,3 +64,14 @@ def test_the_tables_use_nothing_that_postgresql_lacks() -> None:
 
     for table in Table.metadata.sorted_tables:
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+def test_a_migration_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "fleet.db"))
+    with database.write() as session:
+        # The last table that the migration makes is in its way.
+        session.execute(text("CREATE TABLE signed_batches (x INTEGER)"))
+    with pytest.raises(UserError):
+        upgrade(database)
+    assert set(inspect(database.engine).get_table_names()) == {"signed_batches"}
+    database.close()

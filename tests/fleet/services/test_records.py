@@ -169,7 +169,7 @@ def test_another_keys_batch_is_refused_and_kept_as_an_event(
 def test_numbers_out_of_range_are_refused(
     services: Services, device: Any, window: Any, seq: int
 ) -> None:
-    with pytest.raises(RemoteError, match="out of range|could not be read"):
+    with pytest.raises(RemoteError, match=r"out of range|could not be read"):
         store(services, device, batch_of(device, (seq, RecordKind.TELEMETRY, window())))
     assert stored(services) == []
 

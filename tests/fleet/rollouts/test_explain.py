@@ -1,0 +1,83 @@
+import pytest
+
+from cloud_sync.evidence import Verdict
+from cloud_sync.messages import Phase
+from fleet.rollouts import DeviceObservation, Policy, decide
+from fleet.rollouts.explain import figure, quote
+from fleet.rollouts.policy import Wave
+from tests.fleet.rollouts.observed import (
+    NOW,
+    committed,
+    device,
+    gate,
+    given,
+    latency,
+    rolled_back,
+    state,
+)
+
+POLICY = Policy(waves=(Wave(count=2), Wave(percent=100)), soak_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("devices", "sentence"),
+    [
+        (
+            [device("a"), device("b")],
+            (
+                "In wave 1 of 2 (2 devices), 0 of 2 devices have committed with evidence, "
+                "2 more are given it now."
+            ),
+        ),
+        (
+            [given("a"), given("b")],
+            (
+                "In wave 1 of 2 (2 devices), 0 of 2 devices have committed with evidence; "
+                "a was given it and has not answered yet."
+            ),
+        ),
+        (
+            [committed("a"), given("b", Phase.TRIAL, reason="12 s of 60 s.")],
+            (
+                "In wave 1 of 2 (2 devices), 1 of 2 devices have committed with evidence; "
+                "b is trial (12 s of 60 s)."
+            ),
+        ),
+    ],
+)
+def test_a_wait_says_for_whom(devices: list[DeviceObservation], sentence: str) -> None:
+    assert decide(POLICY, state(), devices, NOW).sentence == sentence
+
+
+def test_an_advance_quotes_the_gates_that_were_held() -> None:
+    shown = (gate(value=0.0, bound=1e-4), latency(3.0, 2.0))
+    devices = [committed("a", *shown), committed("b", *shown), device("c")]
+    sentence = decide(POLICY, state(wave_held_since=NOW - 60), devices, NOW).sentence
+    assert sentence == (
+        "Wave 1 of 2 (2 devices) held 5 gates for 60 s on 2 devices "
+        "(golden.outputs 0 against 0.0001; latency_p95_ratio 3 ms against 11 ms); the next begins."
+    )
+
+
+def test_a_halt_with_the_policy_pause_says_that_devices_stay() -> None:
+    policy = Policy(waves=(Wave(count=1),), on_failure="pause")
+    sentence = decide(policy, state(), [rolled_back("a")], NOW).sentence
+    assert sentence.endswith('The devices stay as they are (on_failure = "pause").')
+
+
+def test_a_doubt_says_what_would_decide_it() -> None:
+    doubt = gate(Verdict.UNDECIDED, name="live.confident_share", n=12, n_needed=80)
+    sentence = decide(POLICY, state(), [committed("a", doubt), committed("b")], NOW).sentence
+    assert "a gate is undecided: a, the closest of 1" not in sentence
+    assert "80 samples would decide it, there are 12." in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.12345, "0.123"), (12.0, "12"), (12345.6, "12,346")]
+)
+def test_figures_have_the_digits_that_say_something(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_a_gate_without_numbers_is_not_quoted() -> None:
+    assert not quote(gate())
