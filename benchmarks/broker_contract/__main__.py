@@ -62,8 +62,10 @@ def table(seen: dict[str, dict[str, Seen]], chosen: list[Line]) -> str:
         cells = []
         for name in names:
             result = seen[name][line.name]
-            cells.append(("yes" if result.holds else "**no**")
-                         + (f" ({result.detail})" if result.detail else ""))
+            cells.append(
+                ("yes" if result.holds else "**no**")
+                + (f" ({result.detail})" if result.detail else "")
+            )
         star = "" if line.essential else " *"
         rows.append(f"| {line.text}{star} | {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -87,17 +89,27 @@ def main() -> int:
             result = seen[name][line.name]
             print(f"{name}: {line.name}: {result}", file=sys.stderr, flush=True)
     if given.json:
-        print(json.dumps({
-            name: {key: {"holds": s.holds, "detail": s.detail} for key, s in results.items()}
-            for name, results in seen.items()
-        }))
+        print(
+            json.dumps(
+                {
+                    name: {
+                        key: {"holds": s.holds, "detail": s.detail} for key, s in results.items()
+                    }
+                    for name, results in seen.items()
+                }
+            )
+        )
     else:
         print(table(seen, chosen))
-    return int(any(
-        not seen[name][line.name].holds
-        for name in ("mosquitto", "edgeml") if name in seen
-        for line in chosen if line.essential
-    ))
+    return int(
+        any(
+            not seen[name][line.name].holds
+            for name in ("mosquitto", "edgeml")
+            if name in seen
+            for line in chosen
+            if line.essential
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ class Candidate(ABC):
         process = self.process
         until(lambda: answers(self.port) or process.poll() is not None, 15)
         if process.poll() is not None:
-            raise RuntimeError(f"{type(self).__name__} did not start: {self.log.read_text()[-500:]}")
+            raise RuntimeError(
+                f"{type(self).__name__} did not start: {self.log.read_text()[-500:]}"
+            )
 
     def stop(self) -> float:
         """Ask it to end; returns the exit status, -9 when it had to be killed."""
@@ -191,4 +193,3 @@ CANDIDATES: dict[str, Callable[[Path], Candidate]] = {
     "moat": Moat,
     "amqtt": Amqtt,
 }
-

@@ -78,7 +78,9 @@ class Probe:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._expiry_s
         try:
-            self.client.connect("127.0.0.1", self.port, 30, clean_start=False, properties=properties)
+            self.client.connect(
+                "127.0.0.1", self.port, 30, clean_start=False, properties=properties
+            )
         except OSError:
             self.refused = True
             return self
@@ -93,13 +95,13 @@ class Probe:
     def subscribe(self, *topics: str, timeout_s: float = 3.0) -> list[bool]:
         """Subscribe with QoS 1; returns per topic whether it was granted."""
         done, mid = self.client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
-        if done != 0 or not until(
-            lambda: mid in self._granted or not self.connected, timeout_s
-        ):
+        if done != 0 or not until(lambda: mid in self._granted or not self.connected, timeout_s):
             return [False for _ in topics]
         return [not code.is_failure for code in self._granted.get(mid, [])] or [False] * len(topics)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, wait: bool = True) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, wait: bool = True
+    ) -> bool:
         """Publish with QoS 1; returns whether the broker answered with PUBACK."""
         info = self.client.publish(topic, payload, qos=1, retain=retain)
         return until(info.is_published, 3.0) if wait and info.rc == 0 else info.rc == 0

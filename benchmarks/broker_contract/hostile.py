@@ -119,8 +119,9 @@ def survives_slowloris(broker: Candidate, connections: int = 300) -> Seen:
 
         until(all_closed, 30)
         took = time.monotonic() - begun
-    return Seen(serves and not open_now,
-                f"others served {serves}, {len(open_now)} left after {took:.0f} s")
+    return Seen(
+        serves and not open_now, f"others served {serves}, {len(open_now)} left after {took:.0f} s"
+    )
 
 
 def closed(sock: socket.socket) -> bool:

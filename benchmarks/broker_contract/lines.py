@@ -90,8 +90,10 @@ def accounts_change_without_restart(broker: Candidate) -> Seen:
     late = Probe(broker.port, "dev-c", "secret-c").open()
     went = not late.connected
     late.close()
-    return Seen(came and went, f"new one {'in' if came else 'refused'}, old one "
-                f"{'refused' if went else 'in'}")
+    return Seen(
+        came and went,
+        f"new one {'in' if came else 'refused'}, old one {'refused' if went else 'in'}",
+    )
 
 
 def publish_below_own_id_only(broker: Candidate) -> Seen:
@@ -154,8 +156,10 @@ def will_on_a_cut(broker: Candidate) -> Seen:
     with probe(broker, FLEET, client_id=f"{FLEET}-late") as late:
         late.subscribe("edgeml/v1/+/up/presence")
         kept = until(lambda: (f"{A}/up/presence", b"offline") in late.retained, 1)
-    return Seen(heard and not wrongly and kept,
-                f"heard {heard} ({took * 1000:.0f} ms), retained {kept}, on goodbye {wrongly}")
+    return Seen(
+        heard and not wrongly and kept,
+        f"heard {heard} ({took * 1000:.0f} ms), retained {kept}, on goodbye {wrongly}",
+    )
 
 
 def retained_presence(broker: Candidate) -> Seen:
@@ -263,8 +267,10 @@ def sustains_1000_a_second(broker: Candidate, clients: int = 200, rate: int = 10
             device.close()
     late.sort()
     p99 = late[int(len(late) * 0.99)] * 1000 if late else 0.0
-    return Seen(len(late) == sent and p99 < 1000,
-                f"{len(late)}/{sent}, p99 {p99:.0f} ms, {busy:.0%} of a core")
+    return Seen(
+        len(late) == sent and p99 < 1000,
+        f"{len(late)}/{sent}, p99 {p99:.0f} ms, {busy:.0%} of a core",
+    )
 
 
 def cpu_s(broker: Candidate) -> float:
@@ -273,6 +279,7 @@ def cpu_s(broker: Candidate) -> float:
 
 def memory_stays(broker: Candidate) -> Seen:
     """Memory: 300 reconnects and 20,000 messages add less than 20 MB."""
+
     def work(connects: int, messages: int) -> None:
         with probe(broker, FLEET) as fleet, probe(broker, "dev-a") as device:
             fleet.subscribe("edgeml/v1/+/up/#")
@@ -305,8 +312,10 @@ def stops_cleanly(broker: Candidate) -> Seen:
         status = broker.stop()
         took = time.monotonic() - begun
         gone = until(lambda: not any(child.is_running() for child in children), 2)
-        return Seen(status in (0, -15) and gone and not answers(broker.port),
-                    f"status {status:.0f}, {took:.1f} s")
+        return Seen(
+            status in (0, -15) and gone and not answers(broker.port),
+            f"status {status:.0f}, {took:.1f} s",
+        )
 
 
 def still_serves(broker: Candidate) -> bool:
@@ -318,4 +327,3 @@ def still_serves(broker: Candidate) -> bool:
         mark = os.urandom(8).hex().encode()
         device.publish(f"{A}/up/state", mark)
         return until(lambda: fleet.has(f"{A}/up/state", mark))
-

@@ -10,7 +10,7 @@ import contextlib
 import logging
 
 from cloud_sync.messages import TOPIC_ROOT
-from fleet.broker import packets
+from fleet.broker import mqtt5 as packets
 from fleet.broker.credentials import SUPERUSER, Credentials
 
 log = logging.getLogger(__name__)
