@@ -1,15 +1,15 @@
 """The fleet's REST API as typed Python calls; the command line is written over it.
 
-    fleet = FleetClient("http://127.0.0.1:8080", token)
-    fleet.push(Path("release"))
-    rollout = fleet.create_rollout("digits", "1.2.0", policy=Path("policy.toml").read_text())
+    with FleetClient("http://127.0.0.1:8080", token) as fleet:
+        fleet.push(Path("release"))
+        fleet.create_rollout("digits", "1.2.0", policy=Path("policy.toml").read_text())
 
 Errors of the fleet come back as the same `EdgemlError` classes, with what, why and fix.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import quote
 
 import httpx
@@ -77,6 +77,12 @@ class FleetClient:
                 why=f"{error}.",
                 fix="Write --fleet http://127.0.0.1:8080.",
             ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -39,12 +39,14 @@ from fleet.services import (
     rollouts,
     security,
 )
+from fleet.services.columns import fit
 from fleet.services.context import Caller, Services
 
 _MAX_TEXT = 1 << 16
+_MAX_REASON = 2000
 _CURSOR = 2**62
 
-Reason = Annotated[str, Query(max_length=2000, description="Why; kept in the audit log.")]
+Reason = Annotated[str, Query(max_length=_MAX_REASON, description="Why; kept in the audit log.")]
 Cursor = Annotated[int, Query(ge=0, le=_CURSOR, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Text = Annotated[str, Query(max_length=4096)]
@@ -53,7 +55,9 @@ Text = Annotated[str, Query(max_length=4096)]
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=2000, description="Why; kept in the audit log.")
+    reason: str = Field(
+        default="", max_length=_MAX_REASON, description="Why; kept in the audit log."
+    )
 
 
 class ReleaseRequest(_Request):
@@ -269,4 +273,4 @@ def _policy(body: RolloutRequest) -> Policy:
 
 
 def _caller(request: Request, reason: str) -> Caller:
-    return Caller(request.state.actor, reason.strip())
+    return Caller(request.state.actor, fit(reason.strip(), _MAX_REASON))

@@ -187,7 +187,7 @@ def _check_options(options: Options) -> None:
 def _locked(data: Path) -> Iterator[None]:
     """Keep a second fleet off the same folder; the lock goes with the process."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, mode=0o700, exist_ok=True)
         lock = (data / "fleet.lock").open("w")
     except OSError as error:
         raise UserError(

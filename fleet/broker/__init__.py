@@ -6,6 +6,6 @@ await broker.stop()
 """
 
 from fleet.broker.credentials import SUPERUSER, Credentials
-from fleet.broker.engine import EmbeddedBroker, start
+from fleet.broker.embedded import EmbeddedBroker, start
 
 __all__ = ["SUPERUSER", "Credentials", "EmbeddedBroker", "start"]

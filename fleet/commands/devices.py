@@ -33,7 +33,8 @@ def list_devices(
     """List the devices, with what they run."""
     from fleet.show import devices_text
 
-    found = connect(fleet, token, data).devices(selector)
+    with connect(fleet, token, data) as client:
+        found = client.devices(selector)
     show(found, devices_text(found), as_json=as_json)
 
 
@@ -49,7 +50,8 @@ def show_device(
     """Show a device: what is wanted of it, beside what it says."""
     from fleet.show import device_text
 
-    found = connect(fleet, token, data).device(device)
+    with connect(fleet, token, data) as client:
+        found = client.device(device)
     show(found, device_text(found), as_json=as_json)
 
 
@@ -67,5 +69,6 @@ def configure(
     """Replace a device's configuration; it goes out as a new desired state."""
     from fleet.show import device_text
 
-    found = connect(fleet, token, data).configure(device, read_toml(file), why)
+    with connect(fleet, token, data) as client:
+        found = client.configure(device, read_toml(file), why)
     show(found, device_text(found), as_json=as_json)

@@ -83,6 +83,8 @@ def up(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    for chatty in ("alembic", "uvicorn", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def announce(fleet: Running) -> None:
         link = fleet.access.make_link()["url"]
@@ -122,7 +124,8 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time token with which a device enrols itself."""
-    made = connect(fleet, token, data).enroll(device, parse_labels(label or []), ttl, why)
+    with connect(fleet, token, data) as client:
+        made = client.enroll(device, parse_labels(label or []), ttl, why)
     text = f"{made['token']}\n"
     typer.echo(
         f"{device} enrols with it once, within {ttl:.0f} s:\n"
@@ -141,7 +144,8 @@ def console(
     as_json: AsJson = False,
 ) -> None:
     """Print a link to the console that logs in once."""
-    link = connect(fleet, token, data).login_link()
+    with connect(fleet, token, data) as client:
+        link = client.login_link()
     show(link, link["url"], as_json=as_json)
 
 
@@ -156,7 +160,8 @@ def health(
     """Show whether the parts of the fleet work, and what they counted."""
     from fleet.show import health_text
 
-    found = connect(fleet, token, data).health()
+    with connect(fleet, token, data) as client:
+        found = client.health()
     show(found, health_text(found), as_json=as_json)
 
 
@@ -170,7 +175,8 @@ def thaw(
     as_json: AsJson = False,
 ) -> None:
     """Let rollouts move again after the database was restored from a backup."""
-    found = connect(fleet, token, data).thaw(why)
+    with connect(fleet, token, data) as client:
+        found = client.thaw(why)
     show(found, "Rollouts move again.", as_json=as_json)
 
 

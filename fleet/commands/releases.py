@@ -41,7 +41,8 @@ def push(
     def tell(digest: str, size: int) -> None:
         typer.echo(f"  {digest[:19]} {size} bytes", err=True)
 
-    found = connect(fleet, token, data).push(folder, version, on_blob=tell, reason=why)
+    with connect(fleet, token, data) as client:
+        found = client.push(folder, version, on_blob=tell, reason=why)
     show(found, release_text(found), as_json=as_json)
 
 
@@ -57,7 +58,8 @@ def list_releases(
     """List the releases, newest first."""
     from fleet.show import releases_text
 
-    found = connect(fleet, token, data).releases(model)
+    with connect(fleet, token, data) as client:
+        found = client.releases(model)
     show(found, releases_text(found), as_json=as_json)
 
 
@@ -73,5 +75,6 @@ def show_release(
     """Show a release and its variants."""
     from fleet.show import release_text
 
-    found = connect(fleet, token, data).release(*split_name(name))
+    with connect(fleet, token, data) as client:
+        found = client.release(*split_name(name))
     show(found, release_text(found), as_json=as_json)

@@ -51,8 +51,8 @@ def create(
     from fleet.show import rollout_text
 
     text = read_text(policy) if policy else ""
-    client = connect(fleet, token, data)
-    found = client.create_rollout(*split_name(name), text, selector, why)
+    with connect(fleet, token, data) as client:
+        found = client.create_rollout(*split_name(name), text, selector, why)
     show(found, rollout_text(found), as_json=as_json)
 
 
@@ -71,7 +71,8 @@ def plan(
     from fleet.show import plan_text
 
     text = read_text(policy) if policy else ""
-    found = connect(fleet, token, data).plan(*split_name(name), text, selector)
+    with connect(fleet, token, data) as client:
+        found = client.plan(*split_name(name), text, selector)
     show(found, plan_text(found), as_json=as_json)
 
 
@@ -87,7 +88,8 @@ def list_rollouts(
     """List the rollouts, newest first."""
     from fleet.show import rollouts_text
 
-    found = connect(fleet, token, data).rollouts(model)
+    with connect(fleet, token, data) as client:
+        found = client.rollouts(model)
     show(found, rollouts_text(found), as_json=as_json)
 
 
@@ -103,7 +105,8 @@ def status(
     """Show where a rollout stands, device by device."""
     from fleet.show import rollout_text
 
-    found = connect(fleet, token, data).rollout(rollout)
+    with connect(fleet, token, data) as client:
+        found = client.rollout(rollout)
     show(found, rollout_text(found), as_json=as_json)
 
 
@@ -119,7 +122,8 @@ def explain(
     """Say why a rollout stands where it stands, with the numbers."""
     from fleet.show import explanation_text
 
-    found = connect(fleet, token, data).explain(rollout)
+    with connect(fleet, token, data) as client:
+        found = client.explain(rollout)
     show(found, explanation_text(found), as_json=as_json)
 
 
@@ -135,18 +139,19 @@ def watch(
     """Follow a rollout until it ends; exit code 3 if it was halted or aborted."""
     from fleet.show import rollout_line
 
-    client, last = connect(fleet, token, data), ""
-    while True:
-        found = client.rollout(rollout)
-        line = json.dumps(found) if as_json else rollout_line(found)
-        if line != last:
-            typer.echo(line)
-            last = line
-        if found["status"] == "completed":
-            return
-        if found["status"] in {"halted", "aborted"}:
-            raise typer.Exit(ExitCode.GATE_FAILED)
-        time.sleep(_WATCH_S)
+    last = ""
+    with connect(fleet, token, data) as client:
+        while True:
+            found = client.rollout(rollout)
+            line = json.dumps(found) if as_json else rollout_line(found)
+            if line != last:
+                typer.echo(line)
+                last = line
+            if found["status"] == "completed":
+                return
+            if found["status"] in {"halted", "aborted"}:
+                raise typer.Exit(ExitCode.GATE_FAILED)
+            time.sleep(_WATCH_S)
 
 
 @rollout_app.command("pause")
@@ -162,7 +167,8 @@ def pause(
     """Give the release to no more devices, until it is resumed."""
     from fleet.show import rollout_text
 
-    found = connect(fleet, token, data).pause(rollout, why)
+    with connect(fleet, token, data) as client:
+        found = client.pause(rollout, why)
     show(found, rollout_text(found), as_json=as_json)
 
 
@@ -179,7 +185,8 @@ def resume(
     """Go on with a paused rollout."""
     from fleet.show import rollout_text
 
-    found = connect(fleet, token, data).resume(rollout, why)
+    with connect(fleet, token, data) as client:
+        found = client.resume(rollout, why)
     show(found, rollout_text(found), as_json=as_json)
 
 
@@ -196,5 +203,6 @@ def abort(
     """End a rollout; devices that it touched get back what they ran before."""
     from fleet.show import rollout_text
 
-    found = connect(fleet, token, data).abort(rollout, why)
+    with connect(fleet, token, data) as client:
+        found = client.abort(rollout, why)
     show(found, rollout_text(found), as_json=as_json)

@@ -134,9 +134,10 @@ def parse_configuration(settings: dict[str, Any]) -> Configuration:
         _refuse_unknown(source, SourceConfig, what, f" of source {number}")
     try:
         wanted = msgspec.convert(settings, Configuration)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise UserError(what, why=f"{error}.") from None
     _check_values(wanted, what)
+    _check_lasting(wanted, what)
     return wanted
 
 
@@ -173,6 +174,16 @@ def _check_values(wanted: Configuration, what: str) -> None:
             )
         if source.fps is not None and not (math.isfinite(source.fps) and source.fps > 0):
             raise UserError(what, why=f"The source {source.name} has an fps that is not positive.")
+
+
+def _check_lasting(wanted: Configuration, what: str) -> None:
+    """Refuse what would not come out of JSON as it went in."""
+    try:
+        again = msgspec.json.decode(msgspec.json.encode(wanted), type=Configuration)
+    except (msgspec.ValidationError, OverflowError, ValueError, RecursionError) as error:
+        raise UserError(what, why=f"{error}.") from None
+    if again != wanted:
+        raise UserError(what, why="A number in it is not finite, or JSON has no such value.")
 
 
 def _refuse_unknown(

@@ -33,6 +33,7 @@ from fleet.db import tables
 from fleet.intervals import IntervalSet, Mark
 from fleet.resources import Page, TelemetryWindow
 from fleet.services import reported, security
+from fleet.services.columns import fit
 from fleet.services.context import Services
 
 MAX_SEQ = 2**62
@@ -165,7 +166,8 @@ def telemetry(
 
 
 def _check(batch: Batch) -> None:
-    if not batch.stream or len(batch.stream) > _MAX_STREAM or len(batch.records) > MAX_RECORDS:
+    named = batch.stream.isprintable() and 0 < len(batch.stream) <= _MAX_STREAM
+    if not named or len(batch.records) > MAX_RECORDS:
         raise RemoteError("A batch was refused.", why="Its stream or its length is not allowed.")
     if any(not 1 <= record.seq <= MAX_SEQ for record in batch.records):
         raise RemoteError("A batch was refused.", why="A sequence number is out of range.")
@@ -191,7 +193,7 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
         services.counters.add("ingest.too-many-ranges")
         return
     work.marks[key] = mark
-    work.boots[key] = batch.boot_id[:128]
+    work.boots[key] = fit(batch.boot_id, 128)
     work.rows += [_row(batch, record, body, work.now) for record, body in fresh]
     work.malformed += sum(body is None for _, body in fresh)
     states = [body for _, body in fresh if isinstance(body, StateRecord)]
@@ -200,7 +202,7 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
         reported.apply_model(
             session,
             batch.device,
-            said.model[:128],
+            fit(said.model, 128),
             said.state,
             stream=batch.stream,
             now=work.now,
@@ -238,8 +240,8 @@ def _row(batch: Batch, record: Record, body: _Body, now: float) -> dict[str, Any
         "stream": batch.stream,
         "seq": record.seq,
         "kind": MALFORMED if body is None else str(record.kind),
-        "model": str(getattr(body, "model", ""))[:128],
-        "release": str(release)[:71],
+        "model": fit(str(getattr(body, "model", "")), 128),
+        "release": fit(str(release), 71),
         "at": record.at,
         "received_at": now,
         "body": bytes(record.body),
@@ -257,12 +259,12 @@ def _keep_evidence(
         session.add(
             tables.Evidence(
                 device=device,
-                model=record.model[:128],
-                release=record.release[:71],
-                variant=record.variant[:71],
+                model=fit(record.model, 128),
+                release=fit(record.release, 71),
+                variant=fit(record.variant, 71),
                 rollout=_rollout(session, device, record),
-                stage=record.stage[:16],
-                nonce=record.nonce[:64],
+                stage=fit(record.stage, 16),
+                nonce=fit(record.nonce, 64),
                 received_at=now,
                 document=msgspec.json.encode(record),
                 signed_batch=proof.id,
@@ -273,7 +275,7 @@ def _keep_evidence(
 def _rollout(session: Session, device: str, record: Evidence) -> str:
     """The rollout that asked for this evidence: the one whose nonce it returns."""
     query = select(tables.Assignment.rollout).where(
-        tables.Assignment.device == device, tables.Assignment.nonce == record.nonce[:64]
+        tables.Assignment.device == device, tables.Assignment.nonce == fit(record.nonce, 64)
     )
     return (session.scalars(query).first() or "") if record.nonce else ""
 

@@ -10,8 +10,10 @@ from cloud_sync.trust.keys import load_public
 from edgeml.errors import TrustError
 from fleet.db import tables
 from fleet.services import desired, recovery, security
+from fleet.services.columns import fit
 from fleet.services.context import Services
 
+_DIGEST = 71
 _MAX_INT = 2**31 - 1
 SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
 
@@ -169,18 +171,20 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     if row.stream and said.stream != row.stream:
         _note_stream(services, session, row, said.stream)
     row.capabilities = msgspec.json.encode(said.capabilities).decode()
-    row.hardware_class = said.capabilities.hardware_class[:128]
-    row.agent_version = said.agent_version[:128]
-    row.boot_id = said.boot_id[:128]
-    row.stream = said.stream[:128]
+    row.hardware_class = fit(said.capabilities.hardware_class, 128)
+    row.agent_version = fit(said.agent_version, 128)
+    row.boot_id = fit(said.boot_id, 128)
+    row.stream = fit(said.stream, 128)
     row.reported_epoch = min(said.reported.desired_epoch, _MAX_INT)
     row.reported_counter = min(said.reported.desired_counter, _MAX_INT)
     row.reported_config_version = min(said.reported.config_version, _MAX_INT)
-    row.config_error = said.reported.config_error[:2000]
+    row.config_error = fit(said.reported.config_error, 2000)
     row.online = True
     row.last_seen = now
     for model, state in said.reported.models.items():
-        apply_model(session, row.id, model[:128], state, stream=row.stream, now=now, snapshot=True)
+        apply_model(
+            session, row.id, fit(model, 128), state, stream=row.stream, now=now, snapshot=True
+        )
     for known in session.scalars(
         select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
     ):
@@ -207,7 +211,7 @@ def _bounded(said: ReportedModel) -> ReportedModel:
     """What a device said, cut to what the columns hold."""
     limits = {"reason": 2000, "rollout": 64, "running_version": 128, "release_version": 128}
     texts = {
-        name: value[: limits.get(name, 71)]
+        name: fit(value, limits.get(name, _DIGEST))
         for name, value in msgspec.structs.asdict(said).items()
         if isinstance(value, str) and name != "phase"
     }

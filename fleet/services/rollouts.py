@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cloud_sync.messages import Phase
+from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.resources import Explanation, Plan, PlannedDevice, RolloutDevice, RolloutInfo
@@ -75,7 +76,9 @@ def create(
 
     Raises:
         NotFound: the release is not registered.
+        UserError: a number in the policy is not finite or too large.
     """
+    _check_lasting(policy)
     with services.database.read() as session:
         digest = releases.require(session, model, version).digest
     state = RolloutState(
@@ -205,6 +208,18 @@ def keep(row: tables.Rollout, state: RolloutState, decision: Decision) -> None:
     ):
         if getattr(row, name) != value:
             setattr(row, name, value)
+
+
+def _check_lasting(policy: Policy) -> None:
+    """Refuse a policy that would not come back from the database as it went in."""
+    try:
+        again = msgspec.json.decode(msgspec.json.encode(policy), type=Policy)
+    except (msgspec.ValidationError, OverflowError, ValueError):
+        again = None
+    if again != policy:
+        raise UserError(
+            "The policy cannot be used.", why="A number in it is not finite or too large."
+        )
 
 
 def _change(

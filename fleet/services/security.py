@@ -4,6 +4,7 @@ from sqlalchemy import select
 
 from fleet.db import tables
 from fleet.resources import Page, SecurityEventInfo
+from fleet.services.columns import fit
 from fleet.services.context import Services
 
 _EVERY_S = 5.0
@@ -22,7 +23,10 @@ def record(services: Services, kind: str, device: str, detail: str) -> None:
     with services.database.write() as session:
         session.add(
             tables.SecurityEvent(
-                at=services.now(), device=device[:64], kind=kind, detail=detail[:_MAX_DETAIL]
+                at=services.now(),
+                device=fit(device, 64),
+                kind=kind,
+                detail=fit(detail, _MAX_DETAIL),
             )
         )
     services.changes.announce()

@@ -304,6 +304,35 @@ def test_a_late_state_does_not_undo_the_end_of_the_same_attempt(
     assert phases["cam-1"] == "committed"
 
 
+def test_a_restart_in_the_middle_goes_on_where_it_was(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    clock: Any,
+    operator: Any,
+    make: Callable[..., Services],
+    tmp_path: Path,
+) -> None:
+    push("1.0.0")
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", POLICY)["id"]
+    settle(controller)
+    for names in (["cam-1"], ["cam-2", "cam-3"], []):
+        services.database.close()
+        sim.services = services = make(tmp_path / "fleet", clock)
+        controller = Controller(services)
+        settle(controller)
+        for name in names:
+            sim.say(name, Phase.COMMITTED)
+        settle(controller)
+        clock.now += POLICY.soak_s
+        settle(controller)
+    info = rollouts.show(services, rollout)
+    assert (info["status"], info["counts"]) == ("completed", {"committed": 3})
+    assert sim.devices["cam-1"].counter == 1
+    services.database.close()
+
+
 def test_frozen_rollouts_do_not_move(
     services: Services,
     controller: Controller,

@@ -16,6 +16,8 @@ def run() -> None:
             target_metadata=Table.metadata,
             compare_type=True,
             render_as_batch=True,
+            # SQLite can, with `fleet.db.database`: a migration is done wholly or not at all.
+            transactional_ddl=True,
         )
         with context.begin_transaction():
             context.run_migrations()

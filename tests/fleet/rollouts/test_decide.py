@@ -110,6 +110,15 @@ def test_failures_within_the_limit_are_tolerated() -> None:
     assert decide(TOLERANT, state(), devices, NOW).actions == (Hold(since=NOW),)
 
 
+def test_a_device_that_commits_against_its_own_evidence_is_a_failure_that_can_be_tolerated() -> (
+    None
+):
+    devices = [committed("a"), committed("b"), committed("c", gate(Verdict.FAIL))]
+    decision = decide(TOLERANT, state(), devices, NOW)
+    assert decision.actions == (Hold(since=NOW),)
+    assert "c committed, but golden.outputs fails" in decision.gates[0].reason
+
+
 def test_failures_above_the_limit_are_not() -> None:
     devices = [committed("a"), rolled_back("b"), rolled_back("c")]
     assert isinstance(decide(TOLERANT, state(), devices, NOW).actions[0], Halt)

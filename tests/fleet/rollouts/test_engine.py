@@ -144,8 +144,7 @@ class FleetMachine(RuleBasedStateMachine):
                     self.check_closed(decision.gates)
                     rollout = replace(rollout, status=RolloutStatus.COMPLETED)
                 case Halt(reason=reason):
-                    self.note_late()
-                    assert self.guilty
+                    self.check_halt()
                     rollout = replace(rollout, status=RolloutStatus.HALTED, reason=reason)
         self.keep(rollout)
 
@@ -160,6 +159,18 @@ class FleetMachine(RuleBasedStateMachine):
             assert honest or device.phase is Phase.REFUSED or name in self.guilty
         assert len(self.guilty) <= self.policy.limits.max_failures
 
+    def check_halt(self) -> None:
+        """It stops only for more failures than are allowed, or a class that can show nothing."""
+        self.note_late()
+        classes: dict[str, list[bool]] = {}
+        for name in self.assigned_in:
+            if self.devices[name].phase is not Phase.REFUSED:
+                classes.setdefault(self.devices[name].hardware_class, []).append(
+                    name in self.guilty
+                )
+        hopeless = any(all(guilty) for guilty in classes.values())
+        assert len(self.guilty) > self.policy.limits.max_failures or hopeless
+
     def note_late(self) -> None:
         for name, device in self.devices.items():
             at, phase = device.assigned_at, device.phase
@@ -169,6 +180,17 @@ class FleetMachine(RuleBasedStateMachine):
                 self.guilty.add(name)
             elif done and not any(g.result is Verdict.FAIL for g in device.gates):
                 self.guilty.discard(name)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def settle(self) -> None:
+        """The controller looks until there is nothing to do, and the soak passes."""
+        for _ in range(20):
+            decision = self.decide()
+            self.carry_out(decision)
+            if not decision.actions:
+                break
+        self.now += 61.0
 
     @precondition(lambda self: self.begun)
     @rule(seconds=st.sampled_from([1.0, 61.0, 400.0]))
@@ -300,5 +322,5 @@ class FleetMachine(RuleBasedStateMachine):
         assert self.decide().actions == ()
 
 
-FleetMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+FleetMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 TestFleet = FleetMachine.TestCase

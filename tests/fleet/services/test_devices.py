@@ -48,6 +48,7 @@ def test_a_configuration_goes_out_as_a_desired_state(
         ({"telemetry_every_s": 0}, "at least"),
         ({"telemetry_every_s": float("nan")}, "at least"),
         ({"site": {"digits": 3}}, "site"),
+        ({"site": {"digits": {"threshold": float("nan")}}}, "not finite"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_the_key(

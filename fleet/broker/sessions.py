@@ -1,0 +1,102 @@
+"""A client's session: its subscriptions, what waits for it and what it has not acknowledged.
+
+It outlives the connection by the expiry that the client asked for, in memory only: when the
+broker ends, sessions end. That loses nothing, since state lives in the fleet's database and
+every message is asked for again over HTTPS or from a device's outbox.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from fleet.broker import encoding
+from fleet.broker.packets import Message, Subscription
+
+MAX_WINDOW: Final = 1000
+"""Messages in flight to one client, whatever receive maximum it names."""
+
+_IDS: Final = 0xFFFF
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one session may hold."""
+
+    messages: int
+    bytes: int
+    subscriptions: int
+
+
+DEVICE_BOUNDS: Final = Bounds(messages=1000, bytes=4 << 20, subscriptions=32)
+FLEET_BOUNDS: Final = Bounds(messages=50_000, bytes=256 << 20, subscriptions=1000)
+
+
+class Session:
+    """One session; pure, the connection asks it what to send.
+
+    Args:
+        username: the account that owns it.
+        client_id: its name, unique per account.
+        bounds: the oldest waiting message makes room when one is reached.
+    """
+
+    def __init__(self, username: str, client_id: str, bounds: Bounds) -> None:
+        self.username = username
+        self.client_id = client_id
+        self.bounds = bounds
+        self.expiry_s = 0
+        self.subscriptions: dict[str, Subscription] = {}
+        self.dropped = 0
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._in_flight: dict[int, Message] = {}
+        self._window = MAX_WINDOW
+        self._largest = 0
+        self._next_id = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sent."""
+        return len(self._waiting)
+
+    def offer(self, message: Message) -> None:
+        """Queue a message, with the QoS and the retain flag that the client is to see."""
+        self._waiting.append(message)
+        self._waiting_bytes += message.size
+        while len(self._waiting) > self.bounds.messages or self._waiting_bytes > self.bounds.bytes:
+            self._waiting_bytes -= self._waiting.popleft().size
+            self.dropped += 1
+
+    def resume(self, receive_maximum: int, maximum_packet: int) -> Iterator[bytes]:
+        """Begin a connection: yield again, marked so, what the last one did not acknowledge."""
+        self._window = min(receive_maximum, MAX_WINDOW)
+        self._largest = maximum_packet
+        for packet_id, message in self._in_flight.items():
+            yield encoding.publish(message, packet_id=packet_id, dup=True, retain=message.retain)
+
+    def take(self) -> Iterator[bytes]:
+        """Yield packets to send, oldest first, until the window is full or nothing waits."""
+        while self._waiting and (not self._waiting[0].qos or len(self._in_flight) < self._window):
+            message = self._waiting.popleft()
+            self._waiting_bytes -= message.size
+            packet_id = self._new_id() if message.qos else 0
+            packet = encoding.publish(
+                message, packet_id=packet_id, dup=False, retain=message.retain
+            )
+            if len(packet) > self._largest:
+                self.dropped += 1
+                continue
+            if packet_id:
+                self._in_flight[packet_id] = message
+            yield packet
+
+    def acknowledge(self, packet_id: int) -> None:
+        """Forget a message that the client has acknowledged; an unknown one is no matter."""
+        self._in_flight.pop(packet_id, None)
+
+    def _new_id(self) -> int:
+        while True:
+            self._next_id = self._next_id % _IDS + 1
+            if self._next_id not in self._in_flight:
+                return self._next_id

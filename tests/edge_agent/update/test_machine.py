@@ -1,0 +1,317 @@
+"""The update machine under every order of events, with crashes between any two steps."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cloud_sync.messages import DesiredModel, Phase
+from edge_agent.update.machine import (
+    IN_MOTION,
+    MAX_BLOCKED,
+    MAX_TRIAL_BOOTS,
+    Baseline,
+    Broken,
+    Done,
+    Event,
+    Fail,
+    ModelState,
+    Refuse,
+    Restarted,
+    Wanted,
+    is_blocked,
+    kept,
+    live,
+    report,
+    same_release,
+    step,
+)
+
+
+def desired(release: int, attempt: int = 1, nonce: str = "") -> DesiredModel:
+    return DesiredModel(
+        release=f"r{release}",
+        variant=f"v{release}",
+        release_version=f"{release}.0.0",
+        attempt=attempt,
+        nonce=nonce,
+    )
+
+
+def through(state: ModelState, *phases: Phase) -> ModelState:
+    for phase in phases:
+        assert state.candidate is not None
+        state = step(state, Done(phase=phase, about=state.candidate))
+    return state
+
+
+WORK = (Phase.RESOLVING, Phase.DOWNLOADING, Phase.VERIFYING, Phase.TESTING)
+
+
+def in_trial(release: int, before: ModelState | None = None) -> ModelState:
+    return through(step(before or ModelState(), Wanted(desired=desired(release))), *WORK)
+
+
+def committed(release: int, before: ModelState | None = None) -> ModelState:
+    return through(in_trial(release, before), Phase.TRIAL)
+
+
+def test_an_update_goes_from_phase_to_phase_and_what_ran_is_kept() -> None:
+    state = committed(2, committed(1))
+    assert state.phase is Phase.COMMITTED
+    assert (state.running, state.previous) == (desired(2), desired(1))
+    assert state.candidate is None
+
+
+def test_only_in_its_trial_does_a_candidate_take_frames() -> None:
+    state = step(committed(1), Wanted(desired=desired(2)))
+    for phase in WORK:
+        assert live(state) == desired(1)
+        state = through(state, phase)
+    assert live(state) == desired(2)
+
+
+def test_a_failed_trial_goes_back_and_blocks_that_attempt_alone() -> None:
+    state = step(in_trial(2, committed(1)), Fail(about=desired(2), reason="unsure"))
+    assert (state.phase, live(state), state.reason) == (Phase.ROLLED_BACK, desired(1), "unsure")
+    assert step(state, Wanted(desired=desired(2))) == state
+    assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
+
+
+def test_a_blocked_release_that_is_wanted_again_later_is_reported_as_rolled_back() -> None:
+    failed = step(in_trial(2, committed(1)), Fail(about=desired(2), reason="unsure"))
+    state = step(committed(3, failed), Wanted(desired=desired(2)))
+    assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(3))
+    assert report(state).release == "r2"
+    assert "before" in report(state).reason
+
+
+def test_a_refused_release_is_not_blocked_and_a_higher_attempt_is_taken() -> None:
+    state = step(
+        step(committed(1), Wanted(desired=desired(2))), Refuse(about=desired(2), reason="no room")
+    )
+    assert (state.phase, state.blocked) == (Phase.REFUSED, ())
+    assert step(state, Wanted(desired=desired(2))) == state
+    assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Done(phase=Phase.RESOLVING, about=desired(1)),
+        Refuse(about=desired(1), reason="late"),
+        Fail(about=desired(1), reason="late"),
+        Fail(about=desired(2, attempt=1), reason="of the attempt before"),
+    ],
+)
+def test_what_comes_of_work_on_another_candidate_changes_nothing(event: Event) -> None:
+    state = step(ModelState(), Wanted(desired=desired(1)))
+    state = step(state, Wanted(desired=desired(2, attempt=2)))
+    assert step(state, event) == state
+
+
+def test_wanting_what_runs_ends_an_update_to_something_else() -> None:
+    state = step(in_trial(2, committed(1)), Wanted(desired=desired(1)))
+    assert (state.phase, live(state), state.candidate) == (Phase.COMMITTED, desired(1), None)
+
+
+def test_a_repeated_wish_does_not_begin_again_but_its_nonce_is_taken() -> None:
+    state = in_trial(2, committed(1))
+    again = step(state, Wanted(desired=desired(2, nonce="new")))
+    assert again.phase is Phase.TRIAL
+    assert again.candidate == desired(2, nonce="new")
+
+
+def test_a_release_during_whose_trial_the_agent_keeps_starting_is_rolled_back() -> None:
+    state = in_trial(2, committed(1))
+    for _ in range(MAX_TRIAL_BOOTS - 1):
+        state = step(state, Restarted())
+        assert state.phase is Phase.TRIAL
+    state = step(state, Restarted())
+    assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(1))
+    assert is_blocked(state, desired(2))
+
+
+def test_a_broken_release_gives_way_to_the_one_before() -> None:
+    state = step(committed(2, committed(1)), Broken(about=desired(2), reason="damaged"))
+    assert (state.phase, live(state), state.candidate) == (
+        Phase.ROLLED_BACK,
+        desired(1),
+        desired(2),
+    )
+    assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
+
+
+def test_a_broken_release_does_not_end_the_update_to_a_better_one() -> None:
+    state = step(committed(2, committed(1)), Wanted(desired=desired(3)))
+    state = step(state, Broken(about=desired(2), reason="damaged"))
+    assert (state.phase, live(state), state.candidate) == (
+        Phase.RESOLVING,
+        desired(1),
+        desired(3),
+    )
+
+
+def test_the_baseline_of_a_trial_is_what_ran_and_becomes_its_own_when_it_commits() -> None:
+    before, own = Baseline(release="1", inferred=9), Baseline(release="2", inferred=7)
+    state = through(step(committed(1), Wanted(desired=desired(2))), *WORK[:3])
+    state = step(state, Done(phase=Phase.TESTING, about=desired(2), baseline=before))
+    assert state.baseline == before
+    state = step(state, Done(phase=Phase.TRIAL, about=desired(2), baseline=own))
+    assert state.proven == own
+
+
+def test_marks_are_bounded_and_one_release_has_one() -> None:
+    state = committed(0)
+    for release in (*range(1, MAX_BLOCKED + 5), MAX_BLOCKED + 4):
+        again = is_blocked(state, desired(release))
+        state = in_trial_of(desired(release, attempt=2 if again else 1), state)
+        assert state.candidate is not None
+        state = step(state, Fail(about=state.candidate, reason="bad"))
+    assert len(state.blocked) == MAX_BLOCKED
+    assert len({mark.release for mark in state.blocked}) == MAX_BLOCKED
+
+
+def in_trial_of(wish: DesiredModel, before: ModelState) -> ModelState:
+    return through(step(before, Wanted(desired=wish)), *WORK)
+
+
+wishes = st.builds(desired, st.integers(0, 3), st.integers(1, 3), st.sampled_from(["", "n"]))
+events = st.one_of(
+    st.builds(Wanted, desired=wishes),
+    st.builds(Done, phase=st.sampled_from(Phase), about=wishes),
+    st.builds(Refuse, about=wishes, reason=st.just("no")),
+    st.builds(Fail, about=wishes, reason=st.just("bad")),
+    st.builds(Broken, about=wishes, reason=st.just("gone")),
+    st.just(Restarted()),
+)
+
+
+@given(st.lists(events, max_size=40))
+def test_any_event_is_taken_in_any_state_and_the_journal_holds_every_state(
+    history: list[Event],
+) -> None:
+    state = ModelState()
+    for event in history:
+        after = step(state, event)
+        assert msgspec.json.decode(msgspec.json.encode(after), type=ModelState) == after
+        if after.phase in IN_MOTION:
+            assert after.candidate is not None
+            assert not is_blocked(after, after.candidate)
+            assert not same_release(after.candidate, after.running)
+        if after.running != state.running and not isinstance(event, Broken):
+            assert isinstance(event, Wanted | Done)  # nothing else changes what is committed
+        report(after)
+        state = after
+
+
+class DeviceMachine(RuleBasedStateMachine):
+    """A device around the machine: a journal on disk, blobs, one release in memory.
+
+    Every rule may crash before or after the journal is written; then all that is left is the
+    journal and the blobs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal = ModelState()
+        self.blobs: set[str] = set()
+        self.loaded: DesiredModel | None = None
+        self.proven: set[str] = set()
+        self.failed: set[tuple[str, int]] = set()
+        self.harmed = False
+
+    def write(self, event: Event, crash: str) -> None:
+        if crash == "before":
+            self.restart()
+            return
+        before = self.journal
+        self.journal = step(before, event)
+        if self.journal.phase is Phase.COMMITTED and before.phase is Phase.TRIAL:
+            assert self.journal.running is not None
+            self.proven.add(self.journal.running.release)
+        gave_up = isinstance(event, Fail | Restarted) and before.phase in IN_MOTION
+        if gave_up and self.journal.phase is Phase.ROLLED_BACK:
+            assert before.candidate is not None
+            self.failed.add((before.candidate.release, before.candidate.attempt))
+        if crash == "after":
+            self.restart()
+        else:
+            self.settle()
+
+    def restart(self) -> None:
+        self.loaded = None
+        self.write(Restarted(), "never")
+
+    def settle(self) -> None:
+        wanted = live(self.journal)
+        if wanted is not None and wanted.release not in self.blobs:
+            event = Fail if self.journal.phase is Phase.TRIAL else Broken
+            self.write(event(about=wanted, reason="its files are damaged"), "never")
+            return
+        self.loaded = wanted
+
+    crashes = st.sampled_from(["never", "never", "before", "after"])
+
+    @rule(wish=wishes, crash=crashes)
+    def want(self, wish: DesiredModel, crash: str) -> None:
+        self.write(Wanted(desired=wish), crash)
+
+    @precondition(lambda self: self.journal.phase in IN_MOTION)
+    @rule(outcome=st.sampled_from(["done", "done", "done", "refuse", "fail"]), crash=crashes)
+    def work(self, outcome: str, crash: str) -> None:
+        about = self.journal.candidate
+        assert about is not None
+        phase = self.journal.phase
+        if outcome == "done":
+            if phase is Phase.DOWNLOADING:
+                self.blobs.add(about.release)
+            event: Event = Done(phase=phase, about=about)
+        elif outcome == "refuse":
+            event = Refuse(about=about, reason="no")
+        else:
+            event = Fail(about=about, reason="bad")
+        self.write(event, crash)
+
+    @rule()
+    def collect_garbage(self) -> None:
+        self.blobs &= {wanted.release for wanted in kept(self.journal)}
+
+    @rule()
+    def power_loss(self) -> None:
+        self.restart()
+
+    @precondition(lambda self: self.journal.running is not None)
+    @rule()
+    def the_disk_damages_what_runs(self) -> None:
+        running = self.journal.running
+        assert running is not None
+        self.harmed = True
+        self.blobs.discard(running.release)
+        self.restart()
+
+    @invariant()
+    def what_is_in_memory_is_what_the_journal_says(self) -> None:
+        wanted = live(self.journal)
+        assert (self.loaded is None) == (wanted is None)
+        assert self.loaded is None or same_release(self.loaded, wanted)
+
+    @invariant()
+    def once_something_was_committed_something_committed_can_run(self) -> None:
+        if self.proven and not self.harmed:
+            assert self.journal.running is not None
+        if self.journal.running is not None:
+            assert self.journal.running.release in self.proven
+            assert self.harmed or self.journal.running.release in self.blobs
+
+    @invariant()
+    def what_failed_is_never_tried_again_at_the_same_attempt(self) -> None:
+        state = self.journal
+        if state.phase in IN_MOTION:
+            assert state.candidate is not None
+            assert (state.candidate.release, state.candidate.attempt) not in self.failed
+
+
+DeviceMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestDevice = DeviceMachine.TestCase

@@ -1,0 +1,94 @@
+"""The demo's own parts; the demo itself runs as `make demo ARGS=--once`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeml.demo.children import Children
+from edgeml.demo.narrator import Narrator
+from edgeml.demo.promises import Ledger
+from edgeml.demo.story import prepare_folder
+from edgeml.demo.truth import readings
+from edgeml.errors import UserError
+
+
+def test_readings_are_judged_by_the_belts_truth_release_by_release(tmp_path: Path) -> None:
+    truth = tmp_path / "belt.json"
+    truth.write_text(json.dumps({"frames": [None, 3, 3, 7]}))
+    lines = [
+        {"frame": 0, "label": "1", "confident": True, "release_version": "1"},
+        {"frame": 1, "label": "3", "confident": True, "release_version": "1"},
+        {"frame": 2, "empty": True, "release_version": "1"},
+        {"frame": 3, "label": "1", "confident": False, "release_version": "2"},
+    ]
+    results = tmp_path / "results.jsonl"
+    results.write_text("\n".join(map(json.dumps, lines)) + '\n{"frame": 3, "lab')
+    found = readings(results, truth)
+    assert (found["1"].read, found["1"].right, found["1"].accuracy) == (1, 1, 1.0)
+    assert (found["2"].read, found["2"].right, found["2"].confident) == (1, 0, 0)
+
+
+def test_a_promise_that_did_not_hold_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(Narrator())
+    assert not ledger.all_held
+    ledger.note("one", held=True, numbers="1 of 1")
+    assert ledger.all_held
+    ledger.note("two", held=False, numbers="0 of 1")
+    ledger.write(tmp_path / "summary.json", seconds=1)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held"] is False
+    assert [p["held"] for p in summary["promises"]] == [True, False]
+    assert "NO two: 0 of 1" in capsys.readouterr().out
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(UserError, match="not empty"):
+        prepare_folder(tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
+def test_the_demos_own_folder_is_emptied(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    prepare_folder(folder)
+    (folder / "old").touch()
+    prepare_folder(folder)
+    assert not (folder / "old").exists()
+
+
+def test_kill_9_of_the_demo_leaves_no_child_behind(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time; from pathlib import Path; "
+        "from edgeml.demo import children as c; "
+        "c.command = lambda a: [sys.executable, '-c', 'import time; time.sleep(60)']; "
+        "s = c.Children(Path(sys.argv[1]), {}); s.__enter__(); "
+        "print(s.start('sleeper', []).pid, flush=True); time.sleep(0.2); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    child = int(done.stdout)
+    from tests.e2e.loop import until
+
+    until("the child to end", lambda: not _alive(child), 10)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_the_children_end_with_the_block(tmp_path: Path) -> None:
+    with Children(tmp_path, {}) as children:
+        child = children.start("help", ["fleet", "up", "--data", str(tmp_path / "f"), "--help"])
+        done = children.run(["--version"], timeout_s=60)
+    assert done.stdout.startswith("edgeml ")
+    assert child.poll() is not None

@@ -1,0 +1,137 @@
+"""The commands against real listeners; `edgeml.cli` composes them in the same way."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeml.cli import app
+from edgeml.errors import EdgemlError, UserError
+
+Run = Callable[..., str]
+CONFIGURATION = """
+telemetry_every_s = 2.0
+[[sources]]
+name = "belt"
+uri = "file:///belt.mp4"
+model = "digits"
+"""
+
+
+@pytest.fixture
+def run(fleet: Any, tmp_path: Path) -> Run:
+    """Run a command against the fleet; returns what it printed."""
+
+    def make(*arguments: str, code: int = 0) -> str:
+        environment = {
+            "EDGEML_FLEET": fleet.operators,
+            "EDGEML_FLEET_DATA": str(tmp_path / "fleet"),
+        }
+        done = CliRunner().invoke(app, list(arguments), env=environment)
+        if isinstance(done.exception, EdgemlError):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    return make
+
+
+def test_a_token_is_printed_alone_so_that_a_script_can_take_it(run: Run) -> None:
+    token = run("fleet", "enroll", "cam-1", "--label", "site=north").strip()
+    assert len(token) > 40
+    made = json.loads(run("fleet", "enroll", "cam-2", "--ttl", "60", "--json"))
+    assert (made["device"], made["labels"]) == ("cam-2", {})
+
+
+def test_releases_are_pushed_listed_and_shown(run: Run, release_folder: Path) -> None:
+    assert "There is no release yet" in run("releases", "list")
+    pushed = json.loads(run("releases", "push", str(release_folder), "--json"))
+    assert "cpu-x86-64-vnni" in run("releases", "push", str(release_folder))
+    assert "digits:1.0.0" in run("releases", "list")
+    assert json.loads(run("releases", "show", "digits:1.0.0", "--json")) == pushed
+    assert "int8" in run("releases", "show", "digits:1.0.0")
+
+
+def test_a_rollout_is_planned_made_paused_resumed_and_aborted(
+    run: Run, release_folder: Path, tmp_path: Path, make_device: Any
+) -> None:
+    device = make_device("cam-1", site="north")
+    device.client().hello(device.hello())
+    run("releases", "push", str(release_folder))
+    policy = tmp_path / "policy.toml"
+    policy.write_text("soak_s = 1\n[[waves]]\npercent = 100\n")
+    plan = run("rollout", "plan", "digits:1.0.0", "--policy", str(policy))
+    assert "fits 1 of 1 devices" in plan
+    assert "cpu-x86-64-vnni int8" in plan
+    assert "There is no rollout yet" in run("rollout", "list")
+    made = json.loads(run("rollout", "create", "digits:1.0.0", "--policy", str(policy), "--json"))
+    rollout = made["id"]
+    assert "running" in run("rollout", "status", rollout)
+    assert "paused" in run("rollout", "pause", rollout, "--why", "lunch")
+    assert "running" in run("rollout", "resume", rollout)
+    assert "aborted" in run("rollout", "abort", rollout, "--why", "enough")
+    assert "enough" in run("rollout", "explain", rollout)
+    assert rollout in run("rollout", "list")
+    assert "aborted" in run("rollout", "watch", rollout, code=3)
+    selected = json.loads(
+        run("rollout", "plan", "digits:1.0.0", "--selector", "site=south", "--json")
+    )
+    assert selected["devices"] == []
+
+
+def test_devices_are_listed_shown_and_configured(
+    run: Run, make_device: Any, tmp_path: Path
+) -> None:
+    assert "There is no device yet" in run("devices", "list")
+    device = make_device("cam-1", site="north")
+    device.client().hello(device.hello())
+    file = tmp_path / "cam-1.toml"
+    file.write_text(CONFIGURATION)
+    assert "sources: belt" in run("devices", "configure", "cam-1", str(file), "--why", "new belt")
+    assert "x86_64-avx512_vnni-2c" in run("devices", "list", "--selector", "site=north")
+    shown = json.loads(run("devices", "show", "cam-1", "--json"))
+    assert shown["configuration"]["sources"][0]["uri"] == "file:///belt.mp4"
+    assert shown["desired"]["config_version"] == 1
+
+
+def test_health_and_a_login_link_are_printed(run: Run) -> None:
+    assert "broker" in run("fleet", "health")
+    assert "?token=" in run("fleet", "console")
+    assert run("fleet", "thaw", "--why", "checked") == "Rollouts move again.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["releases", "show", "digits"], "names no release"),
+        (["releases", "push", "/nowhere"], "no release folder"),
+        (["devices", "show", "cam-9"], "no device 'cam-9'"),
+        (["devices", "configure", "cam-9", "/nowhere"], "cannot be read"),
+        (["rollout", "create", "digits:1", "--policy", "/nowhere"], "cannot be read"),
+        (["rollout", "create", "digits:1"], "no release digits:1"),
+        (["fleet", "enroll", "a/b"], "cannot be a device's id"),
+        (["fleet", "enroll", "cam-1", "--label", "site"], "is no label"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(run: Run, arguments: list[str], what: str) -> None:
+    with pytest.raises(EdgemlError) as error:
+        run(*arguments)
+    assert what in error.value.what
+
+
+def test_a_token_that_is_not_there_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="token was not found"):
+        run("devices", "list", "--data", str(tmp_path / "elsewhere"))
+
+
+def test_a_watch_ends_with_ctrl_c(run: Run, release_folder: Path) -> None:
+    run("releases", "push", str(release_folder))
+    rollout = json.loads(run("rollout", "create", "digits:1.0.0", "--json"))["id"]
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    run("rollout", "watch", rollout, code=130)
