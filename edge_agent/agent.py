@@ -98,7 +98,8 @@ class Agent:
         """Bring up what the journal says was running, then everything else."""
         for model in list(self._journal.state.models):
             state = self._apply(model, Restarted())
-            self._driver(model).bring_up(state)
+            # The last change may have been journalled and not recorded any more.
+            self._tell(model, self._driver(model).bring_up(state))
         self._collect_garbage()
         self._sources.apply(self._journal.state.configuration.sources)
         self._link.start()
@@ -248,14 +249,15 @@ class Agent:
             log.error("a record of kind %s is lost: %s", kind, error)  # noqa: TRY400
 
     def _update_turn(self) -> None:
-        moving = False
+        pause = STILL_S
         for model, state in list(self._journal.state.models.items()):
             after = self._driver(model).turn(state)
-            moving = moving or after.phase in IN_MOTION
+            if after.phase in IN_MOTION:
+                pause = min(pause, MOVING_S if after == state else 0.0)
             if after.phase not in IN_MOTION and state.phase in IN_MOTION:
                 self._driver(model).bring_up(after)
                 self._after_update()
-        self._wake.wait(MOVING_S if moving else STILL_S)
+        self._wake.wait(pause)
         self._wake.clear()
 
     def _after_update(self) -> None:

@@ -166,10 +166,12 @@ class Ingest:
                     RemoteError("The fleet could not store the batch.", why=f"{error}.")
                 )
             return
+        told: set[bytes] = set()
         for (message, _), ack in zip(batches, acks, strict=True):
             if message.done:
                 message.done.set_result(ack)
-            else:
+            elif ack not in told:
+                told.add(ack)
                 records.publish_ack(self._services, message.device, ack)
 
     def _verify(self, message: _Message) -> SignedBatch:

@@ -11,7 +11,6 @@ import contextlib
 import datetime as dt
 import fcntl
 import hmac
-import importlib.util
 import logging
 import secrets
 import signal
@@ -27,7 +26,7 @@ from starlette.types import ASGIApp
 
 from cloud_sync.mqtt_session import MqttSession, parse_url
 from edgeml.errors import UserError
-from fleet import broker
+from fleet import broker, console
 from fleet.access import Access
 from fleet.controller import Controller
 from fleet.db import Database, upgrade
@@ -37,7 +36,7 @@ from fleet.incarnation import HeadFile
 from fleet.ingest import Ingest, subscriptions
 from fleet.keys import load_or_create
 from fleet.listeners import Listener, Tls, check_free, is_loopback, require_tls, take
-from fleet.operator_app import Mount, operator_app
+from fleet.operator_app import operator_app
 from fleet.registry import Registry
 from fleet.services import enrollment, recovery, reported
 from fleet.services.context import Services
@@ -148,7 +147,7 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
         controller.start()
         stack.push_async_callback(asyncio.to_thread, controller.stop)
         access = Access(services)
-        apps = (operator_app(services, access, _console()), device_app(services, ingest))
+        apps = (operator_app(services, access, console.mount), device_app(services, ingest))
         for app, taken in zip(apps, sockets, strict=True):
             await stack.enter_async_context(_served(app, taken, options.tls, stop))
         await _bus_ready(bus, stop)
@@ -311,10 +310,3 @@ def _is_device(services: Services, name: str, password: str) -> bool:
 def _address(listener: Listener, taken: socket) -> str:
     port = taken.getsockname()[1]
     return Listener(listener.name, listener.host, port, listener.option).address
-
-
-def _console() -> Mount | None:
-    if importlib.util.find_spec("fleet.console") is None:
-        return None
-    mount: Mount = importlib.import_module("fleet.console").mount
-    return mount

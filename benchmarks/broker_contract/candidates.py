@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.broker_contract.client import until
 
@@ -25,12 +25,14 @@ HOSTS = Path(__file__).parent / "hosts"
 
 
 def free_port() -> int:
+    """Return a TCP port that is free now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def answers(port: int) -> bool:
+    """Return whether something accepts connections on this port."""
     with socket.socket() as sock:
         sock.settimeout(0.2)
         return sock.connect_ex(("127.0.0.1", port)) == 0
@@ -55,11 +57,13 @@ class Candidate(ABC):
         self.write_accounts()
 
     def write_accounts(self) -> None:
+        """Write the accounts for a hosted broker, at once."""
         beside = self.folder / "accounts.new"
         beside.write_text(json.dumps(self.accounts))
         os.replace(beside, self.folder / "accounts.json")
 
     def start(self) -> None:
+        """Start the process and wait until it accepts connections."""
         self.write_accounts()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
@@ -83,12 +87,14 @@ class Candidate(ABC):
             return -9
 
     def processes(self) -> list[psutil.Process]:
+        """Return the process and its children."""
         assert self.process is not None
         root = psutil.Process(self.process.pid)
         return [root, *root.children(recursive=True)]
 
     def rss_mb(self) -> float:
-        return sum(p.memory_info().rss for p in self.processes()) / 1e6
+        """Return the resident memory of all its processes, in MB."""
+        return float(sum(p.memory_info().rss for p in self.processes()) / 1e6)
 
     def listens(self) -> set[str]:
         """Return the addresses that its processes listen on."""
@@ -104,6 +110,7 @@ class Mosquitto(Candidate):
     """Debian's Mosquitto: password file and pattern ACL, read again on SIGHUP."""
 
     def command(self) -> list[str]:
+        """Write its configuration and return its command line."""
         self._passwords()
         (self.folder / "acl").write_text(
             f"user {FLEET}\ntopic readwrite #\n\npattern readwrite edgeml/v1/%u/#\n"
@@ -119,6 +126,7 @@ class Mosquitto(Candidate):
         return ["/usr/sbin/mosquitto", "-c", str(config)]
 
     def changed(self) -> None:
+        """Write the password file again and have it read."""
         self._passwords()
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
@@ -139,6 +147,7 @@ class Hosted(Candidate):
     python = sys.executable
 
     def command(self) -> list[str]:
+        """Write its configuration and return its command line."""
         return [
             self.python,
             str(HOSTS / self.host),
@@ -151,6 +160,7 @@ class Iotcore(Candidate):
     """iotcore (rumqttd): static accounts in its TOML; no topic rules exist."""
 
     def command(self) -> list[str]:
+        """Write its configuration and return its command line."""
         words = "\n".join(f'{user} = "{word}"' for user, word in self.accounts.items())
         config = self.folder / "rumqttd.toml"
         config.write_text(
@@ -174,7 +184,7 @@ class Amqtt(Hosted):
 
 
 class Moat(Hosted):
-    """moat-lib-mqtt with an authenticator and an authorizer, in a virtual environment of its own."""
+    """moat-lib-mqtt with an authenticator and an authorizer, by an interpreter that has it."""
 
     host = "moat_host.py"
     python = os.environ.get("EDGEML_MOAT_PYTHON", sys.executable)

@@ -90,6 +90,7 @@ class Probe:
 
     @property
     def connected(self) -> bool:
+        """Whether the broker has accepted this client."""
         return self._connected.is_set()
 
     def subscribe(self, *topics: str, timeout_s: float = 3.0) -> list[bool]:
@@ -107,6 +108,7 @@ class Probe:
         return until(info.is_published, 3.0) if wait and info.rc == 0 else info.rc == 0
 
     def has(self, topic: str, payload: bytes) -> bool:
+        """Return whether this message has come."""
         return (topic, payload) in self.messages
 
     def cut(self) -> None:

@@ -125,6 +125,7 @@ def survives_slowloris(broker: Candidate, connections: int = 300) -> Seen:
 
 
 def closed(sock: socket.socket) -> bool:
+    """Return whether the other end has closed."""
     try:
         return sock.recv(64) == b""
     except BlockingIOError:

@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
 
     def pump(self) -> None:
         """Send what waits in the session, as far as the client reads."""
-        if self.session is None or self._transport is None or self._paused or self._ending:
+        if self.session is None or self._transport is None or self._blocked():
             return
         chunk = bytearray()
         for packet in self.session.take():
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
             if len(chunk) >= _WRITE_BYTES:
                 self._transport.write(bytes(chunk))
                 chunk.clear()
-                if self._paused:
+                if self._blocked():
                     return
         if chunk:
             self._transport.write(bytes(chunk))
@@ -166,6 +166,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and (self._ending or self.session is None):
             self._transport.abort()
         self.end(Reason.KEEP_ALIVE_TIMEOUT)
+
+    def _blocked(self) -> bool:
+        return self._paused or self._ending
 
     def _rewind(self) -> None:
         self.deadline = self._loop.time() + self._keepalive_s * 1.5

@@ -292,7 +292,7 @@ def _subscribe(reader: _Reader) -> Subscribe:
     numbers, _ = reader.properties(_OF_SUBSCRIBE)
     if _SUBSCRIPTION_ID in numbers:
         raise PacketError(Reason.IDENTIFIERS_UNSUPPORTED, "subscription identifiers")
-    subscriptions = []
+    subscriptions: list[Subscription] = []
     while reader.left or not subscriptions:
         topic_filter, options = reader.text(), reader.number(1)
         if options & 0xC0 or options & 0x03 == 0x03 or options & 0x30 == 0x30:  # noqa: PLR2004

@@ -129,7 +129,7 @@ def enroll(
     text = f"{made['token']}\n"
     typer.echo(
         f"{device} enrols with it once, within {ttl:.0f} s:\n"
-        f"  edgeml agent enroll --fleet DEVICES_URL --token TOKEN --data FOLDER",
+        f"  edgeml agent enroll --device {device} --fleet DEVICES_URL --token TOKEN --data FOLDER",
         err=True,
     )
     show(made, text.rstrip(), as_json=as_json)

@@ -101,15 +101,17 @@ def verify(services: Services, device: str, envelope: bytes, key: PublicKey) -> 
 def store(services: Services, batches: Sequence[SignedBatch]) -> list[bytes]:
     """Store batches in one transaction; returns the signed ack of each, in their order.
 
-    Nothing is acknowledged that is not committed. A record that cannot be read is counted,
-    kept as it came, and acknowledged: sent again it would be no better.
+    Batches of one stream share their ack: it says what is stored after all of them. Nothing
+    is acknowledged that is not committed. A record that cannot be read is counted, kept as it
+    came, and acknowledged: sent again it would be no better.
     """
     work = _Open(now=services.now())
     with services.database.write() as session:
         for signed in batches:
             _take(services, session, signed, work)
         if work.rows:
-            session.execute(insert(tables.Record), work.rows)
+            # Through the connection: the object mapper would cost as much as the insert itself.
+            session.connection().execute(insert(tables.Record), work.rows)
         for (device, stream), mark in work.marks.items():
             _keep_mark(session, device, stream, mark, work)
         for device in {signed.batch.device for signed in batches}:
@@ -125,7 +127,8 @@ def store(services: Services, batches: Sequence[SignedBatch]) -> list[bytes]:
         counters.add("ingest.malformed", work.malformed)
     if work.notable:
         services.changes.announce()
-    return [_ack(services, signed.batch, work.marks) for signed in batches]
+    acks = {key: _ack(services, *key, mark) for key, mark in work.marks.items()}
+    return [acks[signed.batch.device, signed.batch.stream] for signed in batches]
 
 
 def publish_ack(services: Services, device: str, envelope: bytes) -> None:
@@ -299,10 +302,7 @@ def _keep_mark(session: Session, device: str, stream: str, mark: Mark, work: _Op
     row.last_at = work.now
 
 
-def _ack(services: Services, batch: Batch, marks: dict[tuple[str, str], Mark]) -> bytes:
-    mark = marks[batch.device, batch.stream]
-    ack = Ack(
-        device=batch.device, stream=batch.stream, through=mark.through, ranges=mark.above.ranges
-    )
+def _ack(services: Services, device: str, stream: str, mark: Mark) -> bytes:
+    ack = Ack(device=device, stream=stream, through=mark.through, ranges=mark.above.ranges)
     services.counters.add("ingest.acks")
     return sign(encode(ack), PayloadType.ACK, services.keys.director)

@@ -1,19 +1,31 @@
 """The outbox: nothing is lost, nothing is missing unaccounted."""
 
+import itertools
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cloud_sync.messages import Ack, Gap, RecordKind
-from cloud_sync.outbox import Outbox
+from cloud_sync.messages import Ack, Batch, Gap, Record, RecordKind
+from cloud_sync.outbox import (
+    BATCH_RECORDS,
+    MAX_RECORD_BYTES,
+    RESEND_AFTER_S,
+    Outbox,
+    joined,
+    runs,
+)
 from edgeml.errors import DeviceError
 
 
@@ -21,8 +33,30 @@ class Note(msgspec.Struct):
     text: str
 
 
+class Clock:
+    """A monotonic clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def outbox(path: Path, max_bytes: int = 1 << 20) -> Outbox:
     return Outbox(path, "cam-1", "boot", max_bytes=max_bytes)
+
+
+def ack_of(box: Outbox, *seqs: int) -> Ack:
+    return Ack(device="cam-1", stream=box.stream, through=0, ranges=tuple(runs(seqs)))
+
+
+def numbers(batch: Batch | None) -> list[int]:
+    return [record.seq for record in batch.records] if batch else []
+
+
+def gaps_of(records: tuple[Record, ...]) -> list[Gap]:
+    return [msgspec.json.decode(r.body, type=Gap) for r in records if r.kind == "gap"]
 
 
 def test_records_leave_only_when_the_fleet_has_them(tmp_path: Path) -> None:
@@ -73,8 +107,8 @@ def test_at_the_bound_the_oldest_telemetry_goes_first_and_leaves_a_gap(tmp_path:
     batch = box.batch(max_bytes=10**6)
     assert batch is not None
     assert evidence in {r.seq for r in batch.records}
-    gaps = [msgspec.json.decode(r.body, type=Gap) for r in batch.records if r.kind == "gap"]
-    assert gaps
+    gaps = gaps_of(batch.records)
+    assert {gap.reason for gap in gaps} == {"bytes"}
     accounted = {s for g in gaps for s in range(g.first, g.last + 1)}
     kept = {r.seq for r in batch.records}
     assert accounted | kept == set(range(1, max(kept) + 1))
@@ -116,6 +150,171 @@ def test_a_freed_outbox_gives_its_disk_back(tmp_path: Path) -> None:
     assert path.stat().st_size < 200_000
 
 
+def test_what_was_sent_and_not_acknowledged_is_sent_again_after_a_while(tmp_path: Path) -> None:
+    clock = Clock()
+    box = Outbox(tmp_path / "o.db", "cam-1", "boot", monotonic=clock)
+    box.append(RecordKind.STATE, Note("a"))
+    assert numbers(box.batch()) == [1]
+    clock.now += RESEND_AFTER_S / 2
+    box.append(RecordKind.STATE, Note("b"))
+    assert numbers(box.batch()) == [2]
+    clock.now += RESEND_AFTER_S / 2
+    assert numbers(box.batch()) == [1]
+    clock.now += RESEND_AFTER_S / 2
+    assert numbers(box.batch()) == [2]
+
+
+def test_a_batch_is_bounded_in_records_and_in_bytes_but_never_empty(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    for _ in range(BATCH_RECORDS + 1):
+        box.append(RecordKind.TELEMETRY, Note("t"))
+    box.append(RecordKind.STATE, Note("s" * 5000))
+    assert numbers(box.batch([RecordKind.STATE], max_bytes=100)) == [BATCH_RECORDS + 2]
+    assert numbers(box.batch()) == list(range(1, BATCH_RECORDS + 1))
+    assert numbers(box.batch()) == [BATCH_RECORDS + 1]
+    assert box.batch() is None
+
+
+def test_a_batch_holds_records_of_one_boot_and_says_of_which(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    first = Outbox(path, "cam-1", "boot-1")
+    first.append(RecordKind.STATE, Note("before"))
+    first.close()
+    second = Outbox(path, "cam-1", "boot-2")
+    second.append(RecordKind.STATE, Note("after"))
+    sent = [second.batch(), second.batch()]
+    assert [(b.boot_id, numbers(b)) for b in sent if b] == [("boot-1", [1]), ("boot-2", [2])]
+
+
+def test_what_is_too_old_leaves_a_gap_that_says_so(tmp_path: Path) -> None:
+    clock = Clock()
+    box = Outbox(tmp_path / "o.db", "cam-1", "boot", monotonic=clock, max_age_s=100)
+    box.append(RecordKind.EVIDENCE, Note("old"))
+    clock.now += 101
+    box.append(RecordKind.STATE, Note("new"))
+    batch = box.batch()
+    assert batch is not None
+    assert numbers(batch) == [2, 3]
+    assert gaps_of(batch.records) == [Gap(first=1, last=1, dropped=1, reason="age")]
+
+
+def test_age_goes_on_after_a_restart_and_a_jump_of_the_wall_clock_ages_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "o.db"
+    wall = [0.0]
+    for seconds in (60.0, 0.0):
+        clock = Clock()
+        clock.now = 5.0  # each boot begins its own monotonic time
+        box = Outbox(path, "cam-1", "boot", monotonic=clock, wall=lambda: wall[0], max_age_s=100)
+        clock.now += seconds
+        box.append(RecordKind.STATE, Note("x"))
+        wall[0] = 2e9
+        box.append(RecordKind.STATE, Note("y"))
+        assert all(seq <= 4 for seq in box.sequences())
+        box.close()
+    clock = Clock()
+    box = Outbox(path, "cam-1", "boot", monotonic=clock, max_age_s=100)
+    clock.now += 101
+    box.append(RecordKind.STATE, Note("z"))
+    assert box.sequences() == [5, 6], "four aged out, one is new, one is the gap"
+
+
+def test_a_record_that_no_message_could_carry_is_a_gap(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    assert box.append(RecordKind.EVIDENCE, Note("x" * MAX_RECORD_BYTES)) == 1
+    batch = box.batch()
+    assert batch is not None
+    assert gaps_of(batch.records) == [Gap(first=1, last=1, dropped=1, reason="size")]
+
+
+def test_an_outbox_from_a_backup_goes_past_what_the_fleet_has(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    box.append(RecordKind.STATE, Note("x"))
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=70))
+    assert box.append(RecordKind.STATE, Note("y")) == 71
+
+
+@given(
+    through=st.integers(-(1 << 70), 1 << 70),
+    ranges=st.lists(
+        st.tuples(st.integers(-(1 << 70), 1 << 70), st.integers(-(1 << 70), 1 << 70)), max_size=4
+    ),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_numbers_in_an_ack_break_the_outbox(through: int, ranges: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        box = outbox(Path(folder) / "o.db")
+        box.append(RecordKind.STATE, Note("x"))
+        box.acknowledge(
+            Ack(device="cam-1", stream=box.stream, through=through, ranges=tuple(ranges))
+        )
+        box.append(RecordKind.STATE, Note("y"))
+        box.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=12))
+def test_joined_ranges_hold_the_same_numbers_and_never_touch(
+    spans: list[tuple[int, int]],
+) -> None:
+    ranges = [(first, first + length) for first, length in spans]
+    found = joined(ranges)
+    assert {n for a, b in found for n in range(a, b + 1)} == {
+        n for a, b in ranges for n in range(a, b + 1)
+    }
+    assert all(b + 1 < c for (_, b), (c, _) in itertools.pairwise(found))
+
+
+def test_a_full_disk_is_said_so_and_loses_no_number(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    box.append(RecordKind.STATE, Note("kept"))
+    (pages,) = box._db.execute("PRAGMA page_count").fetchone()
+    box._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(DeviceError, match="full"):
+        box.append(RecordKind.TELEMETRY, Note("x" * 9000))
+    box._db.execute("PRAGMA max_page_count=100000")
+    assert box.append(RecordKind.STATE, Note("later")) == 2
+    assert box.sequences() == [1, 2]
+
+
+def test_a_closed_outbox_says_so(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    box.close()
+    with pytest.raises(DeviceError):
+        box.append(RecordKind.STATE, Note("x"))
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE records (seq INTEGER)")
+    other.close()
+    with pytest.raises(DeviceError, match="format"):
+        outbox(path)
+
+
+def test_threads_share_an_outbox_and_every_number_is_given_once(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    given_numbers: list[int] = []
+    sent: set[int] = set()
+    writers = [
+        threading.Thread(
+            target=lambda: given_numbers.extend(
+                box.append(RecordKind.TELEMETRY, Note("x")) for _ in range(100)
+            )
+        )
+        for _ in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers) or box.depth():
+        batch = box.batch()
+        assert not sent & set(numbers(batch))
+        sent |= set(numbers(batch))
+        box.acknowledge(ack_of(box, *numbers(batch)))
+    assert sorted(given_numbers) == sorted(sent) == list(range(1, 301))
+
+
 _WRITER = """
 import sys
 from pathlib import Path
@@ -147,22 +346,53 @@ def test_kill_9_while_writing_loses_no_record_that_was_confirmed(tmp_path: Path)
         box.close()
 
 
+class Plugged:
+    """An outbox on a disk whose cable can be pulled: what SQLite did not sync is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.live, self.safe = folder / "live", folder / "safe"
+        self.live.mkdir()
+        self._full = self._synced = True
+        self._start()
+
+    def settle(self) -> None:
+        """Note what is on the disk; a commit with synchronous=FULL takes all before it along."""
+        if self._synced:
+            shutil.rmtree(self.safe, ignore_errors=True)
+            shutil.copytree(self.live, self.safe)
+
+    def restart(self, *, power_loss: bool) -> None:
+        self.box.close()
+        if power_loss:
+            shutil.rmtree(self.live)
+            shutil.copytree(self.safe, self.live)
+        self._start()
+
+    def _start(self) -> None:
+        self.box = outbox(self.live / "o.db", max_bytes=1500)
+        self.box._db.set_trace_callback(self._trace)
+        self.settle()
+
+    def _trace(self, statement: str) -> None:
+        if statement.startswith("PRAGMA synchronous="):
+            self._full = statement.endswith("FULL")
+        elif statement == "COMMIT":
+            self._synced = self._full
+
+
 class OutboxMachine(RuleBasedStateMachine):
-    """Every number is waiting, acknowledged, or covered by a gap record."""
+    """Every number waits, is acknowledged, or is covered by a gap; none is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "o.db"
-        self.box = outbox(self.path, max_bytes=1500)
+        self.disk = Plugged(Path(self.folder.name))
+        self.handed: dict[int, Record] = {}
         self.acknowledged: set[int] = set()
-        self.gaps: set[int] = set()
-        self.last = 0
 
     def teardown(self) -> None:
-        self.box.close()
+        self.disk.box.close()
         self.folder.cleanup()
 
     @rule(
@@ -170,42 +400,57 @@ class OutboxMachine(RuleBasedStateMachine):
         size=st.integers(0, 300),
     )
     def append(self, kind: RecordKind, size: int) -> None:
-        self.box.append(kind, Note("x" * size))
-        self._note()
+        self.disk.box.append(kind, Note("x" * size))
+        self.disk.settle()
 
-    @rule()
-    def crash_and_reopen(self) -> None:
-        self.box.close()
-        self.box = outbox(self.path, max_bytes=1500)
+    @rule(
+        kinds=st.sets(st.sampled_from(RecordKind), min_size=1).map(sorted),
+        max_bytes=st.integers(0, 2000),
+        arrives=st.booleans(),
+    )
+    def send(self, kinds: list[RecordKind], max_bytes: int, arrives: bool) -> None:
+        batch = self.disk.box.batch(kinds, max_bytes)
+        self.disk.settle()
+        if batch is None:
+            return
+        for record in batch.records:
+            assert record.kind in kinds
+            assert self.handed.setdefault(record.seq, record) == record, "a number came twice"
+        if not arrives:
+            self.disk.box.failed(batch)
 
-    @precondition(lambda self: self.last > 0)
+    @precondition(lambda self: self.handed)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        self._note()
-        waiting = self.box.sequences()
-        through = data.draw(st.integers(0, self.last))
-        extra = data.draw(st.lists(st.sampled_from(waiting), max_size=3)) if waiting else []
-        self.acknowledged |= set(range(1, through + 1)) | set(extra)
-        ranges = tuple((s, s) for s in extra)
-        self.box.acknowledge(
-            Ack(device="cam-1", stream=self.box.stream, through=through, ranges=ranges)
-        )
+        stored = data.draw(st.sets(st.sampled_from(sorted(self.handed))))
+        self.acknowledged |= stored
+        self.disk.box.acknowledge(ack_of(self.disk.box, *stored))
+        self.disk.settle()
 
-    def _note(self) -> None:
-        batch = self.box.batch(max_bytes=10**9)
-        for record in batch.records if batch else ():
-            if record.kind == "gap":
-                gap = msgspec.json.decode(record.body, type=Gap)
-                self.gaps |= set(range(gap.first, gap.last + 1))
-        if batch:
-            self.box.failed(batch)
-        self.last = max([self.last, *self.box.sequences()])
+    @rule(power_loss=st.booleans())
+    def restart(self, power_loss: bool) -> None:
+        stream = self.disk.box.stream
+        self.disk.restart(power_loss=power_loss)
+        assert self.disk.box.stream == stream
 
     @invariant()
     def nothing_is_unaccounted(self) -> None:
-        known = set(self.box.sequences()) | self.acknowledged | self.gaps
-        assert set(range(1, self.last + 1)) <= known
+        rows = self.disk.box._db.execute("SELECT seq, kind, body FROM records").fetchall()
+        known = {seq for seq, _, _ in rows} | self.acknowledged
+        gaps = [msgspec.json.decode(body, type=Gap) for _, kind, body in rows if kind == "gap"]
+        gaps += gaps_of(tuple(self.handed[seq] for seq in self.acknowledged))
+        for gap in gaps:
+            known |= set(range(gap.first, gap.last + 1))
+        assert set(range(1, max([0, *known, *self.handed]) + 1)) == known
+
+    @invariant()
+    def the_bound_holds(self) -> None:
+        (size,) = self.disk.box._db.execute(
+            "SELECT coalesce(sum(length(body)), 0) FROM records"
+        ).fetchone()
+        assert size == self.disk.box._bytes
+        assert size <= 1500 + 100 * len(self.disk.box.sequences())
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestOutboxMachine = OutboxMachine.TestCase

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cloud_sync.device_api import DeviceClient, enroll
@@ -290,6 +291,18 @@ def test_a_port_in_use_is_found_out_before_anything_starts(up: Fleet, which: int
     error = json.loads(done.stdout)["error"]
     assert ("--port", "--device-port", "--mqtt-port")[which] in error["fix"]
     assert not (up.data / "keys").exists()
+
+
+def test_the_console_opens_with_the_link_that_is_printed(up: Fleet) -> None:
+    link = up.start()["login"]
+    with httpx.Client(follow_redirects=True) as browser:
+        page = browser.get(link)
+        assert page.status_code == 200
+        assert "edgeml fleet" in page.text
+        assert browser.get(link.partition("?")[0]).status_code == 200
+    with httpx.Client() as stranger:
+        assert stranger.get(link).status_code == 401
+        assert stranger.get(f"http://127.0.0.1:{up.ports[0]}/_nicegui/x").status_code == 401
 
 
 def test_two_fleets_do_not_share_a_folder(up: Fleet) -> None:

@@ -1,5 +1,8 @@
 """amqtt as a process: `amqtt_host.py PORT ACCOUNTS.json`, with plugins for accounts and topics."""
 
+# ruff: noqa: ANN001, ANN201, ANN204, ARG002, ASYNC240, D101, D102, D103, D106, INP001
+# mypy: ignore-errors
+
 import asyncio
 import json
 import signal

@@ -313,5 +313,5 @@ class DeviceMachine(RuleBasedStateMachine):
             assert (state.candidate.release, state.candidate.attempt) not in self.failed
 
 
-DeviceMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+DeviceMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 TestDevice = DeviceMachine.TestCase

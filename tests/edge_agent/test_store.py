@@ -1,0 +1,85 @@
+"""The releases on a device: verified, and nothing that no release refers to."""
+
+from pathlib import Path
+
+import pytest
+
+from cloud_sync.release import Layout, Release
+from edge_agent.store import ReleaseStore
+from edgeml.errors import DeviceError, ReleaseError
+from tests.cloud_sync.releases import make_release
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[ReleaseStore, list[Release]]:
+    store = ReleaseStore(tmp_path / "store")
+    releases = []
+    for seed in range(2):
+        layout, release = make_release(tmp_path / str(seed), f"1.{seed}.0", seed=seed)
+        copy(layout, store)
+        releases.append(release)
+    return store, releases
+
+
+def copy(layout: Layout, store: ReleaseStore) -> None:
+    for digest in layout.blobs.all():
+        store.blobs.put_file(layout.blobs.path(digest))
+
+
+def key(release: Release) -> tuple[str, str]:
+    return release.digest, release.variants[0].digest
+
+
+def test_only_what_is_wanted_stays(stored: tuple[ReleaseStore, list[Release]]) -> None:
+    store, [first, second] = stored
+    assert store.keep_only([key(first), key(second)]) == 0
+    assert store.keep_only([key(second)]) > 0
+    assert not store.blobs.has(first.digest)
+    variant = store.variant(*key(second))
+    for digest in store.needed(variant):
+        store.blobs.verify(digest)
+
+
+def test_what_a_crash_left_goes_and_a_download_to_resume_stays(
+    stored: tuple[ReleaseStore, list[Release]],
+) -> None:
+    store, [first, second] = stored
+    folder = store.blobs.path(first.digest).parent
+    model = store.blobs.path(first.variants[0].file("model").digest)
+    part = model.with_name(f".{model.name}.part")
+    part.write_bytes(b"half")
+    model.unlink()
+    (folder / ".new-abc").write_bytes(b"x")
+    (folder / f".{'0' * 64}.part").write_bytes(b"x")
+    store.keep_only([key(first), key(second)])
+    assert [path.name for path in folder.glob(".*")] == [part.name]
+
+
+def test_nothing_is_removed_while_a_wanted_release_cannot_be_read(
+    stored: tuple[ReleaseStore, list[Release]],
+) -> None:
+    store, [first, second] = stored
+    store.blobs.remove(second.variants[0].digest)
+    before = list(store.blobs.all())
+    with pytest.raises(ReleaseError):
+        store.keep_only([key(second)])
+    assert list(store.blobs.all()) == before
+    assert store.blobs.has(first.digest)
+
+
+def test_a_damaged_blob_is_removed_so_that_it_can_be_fetched_again(
+    stored: tuple[ReleaseStore, list[Release]],
+) -> None:
+    store, [first, _] = stored
+    digest = first.variants[0].file("model").digest
+    store.blobs.path(digest).write_bytes(b"damaged")
+    with pytest.raises(ReleaseError, match="damaged"):
+        store.check(digest)
+    assert not store.blobs.has(digest)
+    store.blobs.path(first.digest).write_bytes(b"damaged")
+    assert store.document(first.digest, 1 << 20) is None
+
+
+def test_a_release_that_the_disk_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no room"):
+        ReleaseStore(tmp_path).require_room(1 << 60)
