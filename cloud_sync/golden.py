@@ -8,6 +8,7 @@ same arrays: entries are stored in a fixed order with a fixed date.
 
 import io
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgeml.errors import ReleaseError
 
 MAX_GOLDEN_BYTES = 256 << 20
 MAX_ENTRIES = 4096
+MAX_DIMENSIONS = 8
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _META = "meta.json"
 
@@ -71,8 +73,10 @@ def decode_golden(data: bytes) -> GoldenSet:
     """
     meta, arrays = _decode(data, "golden")
     inputs = arrays.get("inputs")
-    if inputs is None or meta.get("version") != 1 or inputs.ndim == 0:
+    if inputs is None or meta.get("version") != 1:
         raise ReleaseError("The golden set cannot be read.", why="It has no inputs.")
+    if "labels" in arrays and arrays["labels"].dtype != np.int64:
+        raise ReleaseError("The golden set cannot be read.", why="Its labels are no numbers.")
     golden = GoldenSet(inputs=inputs, labels=arrays.get("labels"), outputs=_outputs(arrays))
     if any(len(a) != len(inputs) for a in golden.outputs) or (
         golden.labels is not None and golden.labels.shape != (len(inputs),)
@@ -165,19 +169,21 @@ def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 def _decode(data: bytes, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     what = f"The {kind} blob cannot be read."
+    if len(data) > MAX_GOLDEN_BYTES:
+        raise ReleaseError(what, why=f"It has {len(data)} bytes.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
+            if len({entry.filename for entry in entries}) != len(entries):
+                raise ReleaseError(what, why="A part of it is there twice.")
             if len(entries) > MAX_ENTRIES or total > MAX_GOLDEN_BYTES:
                 raise ReleaseError(
                     what, why=f"It unpacks to {total} bytes in {len(entries)} parts."
                 )
             meta = json.loads(_part(archive, _META))
             arrays = {
-                entry.filename.removesuffix(".npy"): npy.read_array(
-                    io.BytesIO(_part(archive, entry.filename)), allow_pickle=False
-                )
+                entry.filename.removesuffix(".npy"): _array(_part(archive, entry.filename))
                 for entry in entries
                 if entry.filename != _META
             }
@@ -197,3 +203,17 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
     if len(data) != entry.file_size:
         raise ReleaseError("A blob's part is longer than it says.", why=name)
     return data
+
+
+def _array(data: bytes) -> Array:
+    """One array in the npy format 1.0: numbers only, and exactly as many as its shape says."""
+    stream = io.BytesIO(data)
+    if npy.read_magic(stream) != (1, 0):
+        raise ReleaseError("A blob's array is of another format.")
+    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    if dtype.kind not in "biuf" or fortran_order or not 1 <= len(shape) <= MAX_DIMENSIONS:
+        raise ReleaseError("A blob's array is not plain numbers.", why=f"It has {dtype}, {shape}.")
+    # Before any memory is taken for it: a header may claim any shape.
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ReleaseError("A blob's array is not as long as its shape says.", why=f"{shape}.")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape).copy()

@@ -12,23 +12,40 @@ Source: OpenTelemetry specification, metrics data model, "ExponentialHistogram" 
 """
 
 import math
+import re
 from collections.abc import Iterable
 
 import msgspec
 
 SCALE = 3
 _PER_DOUBLING = 2**SCALE
+# What the logarithms of positive finite doubles need.
+_INDICES = range(-1075 * _PER_DOUBLING, 1024 * _PER_DOUBLING)
+_INDEX = re.compile(r"0|-?[1-9][0-9]{0,4}")
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     """Counts by bucket index (as text: JSON keys); index i holds (base**i, base**(i+1)].
 
-    `zeros` counts values that are not positive.
+    `zeros` counts values that are not positive. A sketch that a device sends is checked when
+    it is decoded, so that whoever merges or reads one need not.
+
+    Raises:
+        ValueError: another scale, a bucket that no finite value falls into, or a negative count.
     """
 
     scale: int = SCALE
     zeros: int = 0
     buckets: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        if self.scale != SCALE:
+            raise ValueError(f"a sketch of scale {self.scale}, only {SCALE} is known")
+        if self.zeros < 0 or any(count < 0 for count in self.buckets.values()):
+            raise ValueError("a sketch with a negative count")
+        for key in self.buckets:
+            if not _INDEX.fullmatch(key) or int(key) not in _INDICES:
+                raise ValueError(f"a sketch with a bucket {key[:20]!r}")
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Sketch":

@@ -205,7 +205,7 @@ class FleetClient:
         return self._change(rollout, "resume", reason)
 
     def abort(self, rollout: str, reason: str = "") -> RolloutInfo:
-        """End a rollout; devices get back what they ran before."""
+        """End a rollout; its policy says whether devices get back what they ran before."""
         return self._change(rollout, "abort", reason)
 
     def evidence(

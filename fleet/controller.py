@@ -173,7 +173,6 @@ class Controller:
                 rollout=state.id,
                 device=action.device,
                 wave=state.wave,
-                assigned_at=now,
                 previous=_encode(_previous(session, state, action.device, before)),
                 restored_at=None,
             )
@@ -181,6 +180,7 @@ class Controller:
         place.variant = action.variant
         place.attempt = attempt
         place.nonce = nonce
+        place.assigned_at = now
         place.phase = ""
         place.reason = ""
         place.phase_at = None

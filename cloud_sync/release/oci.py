@@ -40,7 +40,7 @@ MAX_VARIANTS = 256
 MAX_LAYERS = 64
 
 Text = Annotated[str, Meta(max_length=65536)]
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 T = TypeVar("T")
 
 

@@ -18,7 +18,9 @@ ReadBlob = Callable[[str, int], bytes]
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_NAME = 128
+_MAX_PATH = 255
 
 
 def read_release(read: ReadBlob, digest: str) -> Release:
@@ -78,13 +80,11 @@ def _variant(read: ReadBlob, entry: oci.Descriptor) -> Variant:
             why=f"The index says {entry.size} bytes, it has {len(data)}.",
         )
     manifest = oci.from_json(data, oci.Manifest, "variant's manifest")
-    if manifest.config.media_type != oci.MODEL_CONFIG:
-        raise ReleaseError(f"The manifest {entry.digest} has no model config.")
-    pack = oci.from_json(
-        _verified(read, manifest.config.digest, oci.MAX_DOCUMENT_BYTES),
-        oci.ModelPack,
-        "variant's config",
-    )
+    if manifest.media_type != oci.MANIFEST or manifest.artifact_type != oci.MODEL_ARTIFACT:
+        raise ReleaseError(
+            f"The manifest {entry.digest} is no model.", why=f"It is {manifest.artifact_type}."
+        )
+    pack = _pack(read, entry.digest, manifest)
     files = tuple(_file(layer) for layer in manifest.layers)
     for key in ("role", "path"):
         names = [getattr(file, key) for file in files]
@@ -109,15 +109,34 @@ def _variant(read: ReadBlob, entry: oci.Descriptor) -> Variant:
     return Variant(
         digest=entry.digest,
         size=entry.size,
-        target=_annotation(entry.annotations, oci.TARGET, "variant"),
+        target=_label(entry.annotations, oci.TARGET, "variant"),
         rank=int(rank),
         requires=requires,
         format=pack.config.format,
         precision=pack.config.precision,
         quantization=pack.config.quantization,
-        verification=_annotation(entry.annotations, oci.VERIFICATION, "variant"),
+        verification=_label(entry.annotations, oci.VERIFICATION, "variant"),
         files=files,
     )
+
+
+def _pack(read: ReadBlob, digest: str, manifest: oci.Manifest) -> oci.ModelPack:
+    config = manifest.config
+    if config.media_type != oci.MODEL_CONFIG:
+        raise ReleaseError(f"The manifest {digest} has no model config.")
+    data = _verified(read, config.digest, oci.MAX_DOCUMENT_BYTES)
+    if len(data) != config.size:
+        raise ReleaseError(
+            f"The config {config.digest} has the wrong size.",
+            why=f"The manifest says {config.size} bytes, it has {len(data)}.",
+        )
+    pack = oci.from_json(data, oci.ModelPack, "variant's config")
+    if pack.modelfs.diff_ids != tuple(layer.digest for layer in manifest.layers):
+        raise ReleaseError(
+            f"The manifest {digest} disagrees with itself on its files.",
+            why="Its config lists others.",
+        )
+    return pack
 
 
 def _file(layer: oci.Descriptor) -> ReleaseFile:
@@ -128,7 +147,7 @@ def _file(layer: oci.Descriptor) -> ReleaseFile:
     path = _annotation(layer.annotations, oci.FILEPATH, "layer")
     pure = PurePosixPath(path)
     if (
-        not path
+        not 0 < len(path.encode()) <= _MAX_PATH
         or pure.is_absolute()
         or str(pure) != path
         or ".." in pure.parts
@@ -137,10 +156,11 @@ def _file(layer: oci.Descriptor) -> ReleaseFile:
     ):
         raise ReleaseError(
             f"The layer {layer.digest} has a path that is not allowed.",
-            why=f"{path[:_MAX_NAME]!r} is absolute, leads out of the release or is not plain.",
+            why=f"{path[:_MAX_NAME]!r} is absolute, leads out of the release, is too long or "
+            "not plain.",
         )
     return ReleaseFile(
-        role=_annotation(layer.annotations, oci.ROLE, "layer"),
+        role=_label(layer.annotations, oci.ROLE, "layer"),
         path=path,
         media_type=layer.media_type,
         digest=layer.digest,
@@ -153,6 +173,17 @@ def _annotation(annotations: dict[str, str], key: str, what: str) -> str:
         return annotations[key]
     except KeyError:
         raise ReleaseError(f"A {what} lacks the annotation {key}.") from None
+
+
+def _label(annotations: dict[str, str], key: str, what: str) -> str:
+    """An annotation that is one plain word: it is printed, compared and stored everywhere."""
+    value = _annotation(annotations, key, what)
+    if not _LABEL.fullmatch(value):
+        raise ReleaseError(
+            f"A {what} has the annotation {key} that is not allowed.",
+            why=f"It is {value[:_MAX_NAME]!r}.",
+        )
+    return value
 
 
 def _verified(read: ReadBlob, digest: str, max_bytes: int) -> bytes:

@@ -1,7 +1,6 @@
 """Who said it: keys, signed envelopes, device certificates and device tokens.
 
-Signatures are Ed25519 in DSSE envelopes, made with `cryptography` alone: a device needs it for
-its certificate anyway, and the envelope is thirty lines of a fixed format.
+Signatures are Ed25519 in DSSE envelopes; `envelope` says why on `cryptography` alone.
 """
 
 from cloud_sync.trust.envelope import Envelope, PayloadType, open_envelope, sign

@@ -1,7 +1,14 @@
 """DSSE envelopes: a payload, what kind it is, and who signed both.
 
-Source: DSSE protocol 1.0 (secure-systems-lab/dsse): the signature is over
-PAE(type, payload) = "DSSEv1 len(type) type len(payload) payload".
+Source: DSSE protocol and envelope 1.0 (secure-systems-lab/dsse). The signature is over
+PAE(type, payload) = "DSSEv1 len(type) type len(payload) payload"; base64 may be of the standard
+or of the URL-safe alphabet; a key id is a hint that may be absent.
+
+Written on `cryptography`, which a device carries for its certificate anyway, and not on
+`securesystemslib.dsse`: there a signature without a key id or a second one under the same id is
+an error that is not its own, sizes and counts are not bounded, keys come in TUF's metadata form
+with ids of another making, and what is left is the thirty lines below. The two are tested
+against each other.
 """
 
 import base64
@@ -18,6 +25,7 @@ from cloud_sync.trust.keys import PrivateKey, PublicKey, key_id
 from edgeml.errors import TrustError
 
 MAX_ENVELOPE_BYTES = 2 << 20
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 class PayloadType(StrEnum):
@@ -85,7 +93,7 @@ def open_envelope(data: bytes, keys: Mapping[str, PublicKey], payload_type: Payl
         raise TrustError("An envelope was refused.", why=f"It has {len(data)} bytes.")
     try:
         envelope = msgspec.json.decode(data, type=Envelope)
-        payload = base64.b64decode(envelope.payload, validate=True)
+        payload = _unbase64(envelope.payload)
     except (msgspec.DecodeError, binascii.Error, ValueError, RecursionError) as error:
         raise TrustError("An envelope could not be read.", why=f"{error}.") from None
     if envelope.payload_type != payload_type:
@@ -95,16 +103,19 @@ def open_envelope(data: bytes, keys: Mapping[str, PublicKey], payload_type: Payl
         )
     signed = pae(envelope.payload_type, payload)
     for signature in envelope.signatures:
-        key = keys.get(signature.keyid)
-        if key is None:
-            continue
-        try:
-            key.verify(base64.b64decode(signature.sig, validate=True), signed)
-        except (InvalidSignature, binascii.Error, ValueError):
-            continue
-        return payload
+        named = keys.get(signature.keyid)
+        for key in keys.values() if not signature.keyid else [named] if named else []:
+            try:
+                key.verify(_unbase64(signature.sig), signed)
+            except (InvalidSignature, binascii.Error, ValueError):
+                continue
+            return payload
     raise TrustError(
         "A signature was refused.",
         why="None of the keys that may sign this did.",
         fix="If the key was replaced, enrol the device again.",
     )
+
+
+def _unbase64(text: str) -> bytes:
+    return base64.b64decode(text.translate(_URL_SAFE), validate=True)

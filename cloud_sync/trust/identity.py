@@ -7,7 +7,7 @@ import datetime as dt
 import re
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -18,6 +18,13 @@ CA_DAYS = 3650
 DEVICE_DAYS = 365
 _DEVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _BACKDATED = dt.timedelta(hours=1)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+)
 
 
 def check_device_id(device: str) -> str:
@@ -51,8 +58,8 @@ def read_request(pem: str) -> tuple[str, PublicKey]:
         valid = request.is_signature_valid
         key = request.public_key()
         device = _common_name(request.subject)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise TrustError("The certificate request cannot be read.", why=f"{error}") from None
+    except _UNREADABLE as error:
+        raise TrustError("The certificate request cannot be read.", why=f"{error}.") from None
     if not valid or not isinstance(key, PublicKey):
         raise TrustError("The certificate request was refused.", why="It is not signed by its key.")
     return check_device_id(device), key
@@ -67,6 +74,8 @@ def make_ca(key: PrivateKey, now: dt.datetime) -> str:
         .issuer_name(name)
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, None)
     )
     return certificate.public_bytes(Encoding.PEM).decode()
@@ -81,7 +90,12 @@ def issue(device: str, key: PublicKey, ca: str, ca_key: PrivateKey, now: dt.date
         .issuer_name(issuer.subject)
         .public_key(key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, None)
     )
     return certificate.public_bytes(Encoding.PEM).decode()
@@ -97,8 +111,9 @@ def verify_issued(certificate: str, ca: str) -> str:
         found = x509.load_pem_x509_certificate(certificate.encode())
         found.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.encode()))
         return _common_name(found.subject)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise TrustError("The certificate was refused.", why=f"{error}") from None
+    except _UNREADABLE as error:
+        why = f"{error}".strip() or "Another authority issued it"
+        raise TrustError("The certificate was refused.", why=f"{why}.") from None
 
 
 def _builder(now: dt.datetime, days: int) -> x509.CertificateBuilder:
@@ -107,6 +122,21 @@ def _builder(now: dt.datetime, days: int) -> x509.CertificateBuilder:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now + dt.timedelta(days=days))
+    )
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    """Signing certificates for the authority, proving itself for a device, and nothing else."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -91,9 +91,7 @@ def write(plan: BeltPlan, out: Path) -> Path:
     footage = Footage(plan)
     partial = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
     try:
-        writer = cv2.VideoWriter(
-            str(partial), cv2.VideoWriter.fourcc(*codec), FPS, (WIDTH, HEIGHT)
-        )
+        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*codec), FPS, (WIDTH, HEIGHT))
         if not writer.isOpened():
             raise ToolchainError(f"No video can be written to {out}.", why=f"No encoder {codec}.")
         for index in range(len(footage)):

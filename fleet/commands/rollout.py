@@ -200,7 +200,7 @@ def abort(
     data: Data = DATA,
     as_json: AsJson = False,
 ) -> None:
-    """End a rollout; devices that it touched get back what they ran before."""
+    """End a rollout; its policy says whether devices get back what they ran before."""
     from fleet.show import rollout_text
 
     with connect(fleet, token, data) as client:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
@@ -43,8 +42,3 @@ def upgrade(database: Database) -> None:
             why=f"{error.orig}.",
             fix="Check the file's rights and the disk, or restore a backup.",
         ) from error
-
-
-def head() -> str | None:
-    """The newest migration."""
-    return ScriptDirectory(str(_FOLDER)).get_current_head()

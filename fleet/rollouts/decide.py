@@ -41,6 +41,7 @@ def decide(policy: Policy, rollout: RolloutState, devices: Devices, now: float) 
             order.
         now: Unix seconds.
     """
+    devices = sorted(devices, key=lambda d: d.device)
     match rollout.status:
         case RolloutStatus.PAUSED:
             return _say(rollout.reason or "It is paused; an operator resumes it.")
@@ -157,7 +158,7 @@ def _wind_down(policy: Policy, rollout: RolloutState, devices: Devices) -> Decis
     """Carry out the failure policy: devices touched get back what they ran before, or stay."""
     if policy.on_failure == "pause":
         return _say(rollout.reason)
-    touched = sorted(d.device for d in devices if d.assigned_at is not None and not d.restored)
+    touched = [d.device for d in devices if d.assigned_at is not None and not d.restored]
     actions: tuple[Action, ...] = tuple(Restore(device=device) for device in touched)
     return Decision(actions=actions, sentence=rollout.reason, gates=())
 

@@ -67,7 +67,11 @@ def _fresh(row: tables.Device, release: Release) -> DeviceObservation:
     if row.capabilities:
         variant, unfit = _resolved(msgspec.json.encode(release), row.capabilities)
     return DeviceObservation(
-        device=row.id, hardware_class=row.hardware_class, variant=variant, unfit=unfit
+        device=row.id,
+        hardware_class=row.hardware_class,
+        variant=variant,
+        unfit=unfit,
+        last_seen=row.last_seen,
     )
 
 

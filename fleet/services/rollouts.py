@@ -164,7 +164,7 @@ def resume(services: Services, caller: Caller, rollout: str) -> RolloutInfo:
 
 
 def abort(services: Services, caller: Caller, rollout: str) -> RolloutInfo:
-    """End a rollout; the devices that it touched get back what they ran before."""
+    """End a rollout; its failure policy says whether devices get back what they ran before."""
     return _change(services, caller, rollout, "abort", RolloutStatus.ABORTED)
 
 

@@ -261,6 +261,7 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     services: Services,
     controller: Controller,
     sim: Sim,
+    clock: Any,
     push: Callable[..., Release],
     operator: Any,
     kit: Any,
@@ -272,6 +273,7 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     settle(controller)
     sim.say("cam-1", Phase.REFUSED, "it has no VNNI any more")
     settle(controller)
+    clock.now += 2 * POLICY.limits.device_timeout_s
     assert rollouts.show(services, rollout)["status"] == "running"
     device = sim.devices["cam-1"]
     device.capabilities = msgspec.structs.replace(
@@ -285,6 +287,8 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     assert wanted is not None
     assert release.variant(wanted.variant).precision == "float32"
     assert wanted.attempt == 2
+    # It has its whole time again: the wait for another variant is no failure.
+    assert rollouts.show(services, rollout)["status"] == "running"
 
 
 def test_a_late_state_does_not_undo_the_end_of_the_same_attempt(
@@ -331,6 +335,25 @@ def test_a_restart_in_the_middle_goes_on_where_it_was(
     assert (info["status"], info["counts"]) == ("completed", {"committed": 3})
     assert sim.devices["cam-1"].counter == 1
     services.database.close()
+
+
+def test_a_rollout_that_cannot_be_read_does_not_stop_the_others(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    operator: Any,
+) -> None:
+    from fleet.db import tables
+
+    push("1.0.0")
+    broken = rollouts.create(services, operator, "digits", "1.0.0", POLICY)["id"]
+    with services.database.write() as session:
+        session.get_one(tables.Rollout, broken).policy = "damaged"
+    rollouts.create(services, operator, "digits", "1.0.0", POLICY)
+    controller.tick()
+    assert sim.wanted("cam-1") is not None
+    assert services.counters.all()["controller.faults"] == 1
 
 
 def test_frozen_rollouts_do_not_move(

@@ -197,3 +197,17 @@ def test_lists_come_whole_whatever_the_pages(fleet: Any, make_device: Make) -> N
     assert [d["device"] for d in fleet.client.devices()] == names
     page = fleet.client._get("/devices", limit="2")
     assert page["next"] == "cam-1"
+
+
+def test_a_fault_of_the_fleets_own_is_told_without_its_traceback(
+    fleet: Any, http: httpx.Client
+) -> None:
+    from sqlalchemy import text
+
+    with fleet.services.database.write() as session:
+        session.execute(text("DROP TABLE evidence"))
+    answer = http.get("/api/v1/evidence")
+    assert answer.status_code == 500
+    assert answer.json()["title"] == "The fleet met a fault of its own."
+    assert "Traceback" not in answer.text
+    assert http.get("/api/v1/health").status_code == 200

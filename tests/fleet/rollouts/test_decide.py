@@ -245,3 +245,8 @@ def test_the_order_of_observations_decides_nothing() -> None:
     devices = [given("b", Phase.TRIAL), device("a"), device("d"), committed("c")]
     rollout: RolloutState = state(wave=1)
     assert decide(POLICY, rollout, devices, NOW) == decide(POLICY, rollout, devices[::-1], NOW)
+
+
+def test_of_several_that_refuse_the_first_by_name_is_quoted() -> None:
+    devices = [given(name, Phase.REFUSED, reason="no room") for name in ("b", "a")]
+    assert "a refused it" in decide(POLICY, state(), devices, NOW).sentence

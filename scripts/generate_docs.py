@@ -1,0 +1,94 @@
+"""Writes the generated pages of the docs: the commands, and the fleet's OpenAPI document.
+
+`python scripts/generate_docs.py` rewrites them; with `--check` it fails if they are stale.
+"""
+
+import datetime as dt
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+COMMANDS = (
+    "convert",
+    "inspect",
+    "demo",
+    "agent enroll",
+    "agent run",
+    "agent status",
+    "fleet up",
+    "fleet enroll",
+    "releases push",
+    "releases list",
+    "releases show",
+    "rollout create",
+    "rollout plan",
+    "rollout list",
+    "rollout status",
+    "rollout explain",
+    "rollout watch",
+    "rollout pause",
+    "rollout resume",
+    "rollout abort",
+    "devices list",
+    "devices show",
+    "devices configure",
+)
+
+
+def commands() -> str:
+    """The page of all commands, from their own `--help`."""
+    os.environ.update(COLUMNS="88", TERM="dumb", NO_COLOR="1")
+    from typer.testing import CliRunner
+
+    from edgeml.cli import app
+
+    parts = ["# Commands\n", "Written by `make docs` from each command's own `--help`.\n"]
+    for command in COMMANDS:
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="edgeml").output
+        text = re.sub(rf"{re.escape(str(Path.home()))}", "~", shown).rstrip()
+        parts.append(f"## edgeml {command}\n\n```\n{text.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def openapi() -> str:
+    """The OpenAPI document of the fleet's REST API."""
+    from fleet.access import Access
+    from fleet.db import Database
+    from fleet.incarnation import HeadFile
+    from fleet.keys import load_or_create
+    from fleet.operator_app import operator_app
+    from fleet.registry import Registry
+    from fleet.services.context import Services
+
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name)
+        services = Services(
+            database=Database("sqlite://"),
+            keys=load_or_create(data, dt.datetime.now(dt.UTC)),
+            registry=Registry(data / "registry"),
+            head=HeadFile(data / "keys" / "head.json"),
+        )
+        document = operator_app(services, Access(services)).openapi()
+        services.database.close()
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def main() -> int:
+    """Write or check the pages; returns the exit status."""
+    pages = {DOCS / "commands.md": commands(), DOCS / "openapi.json": openapi()}
+    stale = [p.name for p, text in pages.items() if not p.exists() or p.read_text() != text]
+    if "--check" in sys.argv:
+        print(f"stale: {', '.join(stale)}; run make docs" if stale else "the docs are fresh")
+        return int(bool(stale))
+    for path, text in pages.items():
+        path.write_text(text)
+    print(f"written: {', '.join(path.name for path in pages)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
