@@ -1,6 +1,6 @@
 """amqtt as a process: `amqtt_host.py PORT ACCOUNTS.json`, with plugins for accounts and topics."""
 
-# ruff: noqa: ANN001, ANN201, ANN204, ARG002, ASYNC240, D101, D102, D103, D106, INP001
+# ruff: noqa: ANN001, ANN201, ARG002, ASYNC240, D101, D102, D103, D106, INP001
 # mypy: ignore-errors
 
 import asyncio

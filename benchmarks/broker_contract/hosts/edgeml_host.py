@@ -1,6 +1,6 @@
 """The embedded broker as a process: `edgeml_host.py PORT ACCOUNTS.json`."""
 
-# ruff: noqa: ANN001, ANN201, ANN204, ARG002, ASYNC240, D101, D102, D103, D106, INP001
+# ruff: noqa: D101, D102, D103, INP001
 import asyncio
 import json
 import signal

@@ -1,6 +1,6 @@
 """moat-lib-mqtt as a process: `moat_host.py PORT ACCOUNTS.json` (its own virtual environment)."""
 
-# ruff: noqa: ANN001, ANN201, ANN204, ARG002, ASYNC240, D101, D102, D103, D106, INP001
+# ruff: noqa: ANN001, ANN201, ANN204, ARG002, D101, D102, D103, INP001
 # mypy: ignore-errors
 
 import json
