@@ -9,6 +9,7 @@ fleet's API, the agents' result files and the belts' ground truth say.
 import json
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def tell(folder: Path, ports: Ports, *, once: bool) -> bool:
     Without `once` the fleet and the agents keep running after the story until Ctrl-C.
     """
     examples = find_examples()
+    check_ports(ports)
     prepare_folder(folder)
     signal.signal(signal.SIGTERM, _as_interrupt)
     narrator = Narrator()
@@ -121,6 +123,30 @@ def find_examples() -> Path:
             fix="Run the demo from a clone of the repository: make demo",
         )
     return folder
+
+
+def check_ports(ports: Ports) -> None:
+    """Find out before anything starts whether a port is taken.
+
+    Raises:
+        UserError: names the port and the option that changes it.
+    """
+    options = (
+        ("--port", ports.console),
+        ("--device-port", ports.devices),
+        ("--mqtt-port", ports.mqtt),
+    )
+    for option, port in options:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise UserError(
+                    f"The demo cannot listen on port {port}.",
+                    why=f"{error.strerror}.",
+                    fix=f"End what uses it, or choose another one: {option} {port + 1000}",
+                ) from None
 
 
 def prepare_folder(folder: Path) -> None:

@@ -1,18 +1,22 @@
 """The demo's own parts; the demo itself runs as `make demo ARGS=--once`."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgeml.cli import run
 from edgeml.demo.children import Children
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.story import prepare_folder
 from edgeml.demo.truth import readings
-from edgeml.errors import UserError
+from edgeml.errors import ExitCode, UserError
+from tests.e2e.loop import _free_port, until
 
 
 def test_readings_are_judged_by_the_belts_truth_release_by_release(tmp_path: Path) -> None:
@@ -74,8 +78,6 @@ def test_kill_9_of_the_demo_leaves_no_child_behind(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
     child = int(done.stdout)
-    from tests.e2e.loop import until
-
     until("the child to end", lambda: not _alive(child), 10)
 
 
@@ -92,3 +94,50 @@ def test_the_children_end_with_the_block(tmp_path: Path) -> None:
         done = children.run(["--version"], timeout_s=60)
     assert done.stdout.startswith("edgeml ")
     assert child.poll() is not None
+
+
+def test_a_port_in_use_is_found_out_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code = run(["demo", "--once", "--dir", str(tmp_path / "demo"), "--mqtt-port", port])
+    assert code == ExitCode.USAGE
+    error = capsys.readouterr().err
+    assert f"port {port}" in error
+    assert "--mqtt-port" in error
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("moment", ["data", "fleet.db", "cam-1/agent.toml"])
+def test_ctrl_c_anywhere_leaves_nothing_running(tmp_path: Path, moment: str) -> None:
+    folder = tmp_path / "demo"
+    ports = [str(_free_port()) for _ in range(3)]
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "edgeml.cli", "demo", "--dir", str(folder)),
+            *("--port", ports[0], "--device-port", ports[1], "--mqtt-port", ports[2]),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as demo:
+        until(moment, lambda: list(folder.rglob(Path(moment).name)), 120)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == ExitCode.INTERRUPTED
+    until("everything to end", lambda: not _mentioning(str(folder)), 15)
+
+
+def _mentioning(text: str) -> list[str]:
+    """The command lines of processes that name a text."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
