@@ -3,7 +3,6 @@
 Below `/v2` the same object has the member `errors` that OCI clients read.
 """
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +21,6 @@ from edgeml.errors import (
     UserError,
 )
 
-_LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[EdgemlError], int], ...] = (
     (TrustError, 403),
     (RemoteError, 400),
@@ -110,9 +108,8 @@ async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, title, str(error.detail), headers=error.headers)
 
 
-async def on_crash(request: Request, error: Exception) -> JSONResponse:
-    """Handler for what nobody foresaw: logged with its traceback, told without it."""
-    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+async def on_crash(_request: Request, _error: Exception) -> JSONResponse:
+    """Handler for what nobody foresaw: told without its traceback, which the server logs."""
     return problem(500, "The fleet met a fault of its own.", "Its log has the details.")
 
 

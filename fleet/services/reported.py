@@ -14,6 +14,7 @@ from fleet.services.columns import fit
 from fleet.services.context import Services
 
 _DIGEST = 71
+_MODEL = 128
 _MAX_INT = 2**31 - 1
 SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
 
@@ -181,14 +182,13 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.config_error = fit(said.reported.config_error, 2000)
     row.online = True
     row.last_seen = now
-    for model, state in said.reported.models.items():
-        apply_model(
-            session, row.id, fit(model, 128), state, stream=row.stream, now=now, snapshot=True
-        )
+    named = {fit(model, _MODEL): state for model, state in said.reported.models.items()}
+    for model, state in named.items():
+        apply_model(session, row.id, model, state, stream=row.stream, now=now, snapshot=True)
     for known in session.scalars(
         select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
     ):
-        if known.model not in said.reported.models:
+        if known.model not in named:
             session.delete(known)
 
 

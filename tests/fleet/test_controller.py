@@ -13,7 +13,7 @@ from fleet.controller import Controller
 from fleet.problem import Conflict, NotFound
 from fleet.rollouts import Policy
 from fleet.rollouts.policy import Limits, Wave
-from fleet.services import Services, audit, records, recovery, releases, reported, rollouts
+from fleet.services import Services, audit, devices, records, recovery, releases, reported, rollouts
 
 POLICY = Policy(waves=(Wave(count=1), Wave(percent=100)), soak_s=10.0)
 ROLLBACK_REASON = "confident share 0.1 against 0.9"
@@ -269,7 +269,9 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     import msgspec
 
     release = push("1.0.0")
-    rollout = rollouts.create(services, operator, "digits", "1.0.0", POLICY)["id"]
+    devices.set_labels(services, operator, "cam-1", {"only": "this"})
+    policy = Policy(selector="only=this")
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", policy)["id"]
     settle(controller)
     sim.say("cam-1", Phase.REFUSED, "it has no VNNI any more")
     settle(controller)

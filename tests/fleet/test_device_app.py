@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 
@@ -174,6 +174,7 @@ def test_a_body_without_end_is_cut_off(fleet: Any) -> None:
     assert "longer than" in answer.json()["detail"]
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.one_of(
         st.text(alphabet=st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=60),
@@ -186,6 +187,7 @@ def test_any_authorization_is_401_or_403(shared_fleet: Any, header: str) -> None
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from(["enroll", "hello", "records"]), st.binary(max_size=200))
 def test_any_body_is_an_answer_with_a_sentence(shared_device: Any, name: str, body: bytes) -> None:
     client = shared_device.client()

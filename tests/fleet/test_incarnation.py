@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeml.errors import TrustError
@@ -19,6 +19,7 @@ def test_what_was_written_is_read_and_may_be_changed_in_part(tmp_path: Path) -> 
     assert (tmp_path / "head.json").stat().st_mode & 0o777 == 0o600
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.binary(max_size=60))
 def test_a_damaged_file_is_one_sentence(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

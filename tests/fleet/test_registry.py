@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_sync.release import Layout, digest_of, oci
@@ -92,6 +92,7 @@ def test_a_blob_that_was_damaged_on_disk_is_not_given_out_as_a_manifest(
         registry.manifest("digits", digest_of(data))
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.one_of(
         st.binary(max_size=200),

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
@@ -218,6 +218,7 @@ bodies = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from(RecordKind), bodies), max_size=8))
 def test_whatever_a_device_signs_every_number_is_stored_once_and_acknowledged(
     shared_fleet: Any, shared_device: Any, sent: list[tuple[int, RecordKind, bytes]]
