@@ -1,186 +1,125 @@
-"""The overview, drawn with NiceGUI: live without reload, light and dark, no other host."""
+"""The overview as a NiceGUI page: live without reload, light and dark, no other host.
 
-import datetime as dt
-
-from fastapi import FastAPI
-from nicegui import run, ui
-
-from fleet.console import view
-from fleet.services.context import Services
-
-EVERY_S = 1.0
-
-STYLE = """
-:root { --line: #d9dee5; --soft: #5b6673; --card: #ffffff; --page: #f4f6f8; --ink: #17202a;
-  --good: #14804a; --bad: #c22f2f; --warn: #9a6200; --busy: #1d63c9; --idle: #8a94a0; }
-.body--dark { --line: #313a45; --soft: #a2adba; --card: #1b2129; --page: #12161b; --ink: #e8edf2;
-  --good: #4cc38a; --bad: #ff7b72; --warn: #e3a93c; --busy: #6ea8fe; --idle: #6d7885; }
-body { background: var(--page); color: var(--ink); }
-.nicegui-content { padding: 0; }
-.page { width: 100%; max-width: 1120px; margin: 0 auto; padding: 16px; gap: 16px; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 16px; width: 100%; gap: 10px; }
-.soft { color: var(--soft); }
-.good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
-.busy { color: var(--busy); } .idle { color: var(--idle); }
-.chip { border: 1px solid currentColor; border-radius: 999px; padding: 1px 10px; font-size: 13px; }
-.cell { border: 1px solid currentColor; border-radius: 6px; padding: 2px 8px; font-size: 13px; }
-.step { border-bottom: 3px solid var(--line); padding: 2px 10px 4px 0; font-size: 13px; }
-.step.now { border-color: var(--busy); font-weight: 600; } .step.done { border-color: var(--good); }
-table.plain { width: 100%; border-collapse: collapse; font-size: 14px; }
-table.plain th { text-align: left; color: var(--soft); font-weight: 500; padding: 4px 8px 4px 0; }
-table.plain td { border-top: 1px solid var(--line); padding: 5px 8px 5px 0; vertical-align: top; }
-.scroll { width: 100%; overflow-x: auto; }
-code { background: var(--page); border: 1px solid var(--line); border-radius: 6px;
-  padding: 2px 8px; font-size: 13px; overflow-wrap: anywhere; }
+Each part of the page is drawn again only when what it shows has changed.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-def mount(app: FastAPI, services: Services) -> None:
-    """Add the console's page to the operators' application.
+import nicegui
+from fastapi import FastAPI
+from nicegui import ui
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 
-    Its listener's middleware lets only logged-in operators through.
+from fleet.console import sections
+from fleet.console.feed import EVERY_S, Feed
+from fleet.console.reader import Reader
+from fleet.console.sections import Folds, write
+from fleet.console.security import PolicyMiddleware
+from fleet.console.view import Overview
+
+PATH = "/console"
+_TITLE = "edgeml fleet"
+_FOLDER = Path(__file__).parent
+_THEMES: dict[str, tuple[bool | None, str]] = {
+    "auto": (None, "Theme: as the system"),
+    "dark": (True, "Theme: dark"),
+    "light": (False, "Theme: light"),
+}
+_THEME_COOKIE = "edgeml_theme"
+_RECONNECT_S = 10.0
+
+
+def mount_reader(app: FastAPI, reader: Reader) -> None:
+    """Add the console to an application; it lives below `/console`, and `/` leads there.
+
+    Whatever lets people in stands before it: to the console everyone is an operator. NiceGUI
+    is one in a process, and so is the console.
     """
+    feed = Feed(reader)
 
-    async def overview() -> None:
-        ui.add_css(STYLE)
-        dark = ui.dark_mode(value=None)
-        shown = await run.io_bound(view.read, services)
-        if shown is None:
-            return  # the server stops
-        with ui.column().classes("page"):
-            with ui.row().classes("items-center justify-between w-full"):
-                ui.html(
-                    "<h1 style='font-size:22px;font-weight:650;line-height:1.2;margin:0'>"
-                    "edgeml fleet</h1>",
-                    sanitize=False,
-                )
-                ui.button("Light / dark", on_click=dark.toggle).props("flat dense no-caps")
-            content = ui.column().classes("w-full").style("gap: 16px")
-        with content:
-            _draw(shown)
-        last = shown
+    async def overview(request: Request) -> None:
+        await _overview(feed, request)
 
-        async def refresh() -> None:
-            nonlocal last
-            now = await run.io_bound(view.read, services)
-            if now is not None and now != last:
-                last = now
-                content.clear()
-                with content:
-                    _draw(now)
+    async def home() -> RedirectResponse:
+        return RedirectResponse(f"{PATH}/", 303)
 
-        ui.timer(EVERY_S, refresh)
-
+    app.get("/", include_in_schema=False)(home)
+    nicegui.app.add_middleware(PolicyMiddleware)
     ui.run_with(
         app,
         root=overview,
-        title="edgeml fleet",
-        favicon="🛰️",
+        mount_path=PATH,
+        title=_TITLE,
+        favicon=(_FOLDER / "favicon.svg").read_text(),
+        language="en-US",
         dark=None,
         tailwind=False,
+        reconnect_timeout=_RECONNECT_S,
         show_welcome_message=False,
     )
 
 
-def _draw(shown: view.Overview) -> None:
-    _summary(shown)
-    for card in shown.rollouts:
-        _rollout(card)
-    if not shown.rollouts:
-        _empty("No rollout yet", "edgeml rollout create digits:1.0.0")
-    _devices(shown.devices)
-    _events(shown.events)
+async def _overview(feed: Feed, request: Request) -> None:
+    ui.add_head_html(f"<style>{(_FOLDER / 'console.css').read_text()}</style>")
+    shown = await feed.latest()
+    folds = Folds()
+    with ui.element("div").classes("page"):
+        with ui.element("header").classes("top"):
+            write("h1", _TITLE)
+            _theme(request.cookies.get(_THEME_COOKIE, ""))
+        with ui.element("main").classes("main"):
+            summary = ui.element("section").classes("summary")
+            summary.props["aria-label"] = "The fleet at a glance"
+            with ui.element("div").classes("columns"):
+                with ui.element("section").classes("wide"):
+                    write("h2", "Rollouts")
+                    rollouts = ui.element("div").classes("stack")
+                with ui.element("div").classes("side stack"):
+                    devices, releases, events = (
+                        ui.element("section").classes("panel") for _ in range(3)
+                    )
+
+    parts: list[tuple[Any, Callable[[Overview], Any], Callable[[Any], None]]] = [
+        (summary, lambda o: o.summary, sections.summary),
+        (rollouts, lambda o: o.rollouts, lambda cards: sections.rollouts(cards, folds)),
+        (devices, lambda o: (o.devices, o.more_devices), lambda d: sections.devices(*d)),
+        (releases, lambda o: o.releases, sections.releases),
+        (events, lambda o: o.events, sections.events),
+    ]
+    drawn: list[Any] = [None] * len(parts)
+
+    def draw(overview: Overview) -> None:
+        for index, (place, choose, show) in enumerate(parts):
+            chosen = choose(overview)
+            if chosen != drawn[index]:
+                drawn[index] = chosen
+                place.clear()
+                with place:
+                    show(chosen)
+
+    async def refresh() -> None:
+        draw(await feed.latest())
+
+    draw(shown)
+    ui.timer(EVERY_S, refresh)
 
 
-def _summary(shown: view.Overview) -> None:
-    total = len(shown.devices)
-    with ui.column().classes("card"):
-        if shown.frozen:
-            ui.label(f"Rollouts are frozen: {shown.frozen}").classes("bad")
-        state = "good" if shown.online == total else "warn"
-        ui.label(f"{shown.online} of {total} devices are online").classes(
-            state if total else "soft"
-        ).style("font-size: 18px; font-weight: 600")
-        moving = [card.title for card in shown.rollouts if card.status == "running"]
-        text = f"In motion: {', '.join(moving)}" if moving else "No rollout is in motion."
-        ui.label(text).classes("soft")
+def _theme(chosen: str) -> None:
+    """The button that goes through the themes; the browser remembers the choice."""
+    names = list(_THEMES)
+    name = chosen if chosen in _THEMES else names[0]
+    dark = ui.dark_mode(value=_THEMES[name][0])
+    button = write("button", _THEMES[name][1], "theme")
 
+    def change() -> None:
+        nonlocal name
+        name = names[(names.index(name) + 1) % len(names)]
+        dark.value, text = _THEMES[name]
+        button.set_content(text)
+        cookie = f"{_THEME_COOKIE}={name}; path={PATH}; max-age=31536000; samesite=strict"
+        ui.run_javascript(f"document.cookie = '{cookie}'")
 
-def _rollout(card: view.RolloutCard) -> None:
-    with ui.column().classes("card"):
-        with ui.row().classes("items-center").style("gap: 10px"):
-            ui.label(card.title).style("font-size: 17px; font-weight: 600")
-            ui.label(card.status).classes(f"chip {view.tone(card.status)}")
-        ui.label(card.sentence).props('data-testid="sentence"')
-        with ui.row().style("gap: 4px"):
-            for number, wave in enumerate(card.waves, 1):
-                done = number < card.wave or card.status == "completed"
-                kind = "done" if done else "now" if number == card.wave else ""
-                ui.label(f"{number}. {wave}").classes(f"step {kind}")
-        with ui.row().style("gap: 6px"):
-            for cell in card.cells:
-                with ui.label(cell.name).classes(f"cell {cell.tone}"):
-                    ui.tooltip(cell.text)
-        if card.gates:
-            _table(
-                ("gate", "result", "value", "bound", "why"),
-                [
-                    (gate.name, gate.result, gate.value, gate.bound, gate.reason)
-                    for gate in card.gates
-                ],
-                toned=1,
-            )
-
-
-def _devices(rows: tuple[view.DeviceRow, ...]) -> None:
-    if not rows:
-        _empty("No device yet", "edgeml fleet enroll cam-1 --label site=north")
-        return
-    with ui.column().classes("card"):
-        ui.label("Devices").style("font-size: 17px; font-weight: 600")
-        _table(
-            ("device", "online", "runs", "update", "labels", "hardware"),
-            [
-                (
-                    row.name,
-                    "online" if row.online else "offline",
-                    row.running or "nothing yet",
-                    row.phase or "none",
-                    row.labels,
-                    row.hardware_class,
-                )
-                for row in rows
-            ],
-            toned=3,
-        )
-
-
-def _events(events: tuple[view.Event, ...]) -> None:
-    with ui.column().classes("card"):
-        ui.label("What happened").style("font-size: 17px; font-weight: 600")
-        for event in events:
-            when = dt.datetime.fromtimestamp(event.at, dt.UTC).strftime("%H:%M:%S UTC")
-            with ui.row().style("gap: 10px; flex-wrap: nowrap"):
-                ui.label(when).classes("soft").style("white-space: nowrap; font-size: 13px")
-                ui.label(event.text).style("font-size: 14px; overflow-wrap: anywhere")
-
-
-def _empty(title: str, command: str) -> None:
-    with ui.column().classes("card"):
-        ui.label(title).style("font-weight: 600")
-        ui.html(f"Fill this with <code>{command}</code>", sanitize=False)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, toned: int) -> None:
-    with ui.element("div").classes("scroll"), ui.element("table").classes("plain"):
-        with ui.element("thead"), ui.element("tr"):
-            for name in head:
-                with ui.element("th").props('scope="col"'):
-                    ui.label(name)
-        with ui.element("tbody"):
-            for row in rows:
-                with ui.element("tr"):
-                    for index, text in enumerate(row):
-                        with ui.element("td"):
-                            ui.label(text).classes(view.tone(text) if index == toned else "")
+    button.on("click", change)

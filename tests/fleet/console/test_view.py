@@ -103,7 +103,7 @@ def test_the_same_fleet_gives_the_same_page(tmp_path: Path) -> None:
 def test_an_empty_fleet_has_a_page(tmp_path: Path) -> None:
     empty = scene(tmp_path, "empty")
     assert (empty.summary.devices, empty.summary.tone) == ("No device yet", "idle")
-    assert not (empty.rollouts or empty.devices or empty.releases or empty.events)
+    assert (empty.rollouts, empty.devices, empty.releases, empty.events) == ((), (), (), ())
 
 
 @pytest.mark.parametrize(

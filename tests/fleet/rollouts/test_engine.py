@@ -193,7 +193,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.now += 61.0
 
     @precondition(lambda self: self.begun)
-    @rule(seconds=st.sampled_from([1.0, 61.0, 400.0]))
+    @rule(seconds=st.sampled_from([1.0, 61.0, TIMEOUT_S + 1]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
