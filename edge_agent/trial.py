@@ -28,7 +28,10 @@ def wilson(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, f
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the formula gives 0 and 1, up to rounding.
+    low = (centre - spread) / scale if count > 0 else 0.0
+    high = (centre + spread) / scale if count < n else 1.0
+    return max(0.0, low), min(1.0, high)
 
 
 def judge(live: LiveResult, policy: TrialPolicy) -> tuple[GateResult, ...]:

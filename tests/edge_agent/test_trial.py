@@ -49,7 +49,7 @@ def verdict(name: str, live: LiveResult, policy: TrialPolicy = POLICY) -> Verdic
         (0, 100, Verdict.PASS),
         (1, 99, Verdict.PASS),
         (0, 10, Verdict.UNDECIDED),
-        (3, 97, Verdict.UNDECIDED),
+        (2, 98, Verdict.UNDECIDED),
         (20, 80, Verdict.FAIL),
         (100, 0, Verdict.FAIL),
         (0, 0, Verdict.UNDECIDED),
