@@ -64,7 +64,7 @@ def waiting(
 ) -> str:
     """Devices of the wave are still on their way."""
     done = sum(is_done(d, rollout.release) for d in wave)
-    share = f"{done} of {count(len(wave))} have committed with evidence"
+    share = f"{done} of {count(len(wave))} committed with evidence"
     text = f"In {wave_name(policy, rollout)}, {share}"
     if assigned:
         text += f", {assigned} more {'is' if assigned == 1 else 'are'} given it now"
@@ -72,7 +72,7 @@ def waiting(
     given = [d for d in pending if d.phase is None and d.assigned_at is not None]
     if moving:
         text += f"; {_standing(moving[0])}"
-        text += f", and {len(moving) - 1} more are on the way" if len(moving) > 1 else ""
+        text += _others(len(moving) - 1)
     elif given and not assigned:
         text += f"; {given[0].device} was given it and has not answered yet"
     return f"{text}."
@@ -142,8 +142,14 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
 
 
+def _others(number: int) -> str:
+    if not number:
+        return ""
+    return f", and {number} more {'is' if number == 1 else 'are'} on the way"
+
+
 def _standing(device: DeviceObservation) -> str:
-    phase = str(device.phase or "").replace("_", " ")
+    phase = "in its trial" if device.phase is Phase.TRIAL else str(device.phase or "")
     if device.phase is Phase.COMMITTED:
         return f"{device.device} has committed and its evidence is awaited"
     return f"{device.device} is {phase}" + (

@@ -133,5 +133,5 @@ def test_a_token_that_is_not_there_is_one_sentence(run: Run, tmp_path: Path) -> 
 def test_a_watch_ends_with_ctrl_c(run: Run, release_folder: Path) -> None:
     run("releases", "push", str(release_folder))
     rollout = json.loads(run("rollout", "create", "digits:1.0.0", "--json"))["id"]
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     run("rollout", "watch", rollout, code=130)

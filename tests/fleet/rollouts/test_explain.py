@@ -25,22 +25,22 @@ POLICY = Policy(waves=(Wave(count=2), Wave(percent=100)), soak_s=60.0)
         (
             [device("a"), device("b")],
             (
-                "In wave 1 of 2 (2 devices), 0 of 2 devices have committed with evidence, "
+                "In wave 1 of 2 (2 devices), 0 of 2 devices committed with evidence, "
                 "2 more are given it now."
             ),
         ),
         (
             [given("a"), given("b")],
             (
-                "In wave 1 of 2 (2 devices), 0 of 2 devices have committed with evidence; "
+                "In wave 1 of 2 (2 devices), 0 of 2 devices committed with evidence; "
                 "a was given it and has not answered yet."
             ),
         ),
         (
             [committed("a"), given("b", Phase.TRIAL, reason="12 s of 60 s.")],
             (
-                "In wave 1 of 2 (2 devices), 1 of 2 devices have committed with evidence; "
-                "b is trial (12 s of 60 s)."
+                "In wave 1 of 2 (2 devices), 1 of 2 devices committed with evidence; "
+                "b is in its trial (12 s of 60 s)."
             ),
         ),
     ],
