@@ -4,6 +4,7 @@
 """
 
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def probe(root: Path = Path("/"), *, machine: str = "") -> Capabilities:
     """
     machine = machine or platform.machine()
     architecture = _ARCHITECTURES.get(machine, machine)
-    cpu = _cpu(_read(root / "proc/cpuinfo"))
+    board = _read(root / "proc/device-tree/model").strip("\0\n ")
+    cpu = _cpu(_read(root / "proc/cpuinfo"), board)
     found = Capabilities(
         architecture=architecture,
         cpu=cpu,
@@ -62,25 +64,25 @@ def _telling(capabilities: Capabilities) -> str:
     return next((name for name in order if name in capabilities.cpu.features), "")
 
 
-def _cpu(cpuinfo: str) -> Cpu:
+def _cpu(cpuinfo: str, board: str) -> Cpu:
+    """Read /proc/cpuinfo; a feature counts only where every core has it (big.LITTLE)."""
     fields: dict[str, str] = {}
     cores = 0
+    common: set[str] | None = None
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         key, value = key.strip(), value.strip()
         cores += key == "processor"
         fields.setdefault(key, value)
-    flags = fields.get("flags") or fields.get("Features") or ""
-    model = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or ""
-    return Cpu(model=model, cores=max(cores, 1), features=tuple(sorted(set(flags.split()))))
+        if key in {"flags", "Features"}:
+            common = set(value.split()) & (set(value.split()) if common is None else common)
+    model = fields.get("model name") or fields.get("Model") or board or fields.get("Hardware", "")
+    return Cpu(model=model, cores=max(cores, 1), features=tuple(sorted(common or ())))
 
 
 def _memory(meminfo: str) -> int:
-    for line in meminfo.splitlines():
-        if line.startswith("MemTotal:"):
-            number = line.split()[1]
-            return int(number) * 1024 if number.isdigit() else 0
-    return 0
+    found = re.search(r"^MemTotal:\s*(\d{1,15})\b", meminfo, re.MULTILINE | re.ASCII)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _installed() -> tuple[RuntimeInfo, ...]:

@@ -51,7 +51,11 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 @cache
 def profiles() -> dict[str, TargetProfile]:
-    """Every known target by name: ours, then those of plug-ins."""
+    """Every known target by name: ours, then those of plug-ins.
+
+    Raises:
+        TargetError: a plug-in cannot be loaded.
+    """
     found: dict[str, TargetProfile] = {}
     folder = files("hardware") / "targets"
     for file in sorted(folder.iterdir(), key=lambda f: f.name.removesuffix(".toml")):
@@ -59,8 +63,15 @@ def profiles() -> dict[str, TargetProfile]:
             profile = msgspec.convert(tomllib.loads(file.read_text()), TargetProfile)
             found[profile.name] = profile
     for entry in entry_points(group="edgeml.targets"):
-        for profile in entry.load()():
-            found.setdefault(profile.name, profile)
+        try:
+            added = {profile.name: profile for profile in entry.load()()}
+        except Exception as error:
+            raise TargetError(
+                f"The target plug-in {entry.name} cannot be loaded.",
+                why=f"{type(error).__name__}: {error}.",
+                fix="Repair or uninstall the package that brings it.",
+            ) from error
+        found = added | found
     return found
 
 

@@ -24,12 +24,13 @@ site, so evaluation data and golden inputs are images of the region.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from edgeml.errors import ModelError
+from hardware.pipeline.lines import Path, line_of
 from hardware.runtimes.interface import TensorSpec
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ MAX_PIPELINE_BYTES = 1 << 20
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Pixels = Annotated[int, Meta(ge=1, le=8192)]
+# Bounds that keep float32 arithmetic finite; they refuse NaN and infinity too.
+Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
 
 
 class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,9 +87,15 @@ class Resize(_Step, frozen=True, kw_only=True, tag="resize"):
 class Scale(_Step, frozen=True, kw_only=True, tag="scale"):
     """(x * factor - mean) / std in float32; mean and std of one value or one a channel."""
 
-    factor: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    factor: Factor = 1.0
+    mean: tuple[Factor, ...] = (0.0,)
+    std: tuple[Deviation, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Hold mean and std to one value, or three for the channels of a colour."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in {1, 3}:
+                raise ValueError(f"{name} has {len(values)} values, wanted are 1 or 3")
 
 
 class Layout(_Step, frozen=True, kw_only=True, tag="layout"):
@@ -177,44 +187,74 @@ def parse(data: bytes) -> Pipeline:
     try:
         text = data.decode()
         tree = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError
         raise ModelError(what, why=f"It is not valid TOML: {error}.") from error
     try:
-        return msgspec.convert(tree, Pipeline)
+        pipeline = msgspec.convert(tree, Pipeline)
     except msgspec.ValidationError as error:
-        raise ModelError(what, why=_explain(str(error), text), fix=_FIX) from error
+        raise ModelError(what, why=_explain(str(error), tree, text)) from error
+    found = _misplaced(pipeline)
+    if found:
+        raise ModelError(what, why=f"Line {line_of(text, found[0])}: {found[1]}.")
+    return pipeline
 
 
-_OPS = ("locate", "colour", "resize", "scale", "layout", "softmax", "top_k", "threshold")
-_FIX = f"Known steps: {', '.join(_OPS)}; docs/pipeline.md describes their keys."
+def _misplaced(pipeline: Pipeline) -> tuple[Path, str] | None:
+    """The first step that cannot stand where it does, and why."""
+    seen: list[type] = []
+    for index, step in enumerate(pipeline.pre):
+        name, where = _op(step), ("pre", index, "op")
+        if Layout in seen:
+            return where, f"{name} stands behind layout, which must be the last step"
+        if isinstance(step, Locate) and Scale in seen:
+            return where, "locate stands behind scale, but looks at the image"
+        if type(step) in seen and isinstance(step, Locate | Colour):
+            return where, f"{name} is there twice"
+        seen.append(type(step))
+    seen = []
+    for index, result in enumerate(pipeline.post):
+        name, where = _op(result), ("post", index, "op")
+        if type(result) in seen:
+            return where, f"{name} is there twice"
+        if isinstance(result, Softmax) and seen:
+            return where, "softmax must be the first step after the model"
+        seen.append(type(result))
+    return None
 
 
-def _explain(message: str, text: str) -> str:
-    """Add the line to msgspec's message, which ends in a path such as `$.pre[1].width`."""
-    found = re.search(r"at `\$\.?([^`]*)`", message)
-    keys = re.findall(r"[A-Za-z_]\w*|\[\d+\]", found[1]) if found else []
-    unknown = re.search(r"unknown field `(\w+)`", message)
-    invalid = re.search(r"Invalid value '(\w+)'", message)
-    culprit = unknown or invalid
-    line = _line_of(keys, culprit[1] if culprit else "", text)
-    return f"Line {line}: {message}." if line else f"{message}."
+def _op(step: msgspec.Struct) -> str:
+    return str(step.__struct_config__.tag)
 
 
-def _line_of(keys: list[str], last: str, text: str) -> int | None:
-    """The line of a key: the n-th `[[table]]` of its path, then the key's own below it."""
-    lines = text.splitlines()
-    at = 0
-    names = [key for key in keys if not key.startswith("[")]
-    index = next((int(key[1:-1]) for key in keys if key.startswith("[")), None)
-    if names and index is not None:
-        heads = [i for i, row in enumerate(lines) if row.strip().startswith(f"[[{names[0]}]]")]
-        if index < len(heads):
-            at = heads[index]
-    elif len(names) > 1:
-        at = next((i for i, row in enumerate(lines) if row.strip() == f"[{names[0]}]"), 0)
-    wanted = last or (names[-1] if names else "")
-    for number in range(at, len(lines)):
-        row = lines[number].split("#")[0]
-        if wanted and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", row):
-            return number + 1
-    return at + 1 if keys else None
+_STEPS: dict[str, tuple[type[msgspec.Struct], ...]] = {
+    "pre": get_args(PreStep),
+    "post": get_args(PostStep),
+}
+_TABLES: dict[str, type[msgspec.Struct]] = {"region": Region, "site": Site}
+
+
+def _explain(message: str, tree: dict[str, Any], text: str) -> str:
+    """Add the line and what is known to msgspec's message, which ends in `$.pre[1].width`."""
+    found = re.search(r" - at `\$\.?([^`]*)`$", message)
+    parts = re.findall(r"\w+", found[1]) if found else []
+    path: Path = tuple(int(part) if part.isdigit() else part for part in parts)
+    unknown = re.search(r"unknown field `(.*?)`( - at|$)", message)
+    line = line_of(text, (*path, unknown[1]) if unknown else path)
+    sentence = f"Line {line}: {message}." if line else f"{message}."
+    known = _known(path, tree, unknown=unknown is not None)
+    return f"{sentence} Known are: {', '.join(known)}." if known else sentence
+
+
+def _known(path: Path, tree: dict[str, Any], *, unknown: bool) -> tuple[str, ...]:
+    """The keys known in the table at `path`, or the steps where `op` itself is wrong."""
+    table: type[msgspec.Struct] | None = _TABLES.get(str(path[0])) if path else Pipeline
+    steps = _STEPS.get(str(path[0]), ()) if path else ()
+    named = [str(step.__struct_config__.tag) for step in steps]
+    if path[2:] == ("op",):
+        return tuple(named)
+    if not unknown or len(path) > 2:  # noqa: PLR2004 -- ("pre", 1) is the path of a step
+        return ()
+    if steps and isinstance(path[-1], int):
+        table = steps[named.index(tree[str(path[0])][path[-1]]["op"])]
+    keys = () if table is None else tuple(f.encode_name for f in msgspec.structs.fields(table))
+    return ("op", *keys) if steps else keys

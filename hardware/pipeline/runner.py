@@ -49,7 +49,7 @@ class PipelineRunner:
         self._k = next((s.k for s in pipeline.post if isinstance(s, TopK)), 1)
         value = next((s.value for s in pipeline.post if isinstance(s, Threshold)), 0.0)
         self._threshold = value if site.threshold is None else site.threshold
-        self._checked = False
+        self._fits: tuple[Any, ...] = ()
 
     def crop(self, frame: Image) -> Image:
         """The region of a camera's frame (HxW or HxWx3 uint8), as a view."""
@@ -76,7 +76,8 @@ class PipelineRunner:
                 "A pipeline step failed.",
                 why=f"{type(step).__name__} on {current.dtype.name}{list(current.shape)}: {error}",
             ) from error
-        if not self._checked:
+        made_as = (current.shape, current.dtype)
+        if made_as != self._fits:
             if not self._input.accepts(current):
                 raise ModelError(
                     "The pipeline does not fit the model.",
@@ -84,7 +85,7 @@ class PipelineRunner:
                     f"the model wants {self._input}.",
                     fix="Check the steps resize, colour and layout.",
                 )
-            self._checked = True
+            self._fits = made_as
         return [current]
 
     def read(self, outputs: Sequence[NDArray[Any]]) -> Classification:
@@ -94,6 +95,11 @@ class PipelineRunner:
             ModelError: the model answers another number of classes than there are labels, or
                 something that is no number.
         """
+        if not outputs or not np.issubdtype(np.asarray(outputs[0]).dtype, np.number):
+            raise ModelError(
+                "The pipeline does not fit the model.",
+                why="The model's first output has no scores.",
+            )
         scores = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
         if scores.size != len(self._labels):
             raise ModelError(
@@ -102,10 +108,11 @@ class PipelineRunner:
             )
         if not np.isfinite(scores).all():
             raise ModelError("The model's answer is no number.", why="It has NaN or infinity.")
+        # Ordered before the softmax, which rounds near logits to equal probabilities.
+        best = np.argsort(-scores, kind="stable")[: self._k]
         if self._softmax:
             scores = np.exp(scores - scores.max())
             scores /= scores.sum()
-        best = np.argsort(-scores, kind="stable")[: self._k]
         top = tuple((self._labels[i], float(scores[i])) for i in best)
         return Classification(
             index=int(best[0]),

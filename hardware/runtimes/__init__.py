@@ -14,11 +14,22 @@ _OURS: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime}
 
 
 def runtimes() -> dict[str, Runtime]:
-    """Every runtime that edgeml knows, ours and those of installed plug-ins, by name."""
+    """Every runtime that edgeml knows, ours and those of installed plug-ins, by name.
+
+    Raises:
+        DeviceError: a plug-in cannot be loaded.
+    """
     found: dict[str, Runtime] = {name: make() for name, make in _OURS.items()}
     for entry in entry_points(group="edgeml.runtimes"):
         if entry.name not in found:
-            found[entry.name] = entry.load()()
+            try:
+                found[entry.name] = entry.load()()
+            except Exception as error:
+                raise DeviceError(
+                    f"The runtime plug-in {entry.name} cannot be loaded.",
+                    why=f"{type(error).__name__}: {error}.",
+                    fix="Repair or uninstall the package that brings it.",
+                ) from error
     return found
 
 
@@ -36,6 +47,6 @@ def open_session(name: str, model: Path, options: SessionOptions | None = None) 
         raise DeviceError(
             f"The runtime {name} is not installed.",
             why=f"Installed runtimes: {installed}.",
-            fix=f"Install it: pip install {name}",
+            fix=f"Install it: pip install {name}" if name in _OURS else "",
         )
     return runtime.load(model, options or SessionOptions())

@@ -37,14 +37,16 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def info(self) -> RuntimeInfo | None:
-        """The installed onnxruntime, whichever package brings it."""
+        """The installed onnxruntime, whichever package brings it; None if it does not load."""
         for package in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
             try:
                 installed = version(package)
             except PackageNotFoundError:
                 continue
-            from onnxruntime import get_available_providers
-
+            try:
+                from onnxruntime import get_available_providers
+            except ImportError:
+                return None
             return RuntimeInfo(
                 name=self.name, version=installed, providers=tuple(get_available_providers())
             )
@@ -84,13 +86,7 @@ class OnnxSession:
                 why=_first_line(error),
                 fix="Check that the file is a complete ONNX model that this version supports.",
             ) from error
-        if provider not in self._session.get_providers():
-            raise DeviceError(
-                f"onnxruntime dropped the provider {provider}.",
-                why=f"It fell back to {', '.join(self._session.get_providers())}.",
-                fix="Check the accelerator's driver.",
-            )
-        self._provider = provider
+        require_in_use(provider, self._session.get_providers())
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self._input_names = [spec.name for spec in self.inputs]
@@ -126,6 +122,20 @@ class OnnxSession:
             return ModelError("The model failed on an input.", why=_first_line(error))
         return ModelError(
             "The input does not fit the model.", why=f"It wants {wanted}, it was given {given}."
+        )
+
+
+def require_in_use(provider: str, used: Sequence[str]) -> None:
+    """Refuse a session that runs without the provider asked for.
+
+    Raises:
+        DeviceError: onnxruntime fell back, which it does with no more than a log line.
+    """
+    if provider not in used:
+        raise DeviceError(
+            f"onnxruntime dropped the provider {provider}.",
+            why=f"It fell back to {', '.join(used)}.",
+            fix="Check the accelerator's driver.",
         )
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from edgeml.errors import DeviceError, ModelError
 from hardware.runtimes import SessionOptions, TensorSpec, open_session, runtimes
+from hardware.runtimes.onnx import require_in_use
 from tests.hardware.models import linear
+from tests.hardware.plugins import install
 
 
 def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
@@ -61,3 +63,46 @@ def test_our_runtime_is_registered_as_an_entry_point_too() -> None:
 
     [entry] = [e for e in entry_points(group="edgeml.runtimes") if e.name == "onnxruntime"]
     assert type(runtimes()["onnxruntime"]) is entry.load()
+
+
+PLUGIN = """
+class Made:
+    name = "tpu9000"
+    def info(self):
+        return None
+make = Made
+"""
+
+
+def test_a_plug_in_brings_a_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "edgeml.runtimes", "tpu9000", PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert runtimes()["tpu9000"].name == "tpu9000"
+
+
+def test_a_broken_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "edgeml.runtimes", "broken", "import not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceError, match=r"plug-in broken cannot .* 'not_there_at_all"):
+        runtimes()
+
+
+def test_a_provider_that_the_session_does_not_use_was_dropped() -> None:
+    require_in_use("NpuProvider", ["NpuProvider", "CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="dropped the provider NpuProvider"):
+        require_in_use("NpuProvider", ["CPUExecutionProvider"])
+
+
+def test_runs_on_one_thread_and_on_two_give_the_same(tmp_path: Path) -> None:
+    path = linear(tmp_path / "m.onnx")
+    image = np.random.default_rng(5).normal(size=(1, 1, 4, 4)).astype(np.float32)
+    answers = [
+        open_session("onnxruntime", path, SessionOptions(threads=threads)).run([image])[0]
+        for threads in (1, 2)
+    ]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot load nowhere\.onnx"):
+        open_session("onnxruntime", tmp_path / "nowhere.onnx")
