@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from edgeml.errors import DeviceError
 
@@ -32,9 +32,15 @@ class Children:
         self._logs = logs
         self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._interrupted = False
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        # Python drops a KeyboardInterrupt that arrives while it forks; the note stays.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._interrupt)
         return self
 
     def __exit__(
@@ -44,6 +50,12 @@ class Children:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def start(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start `python -m edgeml.cli ARGUMENTS` as a child that stays."""
@@ -91,14 +103,18 @@ class Children:
             except BaseException:
                 _signal_group(child, signal.SIGKILL)
                 raise
+        self.check()
         return subprocess.CompletedProcess(line, child.returncode, out, err)
 
     def check(self) -> None:
-        """Raise if a child that should be running has ended.
+        """Raise if a child that should be running has ended, or Ctrl-C was lost on the way.
 
         Raises:
             DeviceError: with the last lines of its log.
+            KeyboardInterrupt: SIGINT or SIGTERM came before.
         """
+        if self._interrupted:
+            raise KeyboardInterrupt
         for name, child in self._running.items():
             if child.poll() is not None:
                 raise DeviceError(

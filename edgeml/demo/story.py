@@ -8,15 +8,13 @@ fleet's API, the agents' result files and the belts' ground truth say.
 
 import json
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from edgeml.demo.children import Children
 from edgeml.demo.narrator import Narrator
@@ -85,7 +83,6 @@ def tell(folder: Path, ports: Ports, *, once: bool) -> bool:
     examples = find_examples()
     check_ports(ports)
     prepare_folder(folder)
-    signal.signal(signal.SIGTERM, _as_interrupt)
     narrator = Narrator()
     ledger = Ledger(narrator)
     environment = {
@@ -501,7 +498,3 @@ class Story:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

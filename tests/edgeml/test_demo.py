@@ -112,7 +112,7 @@ def test_a_port_in_use_is_found_out_before_anything_starts(
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("moment", ["data", "fleet.db", "cam-1/agent.toml"])
+@pytest.mark.parametrize("moment", ["data", "fleet/fleet.db", "cam-1/agent.toml"])
 def test_ctrl_c_anywhere_leaves_nothing_running(tmp_path: Path, moment: str) -> None:
     folder = tmp_path / "demo"
     ports = [str(_free_port()) for _ in range(3)]
@@ -124,9 +124,12 @@ def test_ctrl_c_anywhere_leaves_nothing_running(tmp_path: Path, moment: str) -> 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as demo:
-        until(moment, lambda: list(folder.rglob(Path(moment).name)), 120)
-        demo.send_signal(signal.SIGINT)
-        assert demo.wait(30) == ExitCode.INTERRUPTED
+        try:
+            until(moment, (folder / moment).exists, 120)
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(60) == ExitCode.INTERRUPTED
+        finally:
+            demo.kill()
     until("everything to end", lambda: not _mentioning(str(folder)), 15)
 
 

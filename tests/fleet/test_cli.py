@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeml.cli import app
-from edgeml.errors import EdgemlError, UserError
+from edgeml.errors import EdgemlError, ExitCode, UserError
 
 Run = Callable[..., str]
 CONFIGURATION = """
@@ -130,8 +131,25 @@ def test_a_token_that_is_not_there_is_one_sentence(run: Run, tmp_path: Path) -> 
         run("devices", "list", "--data", str(tmp_path / "elsewhere"))
 
 
-def test_a_watch_ends_with_ctrl_c(run: Run, release_folder: Path) -> None:
+def test_a_watch_ends_with_ctrl_c(
+    run: Run, fleet: Any, tmp_path: Path, release_folder: Path
+) -> None:
     run("releases", "push", str(release_folder))
     rollout = json.loads(run("rollout", "create", "digits:1.0.0", "--json"))["id"]
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    run("rollout", "watch", rollout, code=130)
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeml.cli", "rollout", "watch", rollout],
+        env={
+            **os.environ,
+            "EDGEML_FLEET": fleet.operators,
+            "EDGEML_FLEET_DATA": str(tmp_path / "fleet"),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        try:
+            assert watch.stdout is not None
+            assert watch.stdout.readline()
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(60) == ExitCode.INTERRUPTED
+        finally:
+            watch.kill()
