@@ -3,7 +3,9 @@
 from collections.abc import Generator
 
 import httpx
+import msgspec
 
+from cloud_sync.address import http_client
 from cloud_sync.messages import (
     Batch,
     Enrolled,
@@ -14,9 +16,16 @@ from cloud_sync.messages import (
 )
 from cloud_sync.trust import PayloadType, PrivateKey, sign
 from cloud_sync.trust.device_token import SCHEME, make_token
-from edgeml.errors import RemoteError, TrustError, UserError
+from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
+from edgeml.errors import RemoteError, TrustError
 
 _TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+
+
+class _Problem(msgspec.Struct):
+    """What is read of a refusal (RFC 9457)."""
+
+    detail: str
 
 
 class DeviceAuth(httpx.Auth):
@@ -36,6 +45,8 @@ class DeviceAuth(httpx.Auth):
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return
+        if response.url.netloc != request.url.netloc:
+            return  # a host that we were redirected to has no business with this device's key
         scheme, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
         challenge = rest.removeprefix('challenge="').removesuffix('"')
         if scheme == SCHEME and challenge:
@@ -45,27 +56,51 @@ class DeviceAuth(httpx.Auth):
 
 
 class DeviceClient:
-    """Hello, records and the desired state, over HTTP(S)."""
+    """Hello, records and the desired state, over HTTP(S).
+
+    Args:
+        base_url: the fleet's listener for devices.
+        device: this device's id.
+        key: its private key, which signs all that goes up.
+
+    Raises:
+        UserError: the address is none.
+    """
 
     def __init__(self, base_url: str, device: str, key: PrivateKey) -> None:
         self.auth = DeviceAuth(device, key)
         self._key = key
-        self._client = httpx.Client(base_url=base_url, auth=self.auth, timeout=_TIMEOUT)
+        self._client = http_client(base_url, self.auth, _TIMEOUT, of="fleet")
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
     def hello(self, hello: Hello) -> bytes | None:
-        """Say hello; returns the envelope of the desired state, or None where there is none."""
+        """Say hello; returns the envelope of the desired state, or None where there is none.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or fails.
+        """
         return self._post("/device/v1/hello", sign(encode(hello), PayloadType.HELLO, self._key))
 
     def desired(self) -> bytes | None:
-        """The envelope of the desired state, or None where there is none."""
+        """The envelope of the desired state, or None where there is none.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or fails.
+        """
         return self._answer("GET", "/device/v1/desired", None)
 
     def send(self, batch: Batch) -> bytes:
-        """Send records; returns the envelope of the fleet's `Ack`."""
+        """Send records; returns the envelope of the fleet's `Ack`.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or did not store them.
+        """
         answer = self._post("/device/v1/records", sign(encode(batch), PayloadType.BATCH, self._key))
         if answer is None:
             raise RemoteError("The fleet did not acknowledge the records.")
@@ -75,17 +110,8 @@ class DeviceClient:
         return self._answer("POST", path, body)
 
     def _answer(self, method: str, path: str, body: bytes | None) -> bytes | None:
-        try:
-            response = self._client.request(method, path, content=body)
-        except httpx.HTTPError as error:
-            raise RemoteError(
-                "The fleet cannot be reached.", why=f"{type(error).__name__}: {error}."
-            ) from error
-        if response.status_code == httpx.codes.NO_CONTENT:
-            return None
-        if not response.is_success:
-            raise _refused(response)
-        return response.content
+        status, content = _ask(self._client, method, path, body)
+        return None if status == httpx.codes.NO_CONTENT else content
 
 
 def enroll(base_url: str, request: EnrollRequest) -> Enrolled:
@@ -94,28 +120,42 @@ def enroll(base_url: str, request: EnrollRequest) -> Enrolled:
     Raises:
         TrustError: the token is wrong, used or expired.
         RemoteError: the fleet cannot be reached.
+        UserError: the address is none.
     """
+    with http_client(base_url, None, _TIMEOUT, of="fleet") as client:
+        _, content = _ask(client, "POST", "/device/v1/enroll", encode(request))
+    return decode(content, Enrolled)
+
+
+def _ask(client: httpx.Client, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    """The status and the body of a good answer, of no more bytes than an envelope may have."""
+    data = bytearray()
     try:
-        response = httpx.post(
-            f"{base_url.rstrip('/')}/device/v1/enroll", content=encode(request), timeout=_TIMEOUT
-        )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with client.stream(method, path, content=body) as response:
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > MAX_ENVELOPE_BYTES:
+                    raise RemoteError(
+                        "The fleet's answer was refused.",
+                        why=f"It is longer than {MAX_ENVELOPE_BYTES} bytes.",
+                    )
+    except httpx.HTTPError as error:
         raise RemoteError(
-            f"The fleet at {base_url} cannot be reached.",
+            f"The fleet at {client.base_url} cannot be reached.",
             why=f"{type(error).__name__}: {error}.",
-            fix="Check --fleet: it is the fleet's device listener (default port 8081).",
+            fix="Check that it is up; its device listener has port 8081 by default.",
         ) from error
     if not response.is_success:
-        raise _refused(response)
-    return decode(response.content, Enrolled)
+        raise _refused(response.status_code, bytes(data))
+    return response.status_code, bytes(data)
 
 
-def _refused(response: httpx.Response) -> TrustError | RemoteError | UserError:
+def _refused(status: int, body: bytes) -> TrustError | RemoteError:
     try:
-        detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = response.text[:200]
-    what = f"The fleet answered {response.status_code}."
-    if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        detail = msgspec.json.decode(body, type=_Problem).detail
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        detail = body[:200].decode(errors="replace")
+    what = f"The fleet answered {status}."
+    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         return TrustError(what, why=detail)
     return RemoteError(what, why=detail)

@@ -1,14 +1,18 @@
 """An MQTT 5 session on paho, for device and fleet alike.
 
 `clean_start` is always false and the session outlives the connection; an inbound message is
-acknowledged after its handler returned; reconnects back off with jitter. A thread of paho's
-own does the network; handlers run on it and must be quick.
+acknowledged after its handler returned, so that one which came as this process died comes again;
+what is in flight is bounded in both directions; reconnects back off with jitter. A thread of
+paho's own does the network; handlers run on it and must be quick.
 """
 
+import contextlib
+import logging
 import random
+import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,13 +24,19 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgeml.errors import RemoteError, UserError
+from cloud_sync.messages import MAX_MESSAGE_BYTES
+from edgeml.errors import RemoteError, TrustError, UserError
+
+log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 7 * 86400
 KEEPALIVE_S = 30
 MAX_INFLIGHT = 100
 MAX_QUEUED = 1000
-RECONNECT_S = (1, 60)
+RECONNECT_S = (1.0, 60.0)
+CLOSE_S = 3.0
+# An envelope is a message in base64 with its signature, a packet an envelope with its topic.
+MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -50,6 +60,10 @@ class MqttSession:
         on_connect: called after each connect, when the subscriptions are made.
         subscriptions: topic filters, all with QoS 1.
         tls: files (ca, certificate, key) for mutual TLS.
+
+    Raises:
+        UserError: the URL is none.
+        TrustError: the files for TLS cannot be read.
     """
 
     def __init__(
@@ -70,26 +84,26 @@ class MqttSession:
         self._on_connect = on_connect
         self._subscriptions = tuple(subscriptions)
         self._connected = threading.Event()
+        self._gone = threading.Event()
+        self._gone.set()
         self.last_error = ""
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
         if username:
             client.username_pw_set(username, password or None)
         if secure:
-            ca, certificate, key = tls or (None, None, None)
-            context = ssl.create_default_context(cafile=ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if certificate:
-                context.load_cert_chain(certificate, key)
-            client.tls_set_context(context)
+            client.tls_set_context(_tls_context(*(tls or (None, None, None))))
         if will:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.max_inflight_messages_set(MAX_INFLIGHT)
         client.max_queued_messages_set(MAX_QUEUED)
-        low, high = RECONNECT_S
-        # Devices that lost one broker together must not come back together.
-        client.reconnect_delay_set(low, random.randint(high // 2, high))  # noqa: S311
+        # Devices that lost one broker together must not come back together, at none of the
+        # doublings of this pause. It is declared as a whole number, and a fraction will do.
+        low, high = (random.uniform(0.5, 1.5) * pause for pause in RECONNECT_S)  # noqa: S311
+        client.reconnect_delay_set(low, high)  # type: ignore[arg-type]
         client.on_connect = self._connected_now
+        client.on_connect_fail = self._connect_failed
         client.on_disconnect = self._disconnected_now
+        client.on_subscribe = self._subscribed
         client.on_message = self._received
         self._client = client
 
@@ -97,6 +111,8 @@ class MqttSession:
         """Begin to connect, in the background, for as long as it takes."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        properties.ReceiveMaximum = MAX_INFLIGHT
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
         self._client.connect_async(
             self._host, self._port, KEEPALIVE_S, clean_start=False, properties=properties
         )
@@ -104,7 +120,7 @@ class MqttSession:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted this client."""
+        """Whether the broker has accepted this client and its subscriptions are made."""
         return self._connected.is_set()
 
     def wait_connected(self, timeout_s: float) -> bool:
@@ -122,9 +138,16 @@ class MqttSession:
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def close(self) -> None:
-        """Disconnect properly; the broker publishes no will."""
+        """Disconnect properly, so that the broker publishes no will; takes a bounded time."""
         self._client.disconnect()
+        if not self._gone.wait(CLOSE_S):
+            # The broker does not read any more; paho would wait for it.
+            connection = self._client.socket()
+            if isinstance(connection, socket.socket):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
+        self._connected.clear()
 
     def _connected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -132,11 +155,30 @@ class MqttSession:
         if reason.is_failure:
             self.last_error = str(reason)
             return
+        self._gone.clear()
         if self._subscriptions:
             options = SubscribeOptions(qos=1)
             self._client.subscribe([(topic, options) for topic in self._subscriptions])
+        else:
+            self._ready()
+
+    def _subscribed(
+        self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        for topic, reason in zip(self._subscriptions, reasons, strict=False):
+            if reason.is_failure:
+                # What comes up still arrives, and HTTPS brings what should have come down.
+                self.last_error = f"the broker refuses a subscription to {topic}: {reason}"
+                log.warning("%s", self.last_error)
+        self._ready()
+
+    def _ready(self) -> None:
         self._connected.set()
-        self._on_connect()
+        with _surviving("a new connection"):
+            self._on_connect()
+
+    def _connect_failed(self, _client: Client, _data: Any) -> None:
+        self.last_error = f"No connection to {self._host}:{self._port}."
 
     def _disconnected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -144,10 +186,34 @@ class MqttSession:
         if self.connected:
             self.last_error = str(reason)
         self._connected.clear()
+        self._gone.set()
 
     def _received(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._on_message(message.topic, bytes(message.payload))
+        with _surviving("a message"):
+            self._on_message(message.topic, bytes(message.payload))
         client.ack(message.mid, message.qos)
+
+
+@contextlib.contextmanager
+def _surviving(what: str) -> Iterator[None]:
+    """Let no handler's fault end the thread that the session lives on."""
+    try:
+        yield
+    except Exception:
+        log.exception("the handler of %s failed", what)
+
+
+def _tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise TrustError(
+            "The broker's certificates or this client's cannot be read.", why=f"{error}."
+        ) from None
+    return context
 
 
 def parse_url(url: str) -> tuple[str, int, bool]:

@@ -1,46 +1,40 @@
-"""Blobs over HTTP by digest: resumed across restarts, hashed as they come, never half in place.
+"""Releases to and from a registry, over the routes of the OCI distribution specification 1.1.
 
-A blob is written to a `.part` file beside the blobs and goes on where it stopped (Range with
-If-Range), after a cut as after a restart. What has another digest is thrown away and refused.
+Every blob is known by its digest and checked against it, so a registry, a mirror or an object
+store that it redirects to can withhold, never swap. Credentials go to the registry's own host
+and nowhere else.
 """
 
-import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 
-from cloud_sync.release import Blobs, Layout, Release, digest_of, is_digest, oci
+from cloud_sync.address import http_client
+from cloud_sync.download import Download, OnBytes, refusal, unreachable
+from cloud_sync.patience import TRANSIENT, Patience
+from cloud_sync.release import Blobs, Layout, Release, digest_of, oci
 from cloud_sync.release.reading import read_release
-from edgeml.errors import DeviceError, ReleaseError, RemoteError
+from edgeml.errors import ReleaseError, RemoteError
 
-ATTEMPTS = 5
-BACKOFF_S = 0.5
-SPARE_BYTES = 4 << 20
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
-OnBytes = Callable[[int], None]
+OnBlob = Callable[[str, int], None]
 
-
-class Transport:
-    """Where blobs come from: a base URL and the headers or the auth that it wants.
-
-    Redirects to another host (an object store) are followed without the credentials.
-    """
-
-    def __init__(self, base_url: str, auth: httpx.Auth | None = None) -> None:
-        self.client = httpx.Client(
-            base_url=base_url, auth=auth, timeout=TIMEOUT, follow_redirects=True
-        )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
+_ACCEPT = f"{oci.INDEX}, {oci.MANIFEST}, */*;q=0.5"
 
 
 class OciClient:
-    """Pulls and pushes releases over the OCI distribution routes of one registry."""
+    """Pulls and pushes releases over the OCI distribution routes of one registry.
+
+    Args:
+        base_url: the registry, `https://fleet.example:8081`.
+        auth: the credentials it wants.
+        sleep: waits between attempts; may raise to stop.
+
+    Raises:
+        UserError: the address is none.
+    """
 
     def __init__(
         self,
@@ -49,37 +43,53 @@ class OciClient:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._transport = Transport(base_url, auth)
+        # Redirects to another host are followed without the header Authorization.
+        self._client = http_client(base_url, auth, TIMEOUT, of="registry", follow_redirects=True)
         self._sleep = sleep
 
     def close(self) -> None:
         """Close the connections."""
-        self._transport.close()
+        self._client.close()
 
     def document(self, name: str, digest: str, max_bytes: int = oci.MAX_DOCUMENT_BYTES) -> bytes:
         """A manifest, index or other small blob, verified.
 
         Raises:
             RemoteError: the registry cannot be reached or does not have it.
-            ReleaseError: it is not what its digest says.
+            ReleaseError: it is not what its digest says, or too large.
         """
-        for kind in ("manifests", "blobs"):
-            response = self._request("GET", f"/v2/{name}/{kind}/{digest}")
-            if response.status_code == httpx.codes.NOT_FOUND and kind == "manifests":
-                continue
-            _check(response, digest)
-            if len(response.content) > max_bytes or digest_of(response.content) != digest:
-                raise ReleaseError(
-                    f"The registry gave something else for {digest}.",
-                    why=f"It gave {len(response.content)} bytes with "
-                    f"{digest_of(response.content)}.",
-                )
-            return response.content
-        raise AssertionError
+        data = self._read(f"/v2/{name}/manifests/{digest}", digest, max_bytes)
+        if data is None:
+            url = f"/v2/{name}/blobs/{digest}"
+            data = self._read(url, digest, max_bytes, may_lack=False) or b""
+        if digest_of(data) != digest:
+            raise ReleaseError(
+                "A document is not what its digest says.",
+                why=f"The registry gave {len(data)} bytes with {digest_of(data)} for {digest}.",
+                fix="It was damaged or swapped there; push the release again.",
+            )
+        return data
 
     def release(self, name: str, digest: str) -> Release:
-        """Read a release's index, manifests and configs from the registry."""
+        """Read a release's index, manifests and configs from the registry.
+
+        Raises:
+            RemoteError: the registry cannot be reached or lacks a part of it.
+            ReleaseError: something in it is damaged or not allowed.
+        """
         return read_release(lambda d, limit: self.document(name, d, limit), digest)
+
+    def has_blob(self, name: str, digest: str) -> bool:
+        """Whether the registry has a blob.
+
+        Raises:
+            RemoteError: it cannot be reached or refuses to say.
+        """
+        answer = self._request("HEAD", f"/v2/{name}/blobs/{digest}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        _check(answer, digest)
+        return True
 
     def fetch_blob(
         self, name: str, digest: str, size: int, blobs: Blobs, on_bytes: OnBytes | None = None
@@ -88,128 +98,106 @@ class OciClient:
 
         Raises:
             DeviceError: the disk has no room for it.
-            RemoteError: the registry cannot be reached, lacks it, or sends the wrong length.
+            RemoteError: the registry cannot be reached, lacks it, or keeps cutting.
             ReleaseError: what came is not what the digest says.
         """
         if blobs.has(digest):
             return 0
-        final = blobs.path(digest)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.name}.part")
-        received = 0
+        return Download(
+            self._client,
+            f"/v2/{name}/blobs/{digest}",
+            digest,
+            size,
+            blobs,
+            on_bytes=on_bytes,
+            sleep=self._sleep,
+        ).run()
 
-        def count(number: int) -> None:
-            # What a cut attempt brought was paid for, too.
-            nonlocal received
-            received += number
-            if on_bytes:
-                on_bytes(number)
-
-        for attempt in range(1, ATTEMPTS + 1):
-            _preflight(final.parent, size - (part.stat().st_size if part.exists() else 0))
-            try:
-                self._stream(f"/v2/{name}/blobs/{digest}", digest, size, part, count)
-                break
-            except httpx.TransportError as error:
-                if attempt == ATTEMPTS:
-                    raise _unreachable(error) from error
-                self._sleep(BACKOFF_S * 2 ** (attempt - 1))
-        try:
-            blobs.adopt(part, digest)
-        finally:
-            part.unlink(missing_ok=True)
-        return received
-
-    def _stream(self, url: str, digest: str, size: int, part: Path, on_bytes: OnBytes) -> None:
-        have = part.stat().st_size if part.exists() else 0
-        if have >= size:
-            part.unlink(missing_ok=True)
-            have = 0
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            # The digest is the entity tag: a mirror that has other bytes sends all of them.
-            headers |= {"Range": f"bytes={have}-", "If-Range": f'"{digest}"'}
-        with self._transport.client.stream("GET", url, headers=headers) as response:
-            _check_length(response, digest, size, part)
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink(missing_ok=True)
-                raise httpx.ReadError("the range could not be satisfied", request=response.request)
-            _check(response, digest)
-            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-            with part.open("ab" if resumed else "wb") as stream:
-                total = have if resumed else 0
-                # As they come and not in even pieces: a cut then loses nothing that arrived.
-                for chunk in response.iter_raw():
-                    total += len(chunk)
-                    on_bytes(len(chunk))
-                    if total > size:
-                        part.unlink(missing_ok=True)
-                        raise ReleaseError(
-                            f"The blob {digest} is longer than its release says.",
-                            why=f"{size} bytes were expected.",
-                        )
-                    stream.write(chunk)
-        if total < size:
-            raise httpx.ReadError(f"got {total} of {size} bytes", request=response.request)
-
-    def push(
-        self, layout: Layout, release: Release, on_blob: Callable[[str, int], None] | None = None
-    ) -> None:
+    def push(self, layout: Layout, release: Release, on_blob: OnBlob | None = None) -> None:
         """Push a release with its evidence: blobs first, then manifests, then the index.
 
         Raises:
             RemoteError: the registry cannot be reached or refuses something.
+            ReleaseError: a blob of the layout is missing or damaged.
         """
         name = release.model
         for variant in release.variants:
-            manifest = oci.from_json(
-                layout.blobs.read(variant.digest, oci.MAX_DOCUMENT_BYTES), oci.Manifest, "manifest"
-            )
-            for blob in (manifest.config, *manifest.layers):
-                self._push_blob(name, layout.blobs, blob.digest, on_blob)
-            self._push_manifest(name, layout.blobs, variant.digest, oci.MANIFEST, variant.digest)
-        self._push_manifest(name, layout.blobs, release.digest, oci.INDEX, release.digest)
+            self._push_artifact(name, layout.blobs, variant.digest, on_blob)
+        self._push_manifest(name, layout.blobs, release.digest, oci.INDEX)
         for digest in layout.evidence_digests(release.digest):
-            manifest = oci.from_json(
-                layout.blobs.read(digest, oci.MAX_DOCUMENT_BYTES), oci.Manifest, "evidence"
-            )
-            for blob in (manifest.config, *manifest.layers):
-                self._push_blob(name, layout.blobs, blob.digest, on_blob)
-            self._push_manifest(name, layout.blobs, digest, oci.MANIFEST, digest)
+            self._push_artifact(name, layout.blobs, digest, on_blob)
 
-    def _push_blob(
-        self, name: str, blobs: Blobs, digest: str, on_blob: Callable[[str, int], None] | None
-    ) -> None:
-        present = self._request("HEAD", f"/v2/{name}/blobs/{digest}")
-        size = blobs.path(digest).stat().st_size
-        if present.status_code == httpx.codes.NOT_FOUND:
-            blobs.verify(digest)
-            begun = self._request("POST", f"/v2/{name}/blobs/uploads/")
-            _check(begun, digest)
-            with blobs.path(digest).open("rb") as stream:
-                done = self._transport.client.put(
-                    begun.headers["location"],
-                    params={"digest": digest},
+    def _push_artifact(self, name: str, blobs: Blobs, digest: str, on_blob: OnBlob | None) -> None:
+        manifest = oci.from_json(
+            blobs.read(digest, oci.MAX_DOCUMENT_BYTES), oci.Manifest, "manifest"
+        )
+        for blob in (manifest.config, *manifest.layers):
+            if not self.has_blob(name, blob.digest):
+                blobs.verify(blob.digest)
+                self._upload(name, blobs, blob.digest)
+            if on_blob:
+                on_blob(blob.digest, blob.size)
+        self._push_manifest(name, blobs, digest, oci.MANIFEST)
+
+    def _push_manifest(self, name: str, blobs: Blobs, digest: str, kind: str) -> None:
+        answer = self._request(
+            "PUT",
+            f"/v2/{name}/manifests/{digest}",
+            content=blobs.read(digest, oci.MAX_DOCUMENT_BYTES),
+            headers={"Content-Type": kind},
+        )
+        _check(answer, digest)
+
+    def _upload(self, name: str, blobs: Blobs, digest: str) -> None:
+        path = blobs.path(digest)
+        size = path.stat().st_size
+
+        def attempt() -> httpx.Response:
+            begun = self._client.post(f"/v2/{name}/blobs/uploads/")
+            if not begun.is_success:
+                return begun
+            # The place may be of another host and carry a query of its own; both are kept.
+            place = begun.url.join(begun.headers.get("location", ""))
+            own = (place.scheme, place.netloc) == (begun.url.scheme, begun.url.netloc)
+            with path.open("rb") as stream:
+                return self._client.put(
+                    place.copy_set_param("digest", digest),
                     content=stream,
                     headers={
                         "Content-Type": "application/octet-stream",
                         "Content-Length": str(size),
                     },
+                    auth=httpx.USE_CLIENT_DEFAULT if own else httpx.Auth(),
                 )
-            _check(done, digest)
-        else:
-            _check(present, digest)
-        if on_blob:
-            on_blob(digest, size)
 
-    def _push_manifest(self, name: str, blobs: Blobs, digest: str, kind: str, ref: str) -> None:
-        response = self._request(
-            "PUT",
-            f"/v2/{name}/manifests/{ref}",
-            content=blobs.read(digest, oci.MAX_DOCUMENT_BYTES),
-            headers={"Content-Type": kind},
-        )
-        _check(response, digest)
+        _check(self._patiently(attempt), digest)
+
+    def _read(
+        self, url: str, digest: str, max_bytes: int, *, may_lack: bool = True
+    ) -> bytes | None:
+        """A small body, or None where the registry lacks it; never more than may be read."""
+        data = bytearray()
+
+        def attempt() -> httpx.Response:
+            data.clear()
+            request = self._client.build_request("GET", url, headers={"Accept": _ACCEPT})
+            answer = self._client.send(request, stream=True)
+            try:
+                for chunk in answer.iter_bytes():
+                    data.extend(chunk)
+                    if len(data) > max_bytes:
+                        raise ReleaseError(
+                            f"{digest} is too large.", why=f"At most {max_bytes} bytes are read."
+                        )
+            finally:
+                answer.close()
+            return answer
+
+        answer = self._patiently(attempt)
+        if may_lack and answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        _check(answer, digest)
+        return bytes(data)
 
     def _request(
         self,
@@ -219,66 +207,32 @@ class OciClient:
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        for attempt in range(1, ATTEMPTS + 1):
+        return self._patiently(
+            lambda: self._client.request(method, url, content=content, headers=headers)
+        )
+
+    def _patiently(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
+        patience = Patience()
+        while True:
+            answer: httpx.Response | None = None
+            failure: RemoteError | None = None
             try:
-                return self._transport.client.request(method, url, content=content, headers=headers)
+                answer = attempt()
+                if answer.status_code not in TRANSIENT:
+                    return answer
             except httpx.TransportError as error:
-                if attempt == ATTEMPTS:
-                    raise _unreachable(error) from error
-                self._sleep(BACKOFF_S * 2 ** (attempt - 1))
-        raise AssertionError
+                failure = unreachable(error)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise unreachable(error) from error
+            pause = patience.failed(answer)
+            if pause is None:
+                if answer is not None:
+                    return answer
+                assert failure is not None
+                raise failure
+            self._sleep(pause)
 
 
-def _check(response: httpx.Response, what: str) -> None:
-    if response.is_success:
-        return
-    status = response.status_code
-    if not is_digest(what):
-        what = what[:80]
-    reasons = {
-        401: "It wants other credentials.",
-        403: "It does not allow it.",
-        404: "It lacks it.",
-    }
-    raise RemoteError(
-        f"The registry answered {status} for {what}.",
-        why=reasons.get(status, "It gave no reason."),
-        fix="Push the release again." if status == httpx.codes.NOT_FOUND else "",
-    )
-
-
-def _check_length(response: httpx.Response, digest: str, size: int, part: Path) -> None:
-    """Tell a registry that has another blob from a connection that was cut.
-
-    Raises:
-        ReleaseError: what the registry has under this digest is of another length.
-    """
-    if response.status_code == httpx.codes.OK:
-        length = response.headers.get("content-length", "")
-    else:
-        length = response.headers.get("content-range", "").rpartition("/")[2]
-    if length.isdigit() and int(length) != size:
-        part.unlink(missing_ok=True)
-        raise ReleaseError(
-            f"The blob {digest} is not what its release says.",
-            why=f"The registry has {length} bytes of it, {size} were expected.",
-            fix="It was damaged or swapped there; push the release again.",
-        )
-
-
-def _unreachable(error: Exception) -> RemoteError:
-    return RemoteError(
-        "The registry cannot be reached.",
-        why=f"{type(error).__name__}: {error}.",
-        fix="Check the address and the network; a download goes on where it stopped.",
-    )
-
-
-def _preflight(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + SPARE_BYTES:
-        raise DeviceError(
-            "The disk has no room for the download.",
-            why=f"{needed} bytes are needed and {SPARE_BYTES} to spare, {free} are free.",
-            fix=f"Free some space on the disk of {folder}.",
-        )
+def _check(answer: httpx.Response, what: str) -> None:
+    if not answer.is_success:
+        raise refusal(answer, what)

@@ -85,11 +85,15 @@ class ReleaseBuilder:
         Raises:
             ReleaseError: it has no variant, or would not be read back.
         """
-        ordered = sorted(self._variants, key=lambda v: (v.target, v.rank, v.config.precision))
+        entries = [
+            ((v.target, v.rank, v.config.precision), self._manifest(layout.blobs, v))
+            for v in self._variants
+        ]
+        entries.sort(key=lambda pair: (pair[0], pair[1].digest))
         index = oci.Index(
             schema_version=2,
             artifact_type=oci.RELEASE_ARTIFACT,
-            manifests=tuple(self._manifest(layout.blobs, variant) for variant in ordered),
+            manifests=tuple(entry for _, entry in entries),
             annotations={oci.MODEL: self._model, oci.VERSION: self._version},
         )
         data = oci.to_json(index)

@@ -8,7 +8,7 @@ from cloud_sync.evidence import Evidence
 from cloud_sync.release import oci
 from cloud_sync.release.blobs import Blobs, write_atomically
 from cloud_sync.release.model import Release
-from cloud_sync.release.reading import ReadBlob, read_release
+from cloud_sync.release.reading import ReadBlob, read_release, verified
 from edgeml.errors import ReleaseError
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -48,8 +48,19 @@ class Layout:
         return cls(folder)
 
     def index(self) -> oci.Index:
-        """What the layout lists."""
-        data = (self.folder / "index.json").read_bytes()
+        """What the layout lists.
+
+        Raises:
+            ReleaseError: it cannot be read.
+        """
+        path = self.folder / "index.json"
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(oci.MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            raise ReleaseError(f"{path} cannot be read.", why=f"{error.strerror}.") from None
+        if len(data) > oci.MAX_DOCUMENT_BYTES:
+            raise ReleaseError(f"{path} is too large.")
         return oci.from_json(data, oci.Index, "layout's index.json")
 
     def write_index(self, index: oci.Index) -> None:
@@ -145,8 +156,13 @@ def read_evidence(read: ReadBlob, digest: str) -> list[Evidence]:
     Raises:
         ReleaseError: it is none, or damaged.
     """
-    manifest = oci.from_json(read(digest, oci.MAX_DOCUMENT_BYTES), oci.Manifest, "evidence")
-    if manifest.artifact_type != oci.EVIDENCE_ARTIFACT or len(manifest.layers) != 1:
+    data = verified(read, digest, oci.MAX_DOCUMENT_BYTES)
+    manifest = oci.from_json(data, oci.Manifest, "evidence")
+    if (
+        manifest.artifact_type != oci.EVIDENCE_ARTIFACT
+        or manifest.subject is None
+        or len(manifest.layers) != 1
+    ):
         raise ReleaseError(f"{digest} is no evidence.")
-    body = read(manifest.layers[0].digest, _MAX_EVIDENCE)
+    body = verified(read, manifest.layers[0].digest, _MAX_EVIDENCE)
     return oci.from_json(body, list[Evidence], "evidence")

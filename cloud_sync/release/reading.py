@@ -33,7 +33,7 @@ def read_release(read: ReadBlob, digest: str) -> Release:
     Raises:
         ReleaseError: something in it is missing, damaged, or not allowed.
     """
-    data = _verified(read, digest, oci.MAX_DOCUMENT_BYTES)
+    data = verified(read, digest, oci.MAX_DOCUMENT_BYTES)
     index = oci.from_json(data, oci.Index, "release index")
     if index.media_type != oci.INDEX or index.artifact_type != oci.RELEASE_ARTIFACT:
         raise ReleaseError(
@@ -73,7 +73,7 @@ def _variant(read: ReadBlob, entry: oci.Descriptor) -> Variant:
         raise ReleaseError(
             f"The manifest {entry.digest} is no model.", why=f"It is {entry.artifact_type}."
         )
-    data = _verified(read, entry.digest, oci.MAX_DOCUMENT_BYTES)
+    data = verified(read, entry.digest, oci.MAX_DOCUMENT_BYTES)
     if len(data) != entry.size:
         raise ReleaseError(
             f"The manifest {entry.digest} has the wrong size.",
@@ -124,7 +124,7 @@ def _pack(read: ReadBlob, digest: str, manifest: oci.Manifest) -> oci.ModelPack:
     config = manifest.config
     if config.media_type != oci.MODEL_CONFIG:
         raise ReleaseError(f"The manifest {digest} has no model config.")
-    data = _verified(read, config.digest, oci.MAX_DOCUMENT_BYTES)
+    data = verified(read, config.digest, oci.MAX_DOCUMENT_BYTES)
     if len(data) != config.size:
         raise ReleaseError(
             f"The config {config.digest} has the wrong size.",
@@ -186,7 +186,12 @@ def _label(annotations: dict[str, str], key: str, what: str) -> str:
     return value
 
 
-def _verified(read: ReadBlob, digest: str, max_bytes: int) -> bytes:
+def verified(read: ReadBlob, digest: str, max_bytes: int) -> bytes:
+    """Read a blob and check it, whatever `read` checked.
+
+    Raises:
+        ReleaseError: it is too large or not what its digest says.
+    """
     data = read(digest, max_bytes)
     if len(data) > max_bytes:
         raise ReleaseError(f"{digest} is too large.", why=f"At most {max_bytes} bytes are read.")

@@ -1,6 +1,7 @@
 """Golden sets and recorded outputs as blobs."""
 
 import contextlib
+import json
 import pickle
 import zipfile
 from io import BytesIO
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from msgspec.structs import replace
 
 from cloud_sync.golden import (
+    MAX_GOLDEN_BYTES,
+    Array,
     GoldenSet,
     Recorded,
     decode_golden,
@@ -73,6 +78,96 @@ def test_a_pickle_is_never_loaded() -> None:
         archive.writestr("inputs.npy", part.getvalue() + pickle.dumps([Evil()]))
     with pytest.raises(ReleaseError):
         decode_golden(buffer.getvalue())
+
+
+def blob(parts: dict[str, bytes], **meta: object) -> bytes:
+    """A golden blob with these parts, whatever they are."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("meta.json", json.dumps({"kind": "golden", "version": 1} | meta))
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def npy(descr: str, shape: tuple[int, ...], data: bytes = b"", *, fortran: bool = False) -> bytes:
+    part = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        part, {"descr": descr, "fortran_order": fortran, "shape": shape}
+    )
+    return part.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        (npy("<f4", (1 << 40,), b"1234"), "not as long as its shape"),
+        (npy("<f4", (-1,), b"1234"), "not as long as its shape"),
+        (npy("<f4", (2,), b"1234"), "not as long as its shape"),
+        (npy("|O", (1,), b"12345678"), "not plain numbers"),
+        (npy("<U1", (1,), b"1234"), "not plain numbers"),
+        (npy("<M8[s]", (1,), b"12345678"), "not plain numbers"),
+        (npy("<f4", (), b"1234"), "not plain numbers"),
+        (npy("<f4", (1,) * 9, b"1234"), "not plain numbers"),
+        (npy("<f4", (1,), b"1234", fortran=True), "not plain numbers"),
+        (b"\x93NUMPY\x02\x00" + npy("<f4", (1,), b"1234")[8:], "another format"),
+        (b"no npy", "cannot be read"),
+    ],
+)
+def test_an_array_that_is_not_plain_numbers_is_refused_before_it_takes_memory(
+    part: bytes, word: str
+) -> None:
+    with pytest.raises(ReleaseError, match=word):
+        decode_golden(blob({"inputs.npy": part}))
+
+
+def test_a_blob_that_unpacks_to_far_more_than_it_is_is_refused() -> None:
+    bomb = blob({"inputs.npy": npy("|u1", (MAX_GOLDEN_BYTES,), bytes(MAX_GOLDEN_BYTES))})
+    assert len(bomb) < MAX_GOLDEN_BYTES / 100
+    with pytest.raises(ReleaseError, match="unpacks to"):
+        decode_golden(bomb)
+
+
+@pytest.mark.parametrize(
+    ("golden", "word"),
+    [
+        (replace(GOLDEN, labels=np.zeros(3, np.int64)), "differ in length"),
+        (replace(GOLDEN, labels=np.zeros((2, 1), np.int64)), "differ in length"),
+        (replace(GOLDEN, outputs=(np.ones((3, 3), np.float32),)), "differ in length"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(golden: GoldenSet, word: str) -> None:
+    with pytest.raises(ReleaseError, match=word):
+        decode_golden(encode_golden(golden))
+
+
+def test_what_lacks_a_part_or_is_of_another_version_is_refused() -> None:
+    one = npy("<f4", (1,), b"1234")
+    for parts, meta in (({}, {}), ({"inputs.npy": one}, {"version": 2})):
+        with pytest.raises(ReleaseError, match="has no inputs"):
+            decode_golden(blob(parts, **meta))
+    with pytest.raises(ReleaseError, match="labels are no numbers"):
+        decode_golden(blob({"inputs.npy": one, "labels.npy": one}))
+    with pytest.raises(ReleaseError, match="list no recording"):
+        decode_recorded(blob({}, kind="recorded"))
+    with pytest.raises(ReleaseError, match="has no outputs"):
+        decode_recorded(encode_recorded([replace(RECORDED, outputs=())]))
+
+
+@given(
+    arrays(
+        st.sampled_from([np.uint8, np.int64, np.float32, np.float16, np.bool_]),
+        array_shapes(max_dims=4, max_side=4),
+    )
+)
+def test_every_array_of_numbers_comes_back_bit_by_bit(array: Array) -> None:
+    golden = GoldenSet(inputs=array, labels=None, outputs=(array[::-1],))
+    data = encode_golden(golden)
+    again = decode_golden(data)
+    assert encode_golden(again) == data
+    assert (again.inputs.dtype, again.inputs.shape) == (array.dtype, array.shape)
+    assert again.inputs.tobytes() == array.tobytes()
+    assert again.outputs[0].tobytes() == array[::-1].tobytes()
 
 
 @given(st.binary(max_size=200))

@@ -1,53 +1,105 @@
 """The MQTT session, on Debian's Mosquitto and on the embedded broker's rules alike."""
 
-import os
-import shutil
+import datetime as dt
+import ipaddress
+import logging
+import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from cloud_sync.mqtt_session import MqttSession, Will, parse_url, require
-from edgeml.errors import RemoteError, UserError
+from cloud_sync.mqtt_session import CLOSE_S, MqttSession, Will, parse_url, require
+from cloud_sync.trust import PrivateKey, generate, save_key
+from cloud_sync.trust.identity import issue, make_ca
+from edgeml.errors import RemoteError, TrustError, UserError
+from tests.cloud_sync.needs import program
 from tests.e2e.loop import _free_port, until
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+class Mosquitto:
+    """Debian's Mosquitto on a free port, with its state in a folder."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self._program = program("mosquitto", "mosquitto")
+        self.port = _free_port()
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            "allow_anonymous true",
+            "user root",
+            "persistence true",
+            f"persistence_location {folder}/",
+            *settings,
+        ]
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text("\n".join(lines) + "\n")
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [self._program, "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait(10)
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[str]:
-    if MOSQUITTO is None:
-        assert os.environ.get("CI") != "true", "Mosquitto is missing: apt-get install mosquitto"
-        pytest.skip("Mosquitto is not installed: apt-get install mosquitto")
-    port = _free_port()
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    with subprocess.Popen(
-        [MOSQUITTO, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        yield f"mqtt://127.0.0.1:{port}"
-        process.terminate()
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    made = Mosquitto(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def broker(mosquitto: Mosquitto) -> str:
+    return mosquitto.url
 
 
 class Client:
     """A session and what it received."""
 
-    def __init__(self, url: str, name: str, *topics: str, will: Will | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *topics: str,
+        will: Will | None = None,
+        tls: tuple[Path, Path, Path] | None = None,
+        handle: Callable[[bytes], None] = lambda _payload: None,
+    ) -> None:
         self.received: list[tuple[str, bytes]] = []
         self.connects = 0
+        self._handle = handle
         self.session = MqttSession(
             url,
             name,
-            on_message=lambda topic, payload: self.received.append((topic, payload)),
+            on_message=self._take,
             on_connect=self._connected,
             subscriptions=topics,
             will=will,
+            tls=tls,
         )
         self.session.start()
 
     def _connected(self) -> None:
         self.connects += 1
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        self.received.append((topic, payload))
+        self._handle(payload)
 
 
 def test_messages_go_both_ways_and_a_cut_client_leaves_its_will(broker: str) -> None:
@@ -60,9 +112,9 @@ def test_messages_go_both_ways_and_a_cut_client_leaves_its_will(broker: str) -> 
     until("both messages", lambda: fleet.received and device.received, 10)
     assert fleet.received == [("up/state", b"1")]
     assert device.received == [("down/ack", b"2")]
-    socket = device.session._client.socket()
-    assert socket is not None
-    socket.shutdown(2)
+    connection = device.session._client.socket()
+    assert isinstance(connection, socket.socket)
+    connection.shutdown(socket.SHUT_RDWR)
     until("the will", lambda: ("up/presence", b"gone") in fleet.received, 15)
     until("the device to come back by itself", lambda: device.connects > 1, 30)
     device.session.close()
@@ -95,3 +147,177 @@ def test_nothing_is_taken_while_there_is_no_broker() -> None:
 def test_what_is_no_brokers_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="no broker's address"):
         parse_url(url)
+
+
+def test_a_session_outlives_a_broker_that_is_killed_and_comes_back(
+    mosquitto: Mosquitto,
+) -> None:
+    device = Client(mosquitto.url, "cam", "down/#")
+    fleet = Client(mosquitto.url, "fleet")
+    require(device.session, 10)
+    mosquitto.process.kill()
+    mosquitto.process.wait(10)
+    until("the loss to be noticed", lambda: not device.session.connected, 10)
+    assert not device.session.publish("up/state", b"lost"), "nothing is taken meanwhile"
+    mosquitto.start()
+    until("both to be back", lambda: device.connects > 1 and fleet.session.connected, 30)
+    assert fleet.session.publish("down/ack", b"after")
+    until("a message", lambda: device.received == [("down/ack", b"after")], 10)
+    device.session.close()
+    fleet.session.close()
+
+
+_DIES_IN_ITS_HANDLER = """
+import os, signal, sys, threading
+from cloud_sync.mqtt_session import MqttSession
+session = MqttSession(
+    sys.argv[1], "cam", subscriptions=["down/#"],
+    on_connect=lambda: print("connected", flush=True),
+    on_message=lambda topic, payload: os.kill(os.getpid(), signal.SIGKILL),
+)
+session.start()
+threading.Event().wait()
+"""
+
+
+def test_a_message_that_killed_its_reader_comes_again(broker: str) -> None:
+    fleet = Client(broker, "fleet")
+    require(fleet.session, 10)
+    with subprocess.Popen(
+        [sys.executable, "-c", _DIES_IN_ITS_HANDLER, broker], stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"connected\n"
+        fleet.session.publish("down/desired", b"new")
+        assert reader.wait(20) == -signal.SIGKILL
+    again = Client(broker, "cam", "down/#")
+    until("the message", lambda: again.received == [("down/desired", b"new")], 15)
+    again.session.close()
+    fleet.session.close()
+
+
+def test_a_handler_that_fails_does_not_end_the_session(
+    broker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(payload: bytes) -> None:
+        if payload == b"bad":
+            raise ValueError("a handler's fault")
+
+    device = Client(broker, "cam", "down/#", handle=fail)
+    require(device.session, 10)
+    with caplog.at_level(logging.ERROR, "cloud_sync.mqtt_session"):
+        for payload in (b"bad", b"good"):
+            device.session.publish("down/x", payload)
+        until("both", lambda: [p for _, p in device.received] == [b"bad", b"good"], 10)
+    assert "the handler of a message failed" in caplog.text
+    device.session.close()
+
+
+def test_more_messages_than_may_be_in_flight_all_arrive_in_order(broker: str) -> None:
+    fleet = Client(broker, "fleet", "up/#")
+    device = Client(broker, "cam")
+    require(fleet.session, 10)
+    require(device.session, 10)
+    sent = [str(i).encode() for i in range(500)]
+    assert all(device.session.publish("up/t", payload) for payload in sent)
+    until("all", lambda: len(fleet.received) >= len(sent), 30)
+    assert [payload for _, payload in fleet.received] == sent
+    device.session.close()
+    fleet.session.close()
+
+
+def test_closing_takes_a_bounded_time_though_the_broker_hangs(mosquitto: Mosquitto) -> None:
+    device = Client(mosquitto.url, "cam")
+    require(device.session, 10)
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    for _ in range(200):
+        device.session.publish("up/t", bytes(100_000))
+    began = time.monotonic()
+    device.session.close()
+    assert time.monotonic() - began < CLOSE_S + 5
+
+
+def refuse_a_subscription(listener: socket.socket) -> None:
+    """A broker's first answers: CONNACK, then a SUBACK that says "not authorized"."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+        subscribe = connection.recv(4096)
+        connection.sendall(bytes([0x90, 4, *subscribe[2:4], 0, 0x87]))
+        connection.recv(4096)
+
+
+def test_a_subscription_that_is_refused_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        broker = threading.Thread(target=refuse_a_subscription, args=[listener])
+        broker.start()
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        with caplog.at_level(logging.WARNING, "cloud_sync.mqtt_session"):
+            device = Client(url, "cam", "down/#")
+            require(device.session, 10)
+        device.session.close()
+        broker.join()
+    assert "the broker refuses a subscription to down/#: Not authorized" in caplog.text
+
+
+def server_certificate(key: PrivateKey, ca: str, ca_key: PrivateKey, now: dt.datetime) -> bytes:
+    issuer = x509.load_pem_x509_certificate(ca.encode())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=True,
+        )
+        .sign(ca_key, None)
+    )
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def test_a_device_proves_itself_to_a_broker_with_its_certificate(tmp_path: Path) -> None:
+    now = dt.datetime.now(dt.UTC)
+    ca_key, server_key, device_key, stranger_ca_key = (generate() for _ in range(4))
+    ca, stranger_ca = make_ca(ca_key, now), make_ca(stranger_ca_key, now)
+    files = {
+        "ca.pem": ca.encode(),
+        "server.pem": server_certificate(server_key, ca, ca_key, now),
+        "cam.pem": issue("cam", device_key.public_key(), ca, ca_key, now).encode(),
+        "stranger.pem": issue(
+            "cam", device_key.public_key(), stranger_ca, stranger_ca_key, now
+        ).encode(),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    save_key(server_key, tmp_path / "server.key")
+    save_key(device_key, tmp_path / "cam.key")
+    mosquitto = Mosquitto(
+        tmp_path,
+        f"cafile {tmp_path / 'ca.pem'}",
+        f"certfile {tmp_path / 'server.pem'}",
+        f"keyfile {tmp_path / 'server.key'}",
+        "require_certificate true",
+        "use_identity_as_username true",
+    )
+    url = f"mqtts://127.0.0.1:{mosquitto.port}"
+    ca_file, key_file = tmp_path / "ca.pem", tmp_path / "cam.key"
+    device = Client(url, "cam", "down/#", tls=(ca_file, tmp_path / "cam.pem", key_file))
+    require(device.session, 10)
+    device.session.publish("down/x", b"over tls")
+    until("the message", lambda: device.received == [("down/x", b"over tls")], 10)
+    device.session.close()
+    stranger = Client(url, "cam", tls=(ca_file, tmp_path / "stranger.pem", key_file))
+    with pytest.raises(RemoteError):
+        require(stranger.session, 1)
+    stranger.session.close()
+    mosquitto.stop()
+
+
+def test_certificates_that_cannot_be_read_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="cannot be read"):
+        Client("mqtts://127.0.0.1", "cam", tls=(tmp_path / "a", tmp_path / "b", tmp_path / "c"))

@@ -1,8 +1,10 @@
 """Releases: written reproducibly, read strictly."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from cloud_sync.release import (
     Layout,
     ReleaseBuilder,
     digest_of,
+    read_evidence,
     read_release,
     write_evidence,
 )
@@ -118,6 +121,7 @@ def tampered(
         ("a\\b", "not allowed"),
         ("a\nb", "not allowed"),
         ("", "not allowed"),
+        ("a/" * 200 + "b", "not allowed"),
     ],
 )
 def test_a_path_that_leads_out_of_the_release_is_refused(
@@ -130,42 +134,139 @@ def test_a_path_that_leads_out_of_the_release_is_refused(
         tampered(tmp_path, change, lambda _: None)
 
 
+def role(name: str) -> Callable[[Any], None]:
+    return lambda m: m["layers"][0]["annotations"].update({"dev.edgeml.role": name})
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "word"),
     [
-        lambda m: m["layers"][0].update(mediaType="application/x-tar"),
-        lambda m: m["layers"][0].update(size=-1),
-        lambda m: m["layers"][0].update(digest="md5:abc"),
-        lambda m: m["layers"].extend(m["layers"] * 100),
-        lambda m: m["layers"].append(m["layers"][0]),
-        lambda m: m["layers"].clear(),
-        lambda m: m["config"].update(mediaType="application/json"),
-        lambda m: m["layers"][0].pop("annotations"),
+        (lambda m: m["layers"][0].update(mediaType="application/x-tar"), "unknown kind"),
+        (lambda m: m["layers"][0].update(size=-1), ">= 0"),
+        (lambda m: m["layers"][0].update(size=1 << 60), "<= "),
+        (lambda m: m["layers"][0].update(digest="md5:abc"), "matching regex"),
+        (lambda m: m["layers"][0].update(digest=m["layers"][0]["digest"] + "\n"), "regex"),
+        (lambda m: m["layers"][0].update(digest=m["layers"][1]["digest"]), "lists others"),
+        (lambda m: m["layers"].extend(m["layers"] * 100), "length <= 64"),
+        (lambda m: m["layers"].append(m["layers"][0]), "lists others"),
+        (lambda m: m["layers"].clear(), "lists others"),
+        (lambda m: m["layers"][0].pop("annotations"), "lacks the annotation"),
+        (role("recorded"), "has a role twice"),
+        (role("a role"), "not allowed"),
+        (role("x" * 200), "not allowed"),
+        (lambda m: m["config"].update(mediaType="application/json"), "no model config"),
+        (lambda m: m["config"].update(size=3), "wrong size"),
+        (lambda m: m["config"].update(digest=digest_of(b"none")), "missing"),
+        (lambda m: m.update(artifactType="application/other"), "is no model"),
+        (lambda m: m.update(mediaType="application/other"), "is no model"),
+        (lambda m: m.update(schemaVersion=1), ">= 2"),
     ],
 )
-def test_a_manifest_that_breaks_a_rule_is_refused(
-    tmp_path: Path, change: Callable[[Any], None]
+def test_a_manifest_that_breaks_a_rule_is_refused_by_name(
+    tmp_path: Path, change: Callable[[Any], None], word: str
 ) -> None:
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ReleaseError, match=word):
         tampered(tmp_path, change, lambda _: None)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "word"),
     [
-        lambda e: e.update(size=1),
-        lambda e: e.update(artifactType="application/other"),
-        lambda e: e.pop("platform"),
-        lambda e: e["annotations"].update({"dev.edgeml.requires": "{"}),
-        lambda e: e["annotations"].update({"dev.edgeml.rank": "best"}),
-        lambda e: e["annotations"].pop("dev.edgeml.target"),
+        (lambda e: e.update(size=1), "wrong size"),
+        (lambda e: e.update(artifactType="application/other"), "is no model"),
+        (lambda e: e.update(mediaType="application/other"), "is no model"),
+        (lambda e: e.pop("platform"), "platform"),
+        (lambda e: e["platform"].update(os="plan9"), "platform"),
+        (lambda e: e["annotations"].update({"dev.edgeml.requires": "{"}), "requirements"),
+        (lambda e: e["annotations"].update({"dev.edgeml.rank": "best"}), "no rank"),
+        (lambda e: e["annotations"].update({"dev.edgeml.rank": "-1"}), "no rank"),
+        (lambda e: e["annotations"].update({"dev.edgeml.target": "a\nb"}), "not allowed"),
+        (lambda e: e["annotations"].pop("dev.edgeml.target"), "lacks the annotation"),
     ],
 )
-def test_an_index_that_breaks_a_rule_is_refused(
-    tmp_path: Path, change: Callable[[Any], None]
+def test_an_index_that_breaks_a_rule_is_refused_by_name(
+    tmp_path: Path, change: Callable[[Any], None], word: str
 ) -> None:
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ReleaseError, match=word):
         tampered(tmp_path, lambda _: None, change)
+
+
+def test_an_index_of_too_many_variants_or_none_is_refused(tmp_path: Path) -> None:
+    layout, release = make_release(tmp_path)
+    index = msgspec.json.decode(layout.blobs.read(release.digest, 10**6))
+    for number, word in ((0, "no variant"), (2, "a variant twice"), (257, "length <= 256")):
+        many = index | {"manifests": index["manifests"] * number}
+        with pytest.raises(ReleaseError, match=word):
+            read_release(layout.blobs.read, layout.blobs.put(msgspec.json.encode(many)))
+
+
+def test_a_document_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    huge = Blobs(tmp_path).put(b" " * (2 << 20))
+    with pytest.raises(ReleaseError, match="too large"):
+        read_release(Blobs(tmp_path).read, huge)
+    with pytest.raises(ReleaseError, match="too large"):
+        read_release(lambda _digest, _limit: b" " * (2 << 20), huge)
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:", "sha256:" + "A" * 64, "../../etc/passwd"])
+def test_what_is_no_digest_never_becomes_a_path(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(ReleaseError, match="is no digest"):
+        Blobs(tmp_path).path(digest)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b" " * (2 << 20)])
+def test_a_layout_whose_index_cannot_be_read_is_said_so(tmp_path: Path, data: bytes) -> None:
+    layout, _ = make_release(tmp_path)
+    (layout.folder / "index.json").write_bytes(data)
+    with pytest.raises(ReleaseError, match=r"index\.json"):
+        layout.releases()
+
+
+def test_what_is_no_evidence_is_not_read_as_such(tmp_path: Path) -> None:
+    layout, release = make_release(tmp_path)
+    with pytest.raises(ReleaseError, match="is no evidence"):
+        read_evidence(layout.blobs.read, release.variants[0].digest)
+
+
+VARIANTS = st.lists(
+    st.tuples(
+        st.sampled_from(["cpu-a", "cpu-b"]),
+        st.integers(0, 2),
+        st.sampled_from(["int8", "float32"]),
+        st.binary(min_size=1, max_size=3),
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda v: (v[0], v[2], v[3]),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(VARIANTS, st.randoms(use_true_random=False))
+def test_no_order_of_the_variants_changes_a_byte_of_the_release(
+    variants: list[tuple[str, int, str, bytes]], random: Random
+) -> None:
+    found = set()
+    for _ in range(2):
+        random.shuffle(variants)
+        builder = ReleaseBuilder("m", "1")
+        for target, rank, precision, weights in variants:
+            builder.add_variant(
+                target=target,
+                rank=rank,
+                requires=Requirements(),
+                format="onnx",
+                precision=precision,
+                quantization="",
+                verification=Verification.ESTIMATED,
+                files={"model": ("m.onnx", weights), "golden": ("g.npz", b"golden")},
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            layout = Layout.create(Path(folder))
+            release = builder.write(layout)
+            assert layout.releases() == [release]
+            found.add((release.digest, tuple(layout.blobs.all())))
+    assert len(found) == 1
 
 
 def test_a_registry_that_swaps_a_document_is_found_out(tmp_path: Path) -> None:

@@ -1,11 +1,18 @@
 """Which variant a device gets."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cloud_sync.release import Release, ReleaseFile, Variant, resolve
-from hardware.capabilities import Capabilities, Cpu
-from hardware.requirements import Requirements, unmet
+from hardware.capabilities import Accelerator, Capabilities, Cpu, RuntimeInfo
+from hardware.requirements import (
+    AcceleratorRequirement,
+    Requirements,
+    RuntimeRequirement,
+    unmet,
+)
 
 FEATURES = ("avx2", "avx512_vnni", "asimd")
 
@@ -73,9 +80,57 @@ def test_never_a_variant_with_an_unmet_need_and_never_by_order(
     variants: list[Variant], features: list[str]
 ) -> None:
     has = device(*features)
-    chosen = resolve(release(*variants), has).variant
-    assert chosen == resolve(release(*reversed(variants)), has).variant or chosen is not None
-    if chosen is None:
-        assert all(unmet(v.requires, has) for v in variants)
+    found = resolve(release(*variants), has)
+    again = resolve(release(*reversed(variants)), has)
+    fitting = [v for v in variants if not unmet(v.requires, has)]
+    assert found.variant == again.variant
+    assert {r.digest for r in found.rejected} == {v.digest for v in variants if v not in fitting}
+    assert all(r.reasons for r in found.rejected)
+    if found.variant is None:
+        assert not fitting
     else:
-        assert not unmet(chosen.requires, has)
+        assert found.variant in fitting
+        wants = [len(v.requires.cpu_features) for v in fitting]
+        assert len(found.variant.requires.cpu_features) == max(wants)
+
+
+ONNX = RuntimeRequirement(name="onnxruntime", versions=">=1.17,<2")
+HAS = Capabilities(
+    cpu=Cpu(features=("avx2",)),
+    memory_bytes=1000,
+    runtimes=(RuntimeInfo(name="onnxruntime", version="1.20.1", providers=("CPU",)),),
+    accelerators=(Accelerator(kind="npu", part="ethos-u55-128"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
+        (Requirements(), ""),
+        (Requirements(runtimes=(ONNX,)), ""),
+        (Requirements(cpu_features=("avx512_vnni|avx2",)), ""),
+        (Requirements(memory_bytes=1000), ""),
+        (Requirements(accelerator=AcceleratorRequirement(kind="npu", part="ethos-u55-128")), ""),
+        (Requirements(os="qnx"), "needs qnx"),
+        (Requirements(architecture="arm64"), "needs arm64"),
+        (Requirements(cpu_features=("amx",)), "CPU feature amx"),
+        (Requirements(memory_bytes=1001), "1001 bytes of memory"),
+        (Requirements(runtimes=(replace(ONNX, versions=">=1.21"),)), "has onnxruntime 1.20.1"),
+        (Requirements(runtimes=(replace(ONNX, provider="CUDA"),)), "needs onnxruntime"),
+        (Requirements(runtimes=(replace(ONNX, name="litert"),)), "needs litert"),
+        (Requirements(accelerator=AcceleratorRequirement(kind="npu", part="x")), "npu x"),
+    ],
+)
+def test_each_need_alone_decides(needs: Requirements, reason: str) -> None:
+    one = replace(PLAIN, requires=needs)
+    found = resolve(release(one), HAS)
+    assert found.variant == (None if reason else one)
+    assert reason in found.reason
+
+
+def test_a_compiled_accelerator_comes_before_any_cpu() -> None:
+    npu = replace(
+        variant("npu"),
+        requires=Requirements(accelerator=AcceleratorRequirement(kind="npu", part="ethos-u55-128")),
+    )
+    assert resolve(release(variant("cpu", 0, "amd64", "avx2"), npu), HAS).variant == npu

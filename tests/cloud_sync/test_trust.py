@@ -1,17 +1,17 @@
-"""Keys, envelopes, certificates, tokens and desired states: who said it, and is it still so."""
+"""Keys, envelopes, certificates and tokens: who said it, and is it still so."""
 
+import base64
 import contextlib
 import datetime as dt
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_sync.desired import accept
-from cloud_sync.messages import Ack, DesiredModel, DesiredState, Hello, decode, encode
 from cloud_sync.trust import (
     PayloadType,
     generate,
@@ -28,25 +28,16 @@ from cloud_sync.trust.device_token import (
     make_challenge,
     make_token,
 )
+from cloud_sync.trust.envelope import pae
 from cloud_sync.trust.identity import issue, make_ca, make_request, read_request, verify_issued
 from cloud_sync.trust.keys import load_public, public_pem
-from edgeml.errors import EdgemlError, RemoteError, TrustError, UserError
+from edgeml.errors import EdgemlError, TrustError, UserError
+from tests.cloud_sync.needs import module, program
 
 KEY, OTHER = generate(), generate()
 KEYS = {key_id(KEY.public_key()): KEY.public_key()}
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 SECRET = b"secret"
-
-
-def state(device: str = "cam-1", epoch: int = 1, counter: int = 5, expires: float = 100) -> bytes:
-    wanted = DesiredState(
-        device=device, epoch=epoch, counter=counter, issued_at=0, expires_at=expires
-    )
-    return sign(encode(wanted), PayloadType.DESIRED, KEY)
-
-
-def accepted(envelope: bytes, last: tuple[int, int] = (1, 4), now: float | None = 50) -> object:
-    return accept(envelope, device="cam-1", keys=KEYS, last=last, now=now)
 
 
 def test_an_envelope_opens_for_the_right_key_and_kind() -> None:
@@ -72,6 +63,57 @@ def test_a_signature_under_a_borrowed_key_id_is_refused() -> None:
         open_envelope(msgspec.json.encode(forged), KEYS, PayloadType.ACK)
 
 
+def test_a_key_id_is_a_hint_that_may_be_absent() -> None:
+    envelope = msgspec.json.decode(sign(b"p", PayloadType.ACK, KEY))
+    del envelope["signatures"][0]["keyid"]
+    data = msgspec.json.encode(envelope)
+    both = {key_id(OTHER.public_key()): OTHER.public_key()} | KEYS
+    assert open_envelope(data, both, PayloadType.ACK) == b"p"
+    with pytest.raises(TrustError):
+        open_envelope(data, {"x": OTHER.public_key()}, PayloadType.ACK)
+
+
+def test_one_good_signature_beside_strange_ones_is_enough() -> None:
+    envelope = msgspec.json.decode(sign(b"p", PayloadType.ACK, KEY))
+    strange = [{"keyid": "unknown", "sig": "AAAA"}, {"sig": "!"}, {"keyid": "", "sig": "AA=="}]
+    envelope["signatures"] = strange + envelope["signatures"]
+    assert open_envelope(msgspec.json.encode(envelope), KEYS, PayloadType.ACK) == b"p"
+
+
+def test_more_signatures_than_anyone_needs_or_none_are_refused() -> None:
+    envelope = msgspec.json.decode(sign(b"p", PayloadType.ACK, KEY))
+    for number in (0, 1000):
+        many = envelope | {"signatures": envelope["signatures"] * number}
+        with pytest.raises(TrustError, match="could not be read"):
+            open_envelope(msgspec.json.encode(many), KEYS, PayloadType.ACK)
+
+
+def test_base64_of_the_url_safe_alphabet_is_read_too() -> None:
+    payload = b"\xfb\xff\xfe"
+    data = sign(payload, PayloadType.ACK, KEY)
+    assert b"+" in data or b"/" in data
+    url_safe = msgspec.json.decode(data)
+    for holder, name in ((url_safe, "payload"), (url_safe["signatures"][0], "sig")):
+        holder[name] = holder[name].replace("+", "-").replace("/", "_")
+    assert open_envelope(msgspec.json.encode(url_safe), KEYS, PayloadType.ACK) == payload
+
+
+@given(payload=st.binary(max_size=60))
+@settings(deadline=None)
+def test_another_implementation_of_dsse_agrees(payload: bytes) -> None:
+    dsse = module("securesystemslib.dsse")
+    signer = module("securesystemslib.signer")
+    theirs = dsse.Envelope.from_dict(msgspec.json.decode(sign(payload, PayloadType.ACK, KEY)))
+    raw = KEY.public_key().public_bytes_raw().hex()
+    keyid = key_id(KEY.public_key())
+    key = signer.SSlibKey(keyid, "ed25519", "ed25519", {"public": raw})
+    assert theirs.pae() == pae(PayloadType.ACK, payload)
+    assert theirs.verify([key], 1)
+    made = dsse.Envelope(payload, str(PayloadType.ACK), {})
+    made.sign(signer.CryptoSigner(KEY, key))
+    assert open_envelope(msgspec.json.encode(made.to_dict()), KEYS, PayloadType.ACK) == payload
+
+
 @given(st.data())
 def test_no_damaged_byte_changes_what_an_envelope_says(data: st.DataObject) -> None:
     good = bytearray(sign(b"what was said", PayloadType.ACK, KEY))
@@ -84,9 +126,6 @@ def test_no_damaged_byte_changes_what_an_envelope_says(data: st.DataObject) -> N
 def test_no_bytes_raise_anything_but_our_error(data: bytes) -> None:
     reads: list[Callable[[], object]] = [
         lambda: open_envelope(data, KEYS, PayloadType.ACK),
-        lambda: accepted(data),
-        lambda: decode(data, Hello),
-        lambda: decode(data, Ack),
         lambda: claimed_device("Edgeml-Device " + data.decode("latin1")),
         lambda: read_request(data.decode("latin1")),
         lambda: load_public(data.decode("latin1")),
@@ -130,6 +169,45 @@ def test_a_device_gets_a_certificate_with_its_name() -> None:
         verify_issued(certificate, make_ca(generate(), NOW))
 
 
+def damaged(data: st.DataObject, pem: str) -> str:
+    first, *lines, last = pem.strip().splitlines()
+    der = bytearray(base64.b64decode("".join(lines)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        der[data.draw(st.integers(0, len(der) - 1))] = data.draw(st.integers(0, 255))
+    return f"{first}\n{base64.encodebytes(der).decode()}{last}\n"
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_no_damaged_request_or_certificate_passes_for_another(data: st.DataObject) -> None:
+    request = make_request("cam-1", KEY)
+    with contextlib.suppress(EdgemlError):
+        assert read_request(damaged(data, request))[0] == "cam-1"
+    ca_key = generate()
+    ca = make_ca(ca_key, NOW)
+    certificate = issue("cam-1", KEY.public_key(), ca, ca_key, NOW)
+    with contextlib.suppress(EdgemlError):
+        assert verify_issued(damaged(data, certificate), ca) == "cam-1"
+
+
+def test_openssl_accepts_the_chain_under_its_strict_rules(tmp_path: Path) -> None:
+    ca_key = generate()
+    (tmp_path / "ca.pem").write_text(make_ca(ca_key, NOW))
+    certificate = issue("cam-1", KEY.public_key(), make_ca(ca_key, NOW), ca_key, NOW)
+    (tmp_path / "cam.pem").write_text(certificate)
+    answer = subprocess.run(
+        [
+            *(program("openssl", "openssl"), "verify", "-x509_strict", "-purpose", "sslclient"),
+            *("-attime", str(int(NOW.timestamp())), "-CAfile", "ca.pem", "cam.pem"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout == "cam.pem: OK\n", answer.stderr
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "-x", "x" * 65])
 def test_a_name_that_would_break_a_topic_is_no_device(name: str) -> None:
     with pytest.raises((UserError, TrustError, ValueError)):
@@ -156,47 +234,3 @@ def test_a_token_of_another_key_or_with_a_made_up_challenge_is_refused() -> None
     made_up = make_token("cam-1", make_challenge(b"guess", 1000), KEY)
     with pytest.raises(TrustError, match="not ours"):
         check_token(made_up, KEY.public_key(), SECRET, 1000)
-
-
-def test_a_newer_desired_state_is_accepted_and_the_same_one_again() -> None:
-    assert accepted(state())
-    assert accepted(state(), last=(1, 5))
-    assert accepted(state(epoch=2, counter=1), last=(1, 900))
-
-
-@pytest.mark.parametrize(
-    ("envelope", "last", "now", "word"),
-    [
-        (state(device="cam-2"), (1, 4), 50.0, "is for 'cam-2'"),
-        (state(), (1, 6), 50.0, "older"),
-        (state(), (2, 0), 50.0, "older"),
-        (state(expires=10), (1, 4), 50.0, "expired"),
-    ],
-)
-def test_another_devices_an_older_and_an_expired_state_are_refused(
-    envelope: bytes, last: tuple[int, int], now: float, word: str
-) -> None:
-    with pytest.raises(TrustError, match=word):
-        accepted(envelope, last, now)
-
-
-def test_expiry_is_not_judged_without_a_clock_nor_for_what_is_held_already() -> None:
-    assert accepted(state(expires=10), now=None)
-    assert accepted(state(expires=10), last=(1, 5), now=50)
-
-
-def test_an_unknown_version_of_a_message_is_refused_and_unknown_fields_pass() -> None:
-    ack = msgspec.json.decode(encode(Ack(device="d", stream="s", through=1)))
-    assert decode(msgspec.json.encode({**ack, "later": 1}), Ack).through == 1
-    with pytest.raises(RemoteError, match="version 9"):
-        decode(msgspec.json.encode({**ack, "version": 9}), Ack)
-
-
-def test_a_message_over_the_limit_is_refused() -> None:
-    with pytest.raises(RemoteError, match="limit"):
-        decode(b" " * (2 << 20), Ack)
-
-
-def test_what_is_wanted_of_a_model_survives_the_wire() -> None:
-    wanted = DesiredModel(release="sha256:a", variant="sha256:b", release_version="1", attempt=3)
-    assert msgspec.json.decode(msgspec.json.encode(wanted), type=DesiredModel) == wanted
