@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 TURN_S = 0.2
 MOVING_S = 0.1
 STILL_S = 1.0
-CLOSE_S = 1.5
+CLOSE_S = 1.0
 AFTER_FAULT_S = 1.0
 
 

@@ -15,10 +15,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command()
 def enroll(
     *,
+    device: Annotated[str, typer.Option(help="The device's id, for which the token was made.")],
     fleet: Annotated[str, typer.Option(help="The fleet's device listener, http://HOST:8081.")],
     token: Annotated[str, typer.Option(help="The one-time token of `edgeml fleet enroll`.")],
     data: Annotated[Path, typer.Option(help="A new folder for the device's identity and data.")],
-    device: Annotated[str, typer.Option(help="The device's id, if not the one in the token.")] = "",
     as_json: _Json = False,
 ) -> None:
     """Trade a one-time token for an identity and write DATA/agent.toml.

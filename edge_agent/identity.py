@@ -12,7 +12,7 @@ from cloud_sync.device_api import enroll
 from cloud_sync.messages import Enrolled, EnrollRequest, MqttAccess
 from cloud_sync.release import write_atomically
 from cloud_sync.trust import PrivateKey, PublicKey, generate, key_id, load_key, save_key
-from cloud_sync.trust.identity import make_request, verify_issued
+from cloud_sync.trust.identity import check_device_id, make_request, verify_issued
 from cloud_sync.trust.keys import load_public
 from edgeml.errors import TrustError, UserError
 
@@ -62,6 +62,7 @@ def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
         )
     if data.exists() and any(data.iterdir()):
         raise UserError(f"{data} is not empty.", fix="Name another folder with --data.")
+    check_device_id(device)
     key = generate()
     answer = enroll(fleet_url, EnrollRequest(token=token, csr=make_request(device, key)))
     if verify_issued(answer.certificate, answer.ca) != answer.device or answer.device != device:

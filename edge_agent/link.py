@@ -97,7 +97,7 @@ class FleetLink:
         self._offline = offline
         self._http_pause = HTTP_PAUSE_S[0]
         self._http_at = 0.0
-        self._poll_at = 0.0
+        self._polled = -POLL_CONNECTED_S
         self._waiting_since: float | None = None
         self._last_warning = ""
 
@@ -114,8 +114,10 @@ class FleetLink:
         """Take what came in, say hello when it is time, and send what waits."""
         self._take(timeout_s)
         now = time.monotonic()
-        if now >= self._poll_at:
-            self._poll_at = now + (POLL_CONNECTED_S if self._mqtt.connected else POLL_ALONE_S)
+        # What the broker would have told is asked for soon after it went.
+        every = POLL_CONNECTED_S if self._mqtt.connected else POLL_ALONE_S
+        if now >= self._polled + every:
+            self._polled = now
             self._say_hello()
         self._flush()
 

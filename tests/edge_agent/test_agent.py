@@ -2,6 +2,9 @@
 
 import json
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -151,6 +154,16 @@ def test_it_stops_within_two_seconds_and_leaves_nothing_running(
     assert (scene.data / "state.json").exists()
 
 
+def test_it_stops_within_two_seconds_while_the_fleet_does_not_answer(scene: Scene) -> None:
+    scene.fleet.stop()
+    port = int(scene.fleet.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), AgentProcess(scene.config) as agent:
+        eventually(lambda: "is up" in (scene.data / "agent.log").read_text())
+        status, seconds = agent.stop()
+    assert status == 0
+    assert seconds < 2.0
+
+
 def test_the_testing_child_does_not_outlive_a_killed_agent(scene: Scene) -> None:
     scene.want(scene.release("1.0.0"))
     with AgentProcess(scene.config) as agent:
@@ -169,3 +182,11 @@ def test_a_second_agent_on_the_same_folder_is_refused(scene: Scene) -> None:
             assert second.process.returncode not in {0, None}
         assert "runs on" in (scene.data / "agent.log").read_text()
         assert not first.ended
+
+
+def test_a_device_loads_nothing_of_the_server_or_the_converters() -> None:
+    code = "import sys, edge_agent.agent, edge_agent.cli; print('\\n'.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    loaded = {name.partition(".")[0] for name in out.stdout.split()}
+    unwanted = {"fleet", "converters", "onnx", "pydantic", "sqlalchemy", "starlette", "fastapi"}
+    assert not loaded & (unwanted | {"uvicorn", "scipy", "torch", "pandas", "onnxruntime"})

@@ -1,0 +1,111 @@
+"""Enrolment: an identity appears whole or not at all; `edgeml agent` says what went wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cloud_sync.trust.identity import verify_issued
+from edge_agent.cli import app
+from edge_agent.identity import enroll_device, load_config, load_identity
+from edge_agent.update.journal import DeviceState, Journal
+from edge_agent.update.machine import ModelState
+from edgeml.errors import RemoteError, TrustError, UserError
+from tests.sim.fleet import SimFleet
+
+
+@pytest.fixture
+def fleet(tmp_path: Path):  # noqa: ANN201 -- a generator of the simulator
+    with SimFleet(tmp_path / "registry") as running:
+        yield running
+
+
+def test_an_enrolled_device_holds_its_key_its_certificate_and_the_directors_key(
+    fleet: SimFleet, tmp_path: Path
+) -> None:
+    identity = load_identity(fleet.enroll("cam-1", tmp_path / "cam-1"))
+    assert identity.config.device == "cam-1"
+    assert identity.config.fleet_url == fleet.url
+    ca, certificate, key = identity.tls_files
+    assert verify_issued(certificate.read_text(), ca.read_text()) == "cam-1"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(identity.director_keys) == 1
+
+
+def test_a_folder_that_is_in_use_is_not_touched(fleet: SimFleet, tmp_path: Path) -> None:
+    config = fleet.enroll("cam-1", tmp_path / "cam-1")
+    before = config.read_bytes()
+    with pytest.raises(UserError, match="already"):
+        fleet.enroll("cam-1", tmp_path / "cam-1")
+    assert config.read_bytes() == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match="not empty"):
+        fleet.enroll("cam-2", tmp_path / "full")
+
+
+def test_a_refused_token_leaves_nothing_behind(fleet: SimFleet, tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="refused"):
+        enroll_device(fleet.url, "cam-1", "wrong.token", tmp_path / "new" / "cam-1")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_no_device_can_have_is_a_sentence(fleet: SimFleet, tmp_path: Path) -> None:
+    for name in ("", "a/b", "x" * 65):
+        with pytest.raises(UserError, match="cannot be a device's id"):
+            enroll_device(fleet.url, name, "t", tmp_path / "cam-1")
+
+
+def test_a_fleet_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match="cannot be reached"):
+        enroll_device("http://127.0.0.1:9", "cam-1", "t", tmp_path / "cam-1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[agent", "[agent]\ndevice = 3", "[agent]\ndevice='a'\nextra=1", "\x00"]
+)
+def test_a_wrong_agent_toml_is_a_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="cannot be used"):
+        load_config(path)
+
+
+def test_a_missing_agent_toml_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="edgeml agent enroll"):
+        load_config(tmp_path / "agent.toml")
+
+
+def test_a_key_that_others_may_read_is_refused(fleet: SimFleet, tmp_path: Path) -> None:
+    config = fleet.enroll("cam-1", tmp_path / "cam-1")
+    (tmp_path / "cam-1" / "identity" / "device.key").chmod(0o644)
+    with pytest.raises(TrustError, match="read by others"):
+        load_identity(config)
+
+
+def test_the_command_line_enrols_and_tells_the_state(fleet: SimFleet, tmp_path: Path) -> None:
+    runner = CliRunner()
+    data = tmp_path / "cam-1"
+    arguments = [
+        "--device",
+        "cam-1",
+        "--fleet",
+        fleet.url,
+        "--token",
+        "cam-1.token",
+        "--data",
+        str(data),
+    ]
+    done = runner.invoke(app, ["enroll", *arguments, "--json"])
+    assert done.exit_code == 0
+    config = json.loads(done.stdout)["config"]
+    said = runner.invoke(app, ["status", "--config", config])
+    assert "no model yet" in said.stdout
+    state = DeviceState(epoch=1, counter=4, models={"toy": ModelState()}, config_error="no camera")
+    Journal(data / "state.json").write(state)
+    said = runner.invoke(app, ["status", "--config", config])
+    assert "toy: runs nothing, idle" in said.stdout
+    assert "no camera" in said.stdout
+    found = json.loads(runner.invoke(app, ["status", "--config", config, "--json"]).stdout)
+    assert found["desired_counter"] == 4

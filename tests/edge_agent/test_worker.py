@@ -1,0 +1,183 @@
+"""A model's worker: every frame answered once, its release swapped between two frames."""
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud_sync.messages import DesiredModel, Window
+from edge_agent.loaded import LoadedRelease, load
+from edge_agent.mailbox import Frame
+from edge_agent.store import ReleaseStore
+from edge_agent.worker import Worker
+from edgeml.errors import ModelError, ReleaseError
+from tests.cloud_sync.releases import make_release
+from tests.edge_agent.processes import eventually
+
+SWAPS = 100
+IMAGES = np.random.default_rng(2).integers(0, 256, (7, 24, 24), np.uint8)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Bench:
+    """Releases on disk, a worker, and everything that came out of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.windows: list[Window] = []
+        self._stored = [self._store(folder / str(seed), seed) for seed in range(2)]
+        self.worker = Worker("toy", self.load(0), self.lines.append)
+        self._numbers = itertools.count()
+
+    @staticmethod
+    def _store(folder: Path, seed: int) -> tuple[ReleaseStore, DesiredModel]:
+        layout, release = make_release(folder, f"1.{seed}.0", seed=seed)
+        desired = DesiredModel(
+            release=release.digest,
+            variant=release.variants[0].digest,
+            release_version=release.version,
+        )
+        return ReleaseStore(layout.folder), desired
+
+    def load(self, which: int) -> LoadedRelease:
+        return load(*self._stored[which], {})
+
+    def store(self, which: int) -> tuple[ReleaseStore, DesiredModel]:
+        return self._stored[which]
+
+    def put(self, image: Any = None, source: str = "belt") -> None:
+        number = next(self._numbers)
+        chosen = IMAGES[number % len(IMAGES)] if image is None else image
+        self.worker.mailbox.put(Frame(source=source, index=number, captured=0.0, image=chosen))
+
+    def swap(self, which: int) -> None:
+        before, windows = self.worker.swap(self.load(which))
+        self.windows += windows
+        before.close()
+
+    def finish(self) -> None:
+        eventually(
+            lambda: not any(self.worker.mailbox.waiting(s) for s in self.worker.mailbox.sources())
+        )
+        self.worker.stop()
+        assert self.worker.join()
+        self.windows += self.worker.windows()
+
+    def total(self, name: str) -> int:
+        return sum(getattr(window, name) for window in self.windows)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    made.worker.start()
+    yield made
+    made.worker.stop()
+    assert made.worker.join()
+
+
+def test_a_hundred_swaps_under_load_lose_no_frame(bench: Bench) -> None:
+    stop = threading.Event()
+
+    def feed() -> None:
+        while not stop.wait(0.0005):
+            bench.put()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    threads, handles = threading.active_count(), open_files()
+    for number in range(SWAPS):
+        answered = len(bench.lines)
+        bench.swap((number + 1) % 2)
+        eventually(lambda n=answered: len(bench.lines) > n, 5, "a frame", every_s=0.001)
+    assert threading.active_count() == threads
+    assert open_files() == handles
+    stop.set()
+    feeder.join()
+    bench.finish()
+    accepted, replaced = bench.worker.mailbox.counts("belt")
+    assert bench.total("accepted") == accepted
+    assert bench.total("replaced") == replaced
+    assert bench.total("errors") == 0
+    assert accepted == bench.total("inferred") + bench.total("empty") + replaced
+    frames = [line["frame"] for line in bench.lines]
+    assert len(frames) == accepted - replaced
+    assert frames == sorted(set(frames))
+
+
+def test_each_frame_is_answered_by_the_release_that_its_window_names(bench: Bench) -> None:
+    for which in (1, 0, 1):
+        for _ in range(5):
+            answered = len(bench.lines)
+            bench.put()
+            eventually(lambda n=answered: len(bench.lines) > n, 5)
+        bench.swap(which)
+    bench.finish()
+    by_window = Counter[str]()
+    for window in bench.windows:
+        by_window[window.release_version] += window.inferred
+    assert by_window == Counter(line["release_version"] for line in bench.lines)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.float64), np.zeros((0, 0), np.uint8), "no"])
+def test_a_frame_that_fails_is_an_error_and_the_next_is_answered(bench: Bench, wrong: Any) -> None:
+    bench.put(wrong)
+    eventually(lambda: len(bench.lines) == 1)
+    bench.put()
+    eventually(lambda: len(bench.lines) == 2)
+    bench.finish()
+    assert "error" in bench.lines[0]
+    assert "label" in bench.lines[1]
+    assert (bench.total("accepted"), bench.total("errors"), bench.total("inferred")) == (2, 1, 1)
+
+
+def test_a_busy_worker_lets_a_swap_through_at_once(bench: Bench) -> None:
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            bench.put()
+
+    feeder = threading.Thread(target=flood)
+    feeder.start()
+    try:
+        for which in (1, 0, 1):
+            answered = len(bench.lines)
+            bench.swap(which)
+            # A handful of frames may have been done while it waited, not hundreds.
+            assert len(bench.lines) - answered < 100
+    finally:
+        stop.set()
+        feeder.join()
+
+
+def test_what_a_site_sets_holds_from_the_next_frame_on(bench: Bench) -> None:
+    bench.worker.set_site({"threshold": 1.0})
+    bench.put()
+    eventually(lambda: len(bench.lines) == 1)
+    assert bench.lines[0]["confident"] is False
+    with pytest.raises(ModelError, match="may not set gain"):
+        bench.worker.set_site({"gain": 2})
+    bench.worker.set_site({"threshold": 0.0})
+    bench.put()
+    eventually(lambda: len(bench.lines) == 2)
+    assert bench.lines[1]["confident"] is True
+
+
+def test_weights_with_one_flipped_bit_are_not_loaded(bench: Bench) -> None:
+    store, desired = bench.store(0)
+    variant = store.variant(desired.release, desired.variant)
+    path = store.path(variant, "model")
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ReleaseError, match="damaged"):
+        load(store, desired, {})
