@@ -164,6 +164,7 @@ class Connection(asyncio.Protocol):
     def expired(self) -> None:
         """Act on a deadline that has passed: nothing came, or the goodbye was not read."""
         if self._transport is not None and (self._ending or self.session is None):
+            self._ending = True
             self._transport.abort()
         self.end(Reason.KEEP_ALIVE_TIMEOUT)
 

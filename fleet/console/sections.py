@@ -43,9 +43,12 @@ class Folds:
         """Whether a rollout is shown whole."""
         return self._open.get(card.id, card.is_open)
 
-    def keep(self, rollout: str, is_open: bool) -> None:
-        """Remember what the reader did."""
-        self._open[rollout] = is_open
+    def keep(self, card: RolloutCard, is_open: bool) -> None:
+        """Remember what the reader did; a browser tells of what was drawn open, too."""
+        if is_open == card.is_open:
+            self._open.pop(card.id, None)
+        else:
+            self._open[card.id] = is_open
 
 
 def write(tag: str, text: str, classes: str = "") -> ui.html:
@@ -84,7 +87,7 @@ def _rollout(card: RolloutCard, folds: Folds) -> None:
     details.props["id"] = f"rollout-{card.id}"
     details.on(
         "toggle",
-        lambda event: folds.keep(card.id, bool(event.args)),
+        lambda event: folds.keep(card, bool(event.args)),
         js_handler="(event) => emit(event.target.open)",
     )
     with details:

@@ -139,6 +139,17 @@ def test_what_the_reader_opened_stays_open_when_it_is_drawn_again(
     expect(old).to_have_attribute("open", "")
 
 
+def test_a_rollout_that_has_ended_folds_when_another_is_the_latest(
+    page: Page, console: Console
+) -> None:
+    halted = page.locator("#rollout-digits-1\\.1\\.0-ab12cd")
+    console.show("halted")
+    expect(halted).to_have_attribute("open", "")
+    console.show("story")
+    expect(page.get_by_text(SOAKING)).to_be_visible()
+    expect(halted).not_to_have_attribute("open", "")
+
+
 def test_text_from_devices_and_operators_stays_text(page: Page, console: Console) -> None:
     page.on("dialog", lambda dialog: console.faults.append(dialog.message))
     console.show("hostile")

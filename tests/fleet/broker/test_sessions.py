@@ -1,0 +1,115 @@
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.broker.decoding import Frames, decode
+from fleet.broker.packets import Message, Publish
+from fleet.broker.sessions import Bounds, Session
+
+ANY = Bounds(messages=1000, bytes=1 << 20, subscriptions=10)
+LARGEST = 1 << 20
+
+
+def session(bounds: Bounds = ANY, window: int = 10) -> Session:
+    made = Session("cam", "cam", bounds)
+    assert list(made.resume(window, LARGEST)) == []
+    return made
+
+
+def message(payload: bytes, qos: int = 1) -> Message:
+    return Message(topic="t", payload=payload, qos=qos, retain=False)
+
+
+def sent(packets: Iterable[bytes]) -> list[Publish]:
+    frames = Frames(LARGEST)
+    for packet in packets:
+        frames.feed(packet)
+    read = [decode(*frame) for frame in frames]
+    assert all(isinstance(each, Publish) for each in read)
+    return read  # type: ignore[return-value]
+
+
+def payloads(packets: Iterable[bytes]) -> list[bytes]:
+    return [each.message.payload for each in sent(packets)]
+
+
+def test_the_window_is_never_exceeded_and_an_acknowledgement_opens_it() -> None:
+    device = session(window=2)
+    for n in range(4):
+        device.offer(message(b"%d" % n))
+    first = sent(device.take())
+    assert [each.message.payload for each in first] == [b"0", b"1"]
+    device.acknowledge(first[0].packet_id)
+    assert payloads(device.take()) == [b"2"]
+    assert device.waiting == 1
+
+
+def test_what_was_not_acknowledged_is_sent_again_first_and_marked() -> None:
+    device = session()
+    device.offer(message(b"kept"))
+    device.offer(message(b"done"))
+    kept, done = sent(device.take())
+    device.acknowledge(done.packet_id)
+    device.offer(message(b"new"))
+    again = list(device.resume(10, LARGEST))
+    assert again[0][0] & 0x08
+    assert [each.packet_id for each in sent(again)] == [kept.packet_id]
+    assert payloads(device.take()) == [b"new"]
+
+
+def test_the_oldest_makes_room_at_each_bound_and_is_counted() -> None:
+    device = session(Bounds(messages=2, bytes=1 << 20, subscriptions=1))
+    for n in range(5):
+        device.offer(message(b"%d" % n))
+    assert payloads(device.take()) == [b"3", b"4"]
+    assert device.dropped == 3
+    small = session(Bounds(messages=100, bytes=2000, subscriptions=1))
+    for _ in range(5):
+        small.offer(message(bytes(900)))
+    assert small.waiting <= 2
+
+
+def test_a_message_that_the_client_does_not_take_is_left_out() -> None:
+    device = Session("cam", "cam", ANY)
+    list(device.resume(10, 100))
+    device.offer(message(bytes(200)))
+    device.offer(message(b"small"))
+    assert payloads(device.take()) == [b"small"]
+    assert device.dropped == 1
+
+
+def test_qos_0_needs_no_window() -> None:
+    device = session(window=1)
+    device.offer(message(b"a"))
+    device.offer(message(b"b", qos=0))
+    device.offer(message(b"c", qos=0))
+    assert payloads(device.take()) == [b"a", b"b", b"c"]
+
+
+@given(st.lists(st.sampled_from(["offer", "take", "acknowledge", "resume"]), max_size=80))
+def test_every_message_arrives_in_order_and_none_is_lost(steps: list[str]) -> None:
+    device, offered, arrived, open_ids = session(window=3), 0, [], {}
+    for step in [*steps, *["resume", "take", "acknowledge"] * 80]:
+        if step == "offer":
+            device.offer(message(b"%d" % offered))
+            offered += 1
+        elif step == "acknowledge":
+            for packet_id, payload in open_ids.items():
+                device.acknowledge(packet_id)
+                arrived.append(int(payload))
+            open_ids = {}
+        else:
+            packets = device.take() if step == "take" else device.resume(3, LARGEST)
+            open_ids |= {each.packet_id: each.message.payload for each in sent(packets)}
+            assert len(open_ids) <= 3
+    assert arrived == list(range(offered))
+
+
+def test_packet_identifiers_are_reused_after_65535() -> None:
+    device = session(window=1)
+    for n in range(70_000):
+        device.offer(message(b"%d" % n))
+        (packet,) = device.take()
+        device.acknowledge(int.from_bytes(packet[5:7]))  # behind head and topic "t"
+    assert device.waiting == 0
