@@ -35,8 +35,8 @@ from msgspec import Meta
 
 from cloud_sync.messages import TrialPolicy
 from edgeml.errors import UserError
+from edgeml.toml_lines import Path, line_of
 from fleet.rollouts.selector import parse_selector
-from fleet.rollouts.toml_lines import Path, line_of
 
 MAX_POLICY_BYTES = 1 << 16
 _WHAT = "The policy cannot be used."

@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Meta
 
 from edgeml.errors import ModelError
-from hardware.pipeline.lines import Path, line_of
+from edgeml.toml_lines import Path, line_of
 from hardware.runtimes.interface import TensorSpec
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware.pipeline.lines import line_of
+from edgeml.toml_lines import line_of
 
 TEXT = '''# a = 1
 a = 1
