@@ -334,7 +334,10 @@ class Story:
             held=ended["status"] == "halted"
             and ended["wave"] == 1
             and "confident" in ended["sentence"],
-            numbers=ended["sentence"],
+            numbers="; ".join(
+                f"{d['device']} {d['reason']}" for d in ended["devices"] if d["reason"]
+            )
+            or ended["sentence"],
         )
         self._ledger.note(
             f"only the canary ever had {release}",
@@ -361,9 +364,9 @@ class Story:
         while True:
             self._children.check()
             now = self._client.rollout(rollout)
-            self._tell.progress(now["sentence"])
             if now["status"] not in {"running", "paused"}:
                 return now
+            self._tell.progress(now["sentence"])
             if time.monotonic() > deadline:
                 raise DeviceError(
                     f"The rollout did not end within {ROLLOUT_TIMEOUT_S:.0f} s.",
