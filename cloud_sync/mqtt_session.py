@@ -39,6 +39,9 @@ CLOSE_S = 3.0
 MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+# OpenSSL's X509_V_ERR_...: not yet valid, expired; host name, address mismatch.
+_DATES = frozenset((9, 10))
+_NAMES = frozenset((62, 64))
 
 
 class Will(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +62,12 @@ class MqttSession:
         on_message: called with topic and payload.
         on_connect: called after each connect, when the subscriptions are made.
         subscriptions: topic filters, all with QoS 1.
-        tls: files (ca, certificate, key) for mutual TLS.
+        tls: files (ca, certificate, key): the CA that must have issued the broker's certificate
+            (None: those that the system trusts), and for mutual TLS this client's own.
+
+    Attributes:
+        last_error: why there is no connection, as far as that is known.
+        refusal: set while the broker's certificate is one that this client does not accept.
 
     Raises:
         UserError: the URL is none.
@@ -77,20 +85,24 @@ class MqttSession:
         on_message: Callable[[str, bytes], None],
         on_connect: Callable[[], None] = lambda: None,
         subscriptions: Sequence[str] = (),
-        tls: tuple[Path, Path | None, Path | None] | None = None,
+        tls: tuple[Path | None, Path | None, Path | None] | None = None,
     ) -> None:
-        self._host, self._port, secure = parse_url(url)
+        self._host, self._port, self._secure = parse_url(url)
+        self._ca = tls[0] if tls else None
         self._on_message = on_message
         self._on_connect = on_connect
         self._subscriptions = tuple(subscriptions)
         self._connected = threading.Event()
         self._gone = threading.Event()
         self._gone.set()
+        self._answered = False
+        self._closing = False
         self.last_error = ""
-        client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
+        self.refusal: TrustError | None = None
+        client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
         if username:
             client.username_pw_set(username, password or None)
-        if secure:
+        if self._secure:
             client.tls_set_context(_tls_context(*(tls or (None, None, None))))
         if will:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
@@ -139,6 +151,7 @@ class MqttSession:
 
     def close(self) -> None:
         """Disconnect properly, so that the broker publishes no will; takes a bounded time."""
+        self._closing = True
         self._client.disconnect()
         if not self._gone.wait(CLOSE_S):
             # The broker does not read any more; paho would wait for it.
@@ -152,8 +165,10 @@ class MqttSession:
     def _connected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
+        self._answered = True
+        self.refusal = None
         if reason.is_failure:
-            self.last_error = str(reason)
+            self._note(f"The broker at {self._address} refused this client: {reason}.")
             return
         self._gone.clear()
         if self._subscriptions:
@@ -178,20 +193,74 @@ class MqttSession:
             self._on_connect()
 
     def _connect_failed(self, _client: Client, _data: Any) -> None:
-        self.last_error = f"No connection to {self._host}:{self._port}."
+        error, self._client.failure = self._client.failure, None
+        self.refusal = None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            untrusted = _untrusted(error, self._address, self._host, self._ca)
+            # A date may come right by itself, as when a device's clock is set only later.
+            self.refusal = None if error.verify_code in _DATES else untrusted
+            self._note(str(untrusted))
+        elif isinstance(error, ssl.SSLError):
+            why = (error.reason or str(error)).lower().replace("_", " ")
+            self._note(f"No TLS with the broker at {self._address}: {why}.")
+        else:
+            self.last_error = f"No connection to {self._address}: {error}."
 
     def _disconnected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
         if self.connected:
             self.last_error = str(reason)
+        elif not self._answered and not self._closing:
+            hint = "; it may not accept this client's certificate" if self._secure else ""
+            self._note(
+                f"The broker at {self._address} ended the connection without an answer. "
+                f"Its log says why{hint}."
+            )
+        self._answered = False
         self._connected.clear()
         self._gone.set()
+
+    @property
+    def _address(self) -> str:
+        return f"{self._host}:{self._port}"
+
+    def _note(self, problem: str) -> None:
+        """Remember and log what keeps this client out, once until it is another thing."""
+        if problem != self.last_error:
+            log.warning("%s", problem)
+        self.last_error = problem
 
     def _received(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         with _surviving("a message"):
             self._on_message(message.topic, bytes(message.payload))
         client.ack(message.mid, message.qos)
+
+
+class _Client(Client):
+    """paho's client, remembering why a connection failed: paho's own callback does not say."""
+
+    failure: OSError | None = None
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Connect."""
+        try:
+            return super().reconnect()
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+class _Socket(ssl.SSLSocket):
+    """A socket that a failed handshake closes: paho lets go of it while it is open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Agree on keys, and look at the certificate."""
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 @contextlib.contextmanager
@@ -207,6 +276,7 @@ def _tls_context(ca: Path | None, certificate: Path | None, key: Path | None) ->
     try:
         context = ssl.create_default_context(cafile=ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = _Socket
         if certificate:
             context.load_cert_chain(certificate, key)
     except OSError as error:
@@ -214,6 +284,22 @@ def _tls_context(ca: Path | None, certificate: Path | None, key: Path | None) ->
             "The broker's certificates or this client's cannot be read.", why=f"{error}."
         ) from None
     return context
+
+
+def _untrusted(
+    error: ssl.SSLCertVerificationError, address: str, host: str, ca: Path | None
+) -> TrustError:
+    if error.verify_code in _NAMES:
+        why = f"Its certificate is for another name than {host}."
+        fix = "Use the name that the certificate has, or have one issued for this name."
+    elif error.verify_code in _DATES:
+        why = f"Of its certificate it is said: {error.verify_message}."
+        fix = "Renew the broker's certificate, and check this machine's clock."
+    else:
+        why = f"{ca or 'No authority that this system trusts'} does not vouch for its certificate"
+        why = f"{why} ({error.verify_message})."
+        fix = "Name the CA that issued it, or have that one issue the broker's certificate."
+    return TrustError(f"The broker at {address} was refused.", why=why, fix=fix)
 
 
 def parse_url(url: str) -> tuple[str, int, bool]:
@@ -242,8 +328,11 @@ def require(session: MqttSession, timeout_s: float) -> None:
 
     Raises:
         RemoteError: it did not accept this client in time.
+        TrustError: it is there, and its certificate is not accepted.
     """
     if not session.wait_connected(timeout_s):
+        if session.refusal:
+            raise session.refusal
         raise RemoteError(
             "The MQTT broker cannot be reached.", why=session.last_error or "It did not answer."
         )

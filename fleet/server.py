@@ -25,7 +25,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cloud_sync.mqtt_session import MqttSession, parse_url
-from edgeml.errors import UserError
+from edgeml.errors import TrustError, UserError
 from fleet import broker, console
 from fleet.access import Access
 from fleet.controller import Controller
@@ -106,7 +106,8 @@ def serve(options: Options, on_up: Callable[[Running], None]) -> None:
 
     Raises:
         UserError: an option is wrong, or a port or the folder is in use.
-        TrustError: a key can be read by others or is damaged.
+        TrustError: a key can be read by others or is damaged, or the broker's certificate is
+            not one of the named CA for the named host.
     """
     asyncio.run(_until_signal(options, on_up))
 
@@ -180,6 +181,39 @@ def _check_options(options: Options) -> None:
             why="It is not on this machine, and mqtt:// speaks without TLS.",
             fix="Use mqtts://.",
         )
+    _check_broker_files(options.external, secure=secure)
+
+
+def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
+    files = [
+        (option, path)
+        for option, path in (
+            ("--broker-ca", external.ca),
+            ("--broker-cert", external.certificate),
+            ("--broker-key", external.key),
+        )
+        if path is not None
+    ]
+    if files and not secure:
+        raise UserError(
+            f"{files[0][0]} and the broker {external.url} do not go together.",
+            why="mqtt:// speaks without TLS.",
+            fix="Use mqtts://.",
+        )
+    if (external.certificate is None) != (external.key is None):
+        raise UserError(
+            "The fleet's certificate for the broker and its key belong together.",
+            fix="Give --broker-cert and --broker-key.",
+        )
+    for option, path in files:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read.",
+                why=f"{error.strerror or error}.",
+                fix=f"Name another file with {option}.",
+            ) from None
 
 
 @contextmanager
@@ -255,15 +289,25 @@ def _bus(
         password=outside.password if outside else accounts.password,
         on_message=ingest.on_message,
         subscriptions=subscriptions(),
-        tls=(outside.ca, outside.certificate, outside.key) if outside and outside.ca else None,
+        tls=(outside.ca, outside.certificate, outside.key) if outside else None,
     )
 
 
 async def _bus_ready(bus: MqttSession, stop: asyncio.Event) -> None:
-    """Wait for the broker; an external one may come later, HTTPS is enough until then."""
+    """Wait for the broker; an external one may come later, HTTPS is enough until then.
+
+    Raises:
+        TrustError: it is there, and is not the one that the options name.
+    """
     end = time.monotonic() + _BUS_PATIENCE_S
     # A thread of the client's own connects; it has no event to await.
-    while not bus.connected and not stop.is_set() and time.monotonic() < end:  # noqa: ASYNC110
+    while not bus.connected and not stop.is_set() and time.monotonic() < end:
+        if bus.refusal:
+            raise TrustError(
+                bus.refusal.what,
+                why=bus.refusal.why,
+                fix=f"{bus.refusal.fix} See --broker and --broker-ca.",
+            )
         await asyncio.sleep(0.02)
     if not bus.connected:
         _LOG.warning("the broker does not answer yet: %s", bus.last_error or "no connection")

@@ -17,11 +17,15 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from benchmarks.broker_contract.client import until
+from benchmarks.broker_contract.client import MQTT_3, MQTT_5, until
 
 FLEET = "edgeml-fleet"
 ACCOUNTS = {FLEET: "fleet-secret", "dev-a": "secret-a", "dev-b": "secret-b"}
 HOSTS = Path(__file__).parent / "hosts"
+
+
+class NotStartedError(RuntimeError):
+    """A candidate's process ended before it accepted a connection: nothing was measured."""
 
 
 def free_port() -> int:
@@ -40,6 +44,8 @@ def answers(port: int) -> bool:
 
 class Candidate(ABC):
     """One broker process on a port of its own; `accounts` may change while it runs."""
+
+    protocol = MQTT_5
 
     def __init__(self, folder: Path, accounts: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -65,14 +71,15 @@ class Candidate(ABC):
     def start(self) -> None:
         """Start the process and wait until it accepts connections."""
         self.write_accounts()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+        try:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+        except OSError as error:
+            raise NotStartedError(str(error)) from error
         process = self.process
         until(lambda: answers(self.port) or process.poll() is not None, 15)
-        if process.poll() is not None:
-            raise RuntimeError(
-                f"{type(self).__name__} did not start: {self.log.read_text()[-500:]}"
-            )
+        if process.poll() is not None or not answers(self.port):
+            raise NotStartedError(self.log.read_text()[-1000:])
 
     def stop(self) -> float:
         """Ask it to end; returns the exit status, -9 when it had to be killed."""
@@ -157,7 +164,7 @@ class Hosted(Candidate):
 
 
 class Iotcore(Candidate):
-    """iotcore (rumqttd): static accounts in its TOML; no topic rules exist."""
+    """iotcore (rumqttd): static accounts in its TOML; it has no rules for topics."""
 
     def command(self) -> list[str]:
         """Write its configuration and return its command line."""
@@ -178,9 +185,10 @@ class Iotcore(Candidate):
 
 
 class Amqtt(Hosted):
-    """amqtt with an authentication and a topic plugin."""
+    """amqtt with an authentication and a topic plugin; it knows 3.1.1 only."""
 
     host = "amqtt_host.py"
+    protocol = MQTT_3
 
 
 class Moat(Hosted):

@@ -1,4 +1,8 @@
-"""A client of the contract: paho 2, MQTT 5, a session that outlives it, manual acknowledgement."""
+"""A client of the contract: paho 2, a session that outlives it, manual acknowledgement.
+
+It speaks MQTT 5; to a broker that knows only 3.1.1 the other lines are put in that version, so
+that one lack does not hide the rest.
+"""
 
 import socket
 import struct
@@ -8,13 +12,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 POLL_S = 0.01
+MQTT_5 = MQTTProtocolVersion.MQTTv5
+MQTT_3 = MQTTProtocolVersion.MQTTv311
 
 
 def until(true: Callable[[], bool], timeout_s: float = 3.0) -> bool:
@@ -34,6 +40,7 @@ class Probe:
         port: the broker's, on 127.0.0.1.
         user: username, and client id unless `client_id` says otherwise.
         acknowledge: whether received messages are acknowledged.
+        protocol: the version that it speaks.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class Probe:
         acknowledge: bool = True,
         will: tuple[str, bytes] | None = None,
         expiry_s: int = 300,
+        protocol: MQTTProtocolVersion = MQTT_5,
     ) -> None:
         self.port = port
         self.messages: list[tuple[str, bytes]] = []
@@ -54,12 +62,14 @@ class Probe:
         self.refused = False
         self.acknowledge = acknowledge
         self._expiry_s = expiry_s
+        self._protocol = protocol
         self._connected = threading.Event()
         self._granted: dict[int | None, list[Any]] = {}
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id or user,
-            protocol=MQTTv5,
+            clean_session=None if protocol == MQTT_5 else False,
+            protocol=protocol,
             manual_ack=True,
             reconnect_on_failure=False,
         )
@@ -75,12 +85,15 @@ class Probe:
 
     def open(self, timeout_s: float = 5.0) -> Self:
         """Connect; look at `connected` and `refused` for the answer."""
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._expiry_s
         try:
-            self.client.connect(
-                "127.0.0.1", self.port, 30, clean_start=False, properties=properties
-            )
+            if self._protocol == MQTT_5:
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.SessionExpiryInterval = self._expiry_s
+                self.client.connect(
+                    "127.0.0.1", self.port, 30, clean_start=False, properties=properties
+                )
+            else:
+                self.client.connect("127.0.0.1", self.port, 30)
         except OSError:
             self.refused = True
             return self
@@ -95,7 +108,11 @@ class Probe:
 
     def subscribe(self, *topics: str, timeout_s: float = 3.0) -> list[bool]:
         """Subscribe with QoS 1; returns per topic whether it was granted."""
-        done, mid = self.client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
+        if self._protocol == MQTT_5:
+            options = SubscribeOptions(qos=1)
+            done, mid = self.client.subscribe([(topic, options) for topic in topics])
+        else:
+            done, mid = self.client.subscribe([(topic, 1) for topic in topics])
         if done != 0 or not until(lambda: mid in self._granted or not self.connected, timeout_s):
             return [False for _ in topics]
         return [not code.is_failure for code in self._granted.get(mid, [])] or [False] * len(topics)

@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from benchmarks.broker_contract.candidates import Candidate
-from benchmarks.broker_contract.client import until
+from benchmarks.broker_contract.client import MQTT_5, until
 from benchmarks.broker_contract.lines import Seen, still_serves
 
 OVERSIZE = 64 << 20
 
 
-def connect_packet(user: str, password: str) -> bytes:
-    """Return a correct MQTT 5 CONNECT."""
+def connect_packet(broker: Candidate, user: str) -> bytes:
+    """Return a correct CONNECT of a user that the broker knows, in the version that it speaks."""
 
     def text(value: str) -> bytes:
         return struct.pack(">H", len(value)) + value.encode()
 
-    body = text("MQTT") + b"\x05\xc2\x00\x1e\x00" + text(user) + text(user) + text(password)
+    version = b"\x05\xc2\x00\x1e\x00" if broker.protocol == MQTT_5 else b"\x04\xc2\x00\x1e"
+    body = text("MQTT") + version + text(user) + text(user) + text(broker.accounts[user])
     return b"\x10" + remaining(len(body)) + body
 
 
@@ -59,7 +60,7 @@ def malformed_packets(hello: bytes) -> Iterator[bytes]:
 
 def survives_malformed_packets(broker: Candidate) -> Seen:
     """462 malformed packets do not stop it."""
-    hello = connect_packet("dev-b", broker.accounts["dev-b"])
+    hello = connect_packet(broker, "dev-b")
     for packet in malformed_packets(hello):
         with socket.socket() as sock:
             sock.settimeout(2)
@@ -68,13 +69,14 @@ def survives_malformed_packets(broker: Candidate) -> Seen:
                 sock.sendall(packet)
             except OSError:
                 continue
-    return Seen(still_serves(broker), "serves on" if still_serves(broker) else "serves no more")
+    serves = still_serves(broker)
+    return Seen(serves, "serves on" if serves else "serves no more")
 
 
 def refuses_oversize_packets(broker: Candidate) -> Seen:
     """A 64 MB packet is cut off before it is stored, logged in or not."""
     peaks = []
-    for hello in (b"", connect_packet("dev-b", broker.accounts["dev-b"])):
+    for hello in (b"", connect_packet(broker, "dev-b")):
         before = broker.rss_mb()
         peak, sent = before, 0
         with socket.socket() as sock:

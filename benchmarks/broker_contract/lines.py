@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.broker_contract.candidates import FLEET, Candidate, answers
-from benchmarks.broker_contract.client import Probe, until
+from benchmarks.broker_contract.client import MQTT_5, Probe, until
 
 A = "edgeml/v1/dev-a"
 B = "edgeml/v1/dev-b"
+STEP = 500
 QUIET_S = 0.6
 """How long a forbidden message is given to arrive."""
 
@@ -29,10 +30,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the contract."""
+    """One line of the contract; of one that holds, the table shows `figure`s only."""
 
     run: Callable[[Candidate], Seen]
     essential: bool = True
+    figure: bool = False
 
     @property
     def name(self) -> str:
@@ -47,13 +49,14 @@ class Line:
 
 def probe(broker: Candidate, user: str, **options: object) -> Probe:
     """Return a client of this broker, with the password that the account has."""
+    options = {"protocol": broker.protocol} | options
     return Probe(broker.port, user, broker.accounts.get(user, "?"), **options)  # type: ignore[arg-type]
 
 
 def connects(broker: Candidate) -> Seen:
     """MQTT 5 connect, clean_start=False, session expiry."""
-    with probe(broker, "dev-a") as device:
-        return Seen(device.connected, device.reason)
+    with probe(broker, "dev-a", protocol=MQTT_5) as device:
+        return Seen(device.connected, "" if device.connected else device.reason or "no answer")
 
 
 def qos1_both_ways(broker: Candidate) -> Seen:
@@ -74,12 +77,13 @@ def qos1_both_ways(broker: Candidate) -> Seen:
 def wrong_password_is_refused(broker: Candidate) -> Seen:
     """A wrong password, an unknown user and no user are refused."""
     for user, word in (("dev-a", "secret-b"), ("dev-z", "x"), ("", "")):
-        device = Probe(broker.port, user, word, client_id="dev-a").open()
+        device = Probe(broker.port, user, word, client_id="dev-a", protocol=broker.protocol).open()
         if device.connected:
             device.close()
             return Seen(False, f"{user or 'anonymous'} got in")
         device.close()
-    return Seen(True)
+    with probe(broker, "dev-a") as right:
+        return Seen(right.connected, "" if right.connected else "the right one, too")
 
 
 def accounts_change_without_restart(broker: Candidate) -> Seen:
@@ -90,7 +94,7 @@ def accounts_change_without_restart(broker: Candidate) -> Seen:
         came = device.connected
     del broker.accounts["dev-c"]
     broker.changed()
-    late = Probe(broker.port, "dev-c", "secret-c").open()
+    late = Probe(broker.port, "dev-c", "secret-c", protocol=broker.protocol).open()
     went = not late.connected
     late.close()
     return Seen(
@@ -135,11 +139,15 @@ def subscribe_below_own_id_only(broker: Candidate) -> Seen:
 def will_below_own_id_only(broker: Candidate) -> Seen:
     """A will on another's topic is not published."""
     with probe(broker, FLEET) as fleet:
-        fleet.subscribe("#")
+        (heard_all,) = fleet.subscribe("#")
         forger = probe(broker, "dev-a", will=(f"{B}/up/presence", b"forged")).open()
         forger.cut()
         heard = until(lambda: fleet.has(f"{B}/up/presence", b"forged"), 2)
-        return Seen(not heard, "published" if heard else "")
+        honest = probe(broker, "dev-a", will=(f"{A}/up/presence", b"own")).open()
+        honest.cut()
+        own = until(lambda: fleet.has(f"{A}/up/presence", b"own"))
+        detail = "published" if heard else "" if own else "nor is any other"
+        return Seen(heard_all and own and not heard, detail)
 
 
 def will_on_a_cut(broker: Candidate) -> Seen:
@@ -220,7 +228,7 @@ def redelivers(broker: Candidate) -> Seen:
 
 
 def queues_offline(broker: Candidate) -> Seen:
-    """Messages to an absent device wait in its session (nice to have)."""
+    """Messages to an absent device wait in its session."""
     with probe(broker, FLEET) as fleet:
         with probe(broker, "dev-a") as device:
             device.subscribe(f"{A}/down/#")
@@ -234,8 +242,10 @@ def queues_offline(broker: Candidate) -> Seen:
 def sustains_1000_a_second(broker: Candidate, clients: int = 200, rate: int = 1000) -> Seen:
     """1,000 messages/s from 200 clients to the fleet, none lost."""
     seconds = float(os.environ.get("EDGEML_CONTRACT_SECONDS", "5"))
+    # Some read their accounts at the start only, which is another line's matter.
+    broker.stop()
     broker.accounts |= {f"load-{n}": "w" for n in range(clients)}
-    broker.changed()
+    broker.start()
     late: list[float] = []
     with probe(broker, FLEET) as fleet:
         fleet.subscribe("edgeml/v1/+/up/#")
@@ -282,22 +292,26 @@ def cpu_s(broker: Candidate) -> float:
 def memory_stays(broker: Candidate) -> Seen:
     """Memory: 300 reconnects and 20,000 messages add less than 20 MB."""
 
-    def work(connects: int, messages: int) -> None:
+    def work(connects: int, messages: int) -> bool:
         with probe(broker, FLEET) as fleet, probe(broker, "dev-a") as device:
             fleet.subscribe("edgeml/v1/+/up/#")
-            want = len(fleet.messages) + messages
-            for _ in range(messages):
-                device.publish(f"{A}/up/telemetry", bytes(1000), wait=False)
-            until(lambda: len(fleet.messages) >= want, 30)
+            whole = True
+            # Not all at once: a broker may bound what waits for a client.
+            for sent in range(STEP, messages + 1, STEP):
+                for _ in range(STEP):
+                    device.publish(f"{A}/up/telemetry", bytes(1000), wait=False)
+                whole = whole and until(lambda: len(fleet.messages) >= sent, 10)  # noqa: B023
         for _ in range(connects):
             with probe(broker, "dev-b") as other:
                 other.subscribe(f"{B}/down/#")
+        return whole
 
     work(20, 2000)
     first = broker.rss_mb()
-    work(300, 20_000)
+    whole = work(300, 20_000)
     grown = broker.rss_mb() - first
-    return Seen(grown < 20, f"{first:.0f} MB, +{grown:.1f} MB")
+    lost = "" if whole else ", messages lost"
+    return Seen(whole and grown < 20, f"{first:.0f} MB, +{grown:.1f} MB{lost}")
 
 
 def listens_on_loopback(broker: Candidate) -> Seen:

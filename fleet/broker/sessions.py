@@ -51,6 +51,7 @@ class Session:
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._in_flight: dict[int, Message] = {}
+        self._again: deque[int] = deque()
         self._window = MAX_WINDOW
         self._largest = 0
         self._next_id = 0
@@ -69,15 +70,19 @@ class Session:
             self.dropped += 1
 
     def resume(self, receive_maximum: int, maximum_packet: int) -> Iterator[bytes]:
-        """Begin a connection: yield again, marked so, what the last one did not acknowledge."""
+        """Begin a connection: yield again, marked so, what the last one did not acknowledge.
+
+        What this connection's window has no room for comes with `take`.
+        """
         self._window = min(receive_maximum, MAX_WINDOW)
         self._largest = maximum_packet
-        for packet_id, message in self._in_flight.items():
-            yield encoding.publish(message, packet_id=packet_id, dup=True, retain=message.retain)
+        self._again = deque(self._in_flight)
+        yield from self._repeated()
 
     def take(self) -> Iterator[bytes]:
         """Yield packets to send, oldest first, until the window is full or nothing waits."""
-        while self._waiting and (not self._waiting[0].qos or len(self._in_flight) < self._window):
+        yield from self._repeated()
+        while self._waiting and (not self._waiting[0].qos or self._room()):
             message = self._waiting.popleft()
             self._waiting_bytes -= message.size
             packet_id = self._new_id() if message.qos else 0
@@ -94,6 +99,23 @@ class Session:
     def acknowledge(self, packet_id: int) -> None:
         """Forget a message that the client has acknowledged; an unknown one is no matter."""
         self._in_flight.pop(packet_id, None)
+        if packet_id in self._again:
+            self._again.remove(packet_id)
+
+    def _room(self) -> bool:
+        """Whether this connection's client takes one more."""
+        return len(self._in_flight) - len(self._again) < self._window
+
+    def _repeated(self) -> Iterator[bytes]:
+        while self._again and self._room():
+            packet_id = self._again.popleft()
+            message = self._in_flight[packet_id]
+            packet = encoding.publish(message, packet_id=packet_id, dup=True, retain=message.retain)
+            if len(packet) > self._largest:
+                del self._in_flight[packet_id]
+                self.dropped += 1
+                continue
+            yield packet
 
     def _new_id(self) -> int:
         while True:

@@ -20,7 +20,7 @@ from cloud_sync.mqtt_session import CLOSE_S, MqttSession, Will, parse_url, requi
 from cloud_sync.trust import PrivateKey, generate, save_key
 from cloud_sync.trust.identity import issue, make_ca
 from edgeml.errors import RemoteError, TrustError, UserError
-from tests.cloud_sync.needs import program
+from tests.needs import program
 from tests.e2e.loop import _free_port, until
 
 

@@ -32,7 +32,7 @@ from cloud_sync.trust.envelope import pae
 from cloud_sync.trust.identity import issue, make_ca, make_request, read_request, verify_issued
 from cloud_sync.trust.keys import load_public, public_pem
 from edgeml.errors import EdgemlError, TrustError, UserError
-from tests.cloud_sync.needs import module, program
+from tests.needs import module, program
 
 KEY, OTHER = generate(), generate()
 KEYS = {key_id(KEY.public_key()): KEY.public_key()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.broker_contract import __main__ as contract
 from benchmarks.broker_contract import hostile, lines
 from benchmarks.broker_contract.candidates import Candidate, Mosquitto, Ours
 from benchmarks.broker_contract.lines import Line
@@ -51,6 +52,20 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Candidate
 def test_the_line_holds(broker: Candidate, line: Line) -> None:
     seen = line.run(broker)
     assert seen.holds, f"{line.text}: {seen.detail}"
+
+
+def test_a_candidate_that_does_not_start_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(Ours):
+        host = "no_such_host.py"
+
+    monkeypatch.setitem(contract.CANDIDATES, "edgeml", Broken)
+    monkeypatch.setattr("sys.argv", ["contract", "edgeml", "--line", "connects"])
+    assert contract.main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "edgeml did not start and was not measured" in said.err
 
 
 def test_slow_strangers_neither_stay_nor_hold_others_up(tmp_path: Path) -> None:

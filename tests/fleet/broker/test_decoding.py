@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.broker import encoding
@@ -152,3 +152,72 @@ def test_a_length_of_five_bytes_is_refused() -> None:
     frames.feed(b"\x10\xff\xff\xff\xff\x01")
     with pytest.raises(PacketError):
         list(frames)
+
+
+CLIENT_PACKETS = [
+    b"\x10" + encoding.length(len(CONNECT)) + CONNECT,
+    b"\x32\x12\x00\x05a/b/c\x00\x07\x05\x03\x00\x02ctxyz",
+    b"\x30\x05\x00\x01t\x00x",
+    b"\x40\x07\x00\x07\x10\x03\x1f\x00\x00",
+    b"\x82\x0d\x00\x01\x00\x00\x03a/#\x2e\x00\x01b\x00",
+    b"\xa2\x0b\x00\x01\x00\x00\x03a/#\x00\x01b",
+    b"\xc0\x00",
+    b"\xe0\x07\x04\x05\x11\x00\x00\x01\x2c",
+]
+
+
+def broken(stream: bytes, edits: list[tuple[int, str, bytes]]) -> bytes:
+    """A stream with bytes put in, taken out or written over."""
+    data = bytearray(stream)
+    for place, edit, junk in edits:
+        at = place % (len(data) + 1)
+        if edit == "insert":
+            data[at:at] = junk
+        elif edit == "delete":
+            del data[at : at + len(junk)]
+        else:
+            data[at : at + len(junk)] = junk
+    return bytes(data)
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.integers(0, 500),
+        st.sampled_from(["insert", "delete", "replace"]),
+        st.binary(min_size=1, max_size=4),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.sampled_from(CLIENT_PACKETS), min_size=1, max_size=4), EDITS)
+def test_a_stream_that_was_tampered_with_ends_in_a_packet_error_if_in_anything(
+    packets: list[bytes], edits: list[tuple[int, str, bytes]]
+) -> None:
+    frames = Frames(1000)
+    frames.feed(broken(b"".join(packets), edits))
+    with contextlib.suppress(PacketError):
+        for frame in frames:
+            decode(*frame)
+
+
+@pytest.mark.parametrize("packet", CLIENT_PACKETS, ids=lambda packet: f"{packet[0]:#x}")
+def test_a_packet_has_no_more_bytes_than_it_needs(packet: bytes) -> None:
+    [(first, body)] = frames_of(packet)
+    assert decode(first, body)
+    if first >> 4 != 3:  # the rest of a message is its payload
+        with pytest.raises(PacketError):
+            decode(first, body + b"\x00")
+
+
+def test_a_connect_that_is_cut_short_anywhere_is_refused() -> None:
+    for size in range(len(CONNECT)):
+        with pytest.raises(PacketError):
+            decode(0x10, CONNECT[:size])
+
+
+def frames_of(data: bytes) -> list[tuple[int, bytes]]:
+    frames = Frames(1000)
+    frames.feed(data)
+    return list(frames)

@@ -58,6 +58,30 @@ def test_what_was_not_acknowledged_is_sent_again_first_and_marked() -> None:
     assert payloads(device.take()) == [b"new"]
 
 
+def test_a_smaller_window_holds_for_what_is_sent_again_too() -> None:
+    device = session(window=3)
+    for n in range(4):
+        device.offer(message(b"%d" % n))
+    ids = [each.packet_id for each in sent(device.take())]
+    assert payloads(device.resume(1, LARGEST)) == [b"0"]
+    assert payloads(device.take()) == []
+    device.acknowledge(ids[1])  # late, for what came over the connection before
+    assert payloads(device.take()) == []
+    device.acknowledge(ids[0])
+    assert payloads(device.take()) == [b"2"]
+    device.acknowledge(ids[2])
+    assert payloads(device.take()) == [b"3"]
+
+
+def test_what_the_client_has_become_too_small_for_is_not_sent_again() -> None:
+    device = session()
+    for payload in (bytes(200), b"small"):
+        device.offer(message(payload))
+    assert len(sent(device.take())) == 2
+    assert payloads(device.resume(10, 100)) == [b"small"]
+    assert device.dropped == 1
+
+
 def test_the_oldest_makes_room_at_each_bound_and_is_counted() -> None:
     device = session(Bounds(messages=2, bytes=1 << 20, subscriptions=1))
     for n in range(5):
@@ -89,7 +113,8 @@ def test_qos_0_needs_no_window() -> None:
 
 @given(st.lists(st.sampled_from(["offer", "take", "acknowledge", "resume"]), max_size=80))
 def test_every_message_arrives_in_order_and_none_is_lost(steps: list[str]) -> None:
-    device, offered, arrived, open_ids = session(window=3), 0, [], {}
+    window = 3
+    device, offered, arrived, open_ids = session(window=window), 0, [], {}
     for step in [*steps, *["resume", "take", "acknowledge"] * 80]:
         if step == "offer":
             device.offer(message(b"%d" % offered))
@@ -100,9 +125,13 @@ def test_every_message_arrives_in_order_and_none_is_lost(steps: list[str]) -> No
                 arrived.append(int(payload))
             open_ids = {}
         else:
-            packets = device.take() if step == "take" else device.resume(3, LARGEST)
+            if step == "take":
+                packets = device.take()
+            else:
+                open_ids, window = {}, 4 - window
+                packets = device.resume(window, LARGEST)
             open_ids |= {each.packet_id: each.message.payload for each in sent(packets)}
-            assert len(open_ids) <= 3
+            assert len(open_ids) <= window
     assert arrived == list(range(offered))
 
 
