@@ -10,46 +10,51 @@ from pathlib import Path
 
 import msgspec
 
-from cloud_sync.evidence import Conditions, Evidence, GateResult, Verification
+from cloud_sync.evidence import Conditions, Evidence
 from cloud_sync.golden import GoldenSet, Recorded, encode_golden, encode_recorded
-from cloud_sync.release import Layout, Release, ReleaseBuilder, Variant, write_evidence
-from converters.candidates import Artifact, Candidate
-from converters.evaluate import latency_of
-from converters.gates import accuracy_of
-from converters.plan import RUNTIME
-from converters.race import Race
+from cloud_sync.release import (
+    Layout,
+    Release,
+    ReleaseBuilder,
+    Variant,
+    write_atomically,
+    write_evidence,
+)
+from converters.arena import THREADS
+from converters.candidates import Candidate
+from converters.contest import Attempt
+from converters.gates import metric_score
+from converters.metrics import Metric
+from converters.plan import FORMAT
 from converters.recipe import Recipe
+from converters.report import report_html
 from converters.request import Request
 from converters.result import VariantResult
 from edgeml.errors import ReleaseError, UserError
 from hardware.capabilities import Capabilities
 from hardware.probes import instruction_set
 
-_FORMAT = "onnx"
+REPORT = "report.html"
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a release and its evidence are made of.
 
-    `candidates` are those that were chosen; artifacts, recordings and measurements are by
-    artifact key. `doubted` are candidates that were measured and left out.
+    `candidates` are those that were chosen, `doubted` those that were measured and left out;
+    recordings are by lane, attempts by the flavours that were searched.
     """
 
     request: Request
+    metric: Metric
     host: Capabilities
     pipeline: bytes | None
     recipe: Recipe
     candidates: tuple[Candidate, ...]
     doubted: tuple[Candidate, ...]
-    artifacts: Mapping[str, Artifact]
+    attempts: Mapping[str, tuple[Attempt, ...]]
     golden: GoldenSet
     recorded: Mapping[str, Recorded]
-    race: Race
-
-    def gates(self, candidate: Candidate) -> tuple[GateResult, ...]:
-        """The gates of an int8 candidate; the float model is what it was compared with."""
-        gates = self.race.gates.get(candidate.key)
-        return (gates.accuracy, gates.speed) if gates else ()
+    warnings: tuple[str, ...]
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,21 +104,26 @@ def write(parts: Parts, folder: Path) -> Written:
     layout = Layout.create(folder)
     release = _builder(parts).write(layout)
     out = parts.request.out
+    records = _evidence(parts, release)
+    report = report_html(parts, release)
     if out.exists() and any(out.iterdir()):
         layout = Layout.open(out)
         _refuse_other(layout, release, out)
         _builder(parts).write(layout)  # mends what may be missing
-        evidence = write_evidence(layout, release, _evidence(parts, release))
+        evidence = write_evidence(layout, release, records, {REPORT: report})
+        write_atomically(out / REPORT, report)
     else:
-        evidence = write_evidence(layout, release, _evidence(parts, release))
+        evidence = write_evidence(layout, release, records, {REPORT: report})
+        write_atomically(folder / REPORT, report)
         os.replace(folder, out)
         _sync(out.parent)
+    layout = Layout.open(out)
     return Written(
         release=release.digest,
         evidence=evidence,
         variants=tuple(
-            _result(parts, candidate, _variant_of(release, candidate), Layout.open(out))
-            for candidate in sorted(parts.candidates, key=lambda c: _order(release, c))
+            _result(parts, candidate, _variant_of(parts, release, candidate), layout)
+            for candidate in sorted(parts.candidates, key=lambda c: _place(parts.recipe, c))
         ),
     )
 
@@ -121,25 +131,31 @@ def write(parts: Parts, folder: Path) -> Written:
 def _builder(parts: Parts) -> ReleaseBuilder:
     builder = ReleaseBuilder(parts.request.name, parts.request.version)
     golden, recipe = encode_golden(parts.golden), parts.recipe.encode()
-    ranks = {(v.target, v.precision): v.rank for v in parts.recipe.variants}
     for candidate in parts.candidates:
-        artifact = parts.artifacts[candidate.key]
+        artifact = candidate.lane.artifact
         files: dict[str, tuple[str, bytes | Path]] = {
             "model": ("model.onnx", artifact.path),
             "recipe": ("recipe.json", recipe),
             "golden": ("golden.npz", golden),
-            "recorded": ("recorded.npz", encode_recorded([parts.recorded[candidate.key]])),
+            "recorded": (
+                "recorded.npz",
+                encode_recorded([parts.recorded[candidate.lane.key]]),
+            ),
         }
         if parts.pipeline is not None:
             files["pipeline"] = ("pipeline.toml", parts.pipeline)
+        needs = candidate.target.requirements()
         builder.add_variant(
             target=candidate.target.name,
-            rank=ranks[candidate.target.name, candidate.precision],
-            requires=candidate.target.requirements(),
-            format=_FORMAT,
-            precision=candidate.precision,
+            rank=_place(parts.recipe, candidate)[1],
+            requires=msgspec.structs.replace(
+                needs,
+                runtimes=tuple(r for r in needs.runtimes if r.name == candidate.lane.runtime),
+            ),
+            format=FORMAT,
+            precision=artifact.precision,
             quantization=artifact.quantization,
-            verification=Verification.ARTIFACT_EXECUTED,
+            verification=candidate.verification,
             files=files,
         )
     return builder
@@ -147,7 +163,7 @@ def _builder(parts: Parts) -> ReleaseBuilder:
 
 def _evidence(parts: Parts, release: Release) -> list[Evidence]:
     made = [
-        _record(parts, candidate, release, _variant_of(release, candidate).digest)
+        _record(parts, candidate, release, _variant_of(parts, release, candidate).digest)
         for candidate in parts.candidates
     ]
     return made + [_record(parts, candidate, release, "") for candidate in parts.doubted]
@@ -155,42 +171,39 @@ def _evidence(parts: Parts, release: Release) -> list[Evidence]:
 
 def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) -> Evidence:
     """Evidence about a variant, or with an empty `variant` about a candidate left out."""
-    measured = parts.race.measurements[candidate.key]
-    host = parts.host
+    host, artifact = parts.host, candidate.lane.artifact
     return Evidence(
         stage="convert",
         model=parts.request.name,
         release=release.digest,
         variant=variant,
         target=candidate.target.name,
-        runtime=RUNTIME,
-        runtime_version=parts.recorded[candidate.key].runtime_version,
-        verification=Verification.ARTIFACT_EXECUTED,
+        runtime=candidate.lane.runtime,
+        runtime_version=candidate.timing.info.version,
+        verification=candidate.verification,
         conditions=Conditions(
             hardware_class=host.hardware_class,
             cpu=host.cpu.model,
             instruction_set=instruction_set(host),
-            threads=1,
-            software=parts.recipe.tools | {"precision": candidate.precision},
+            threads=THREADS,
+            software=parts.recipe.tools
+            | {"precision": artifact.precision, "quantization": artifact.quantization},
         ),
-        accuracy=accuracy_of(
-            measured.correct,
-            metric=parts.request.metric,
-            confidence=parts.request.confidence,
+        accuracy=metric_score(
+            parts.metric, candidate.judged.outcomes, confidence=parts.request.confidence
         ),
-        latency=latency_of(measured.milliseconds),
-        memory_bytes=measured.footprint.memory_bytes,
-        placement=measured.placement,
-        gates=parts.gates(candidate),
+        latency=candidate.timing.latency,
+        memory_bytes=candidate.timing.memory_bytes,
+        placement=candidate.timing.placement,
+        gates=candidate.gates,
     )
 
 
 def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout) -> VariantResult:
-    measured = parts.race.measurements[candidate.key]
     model, recipe = variant.file("model"), variant.file("recipe")
     return VariantResult(
         target=variant.target,
-        runtime=RUNTIME,
+        runtime=candidate.lane.runtime,
         file=layout.blobs.path(model.digest),
         format=variant.format,
         precision=variant.precision,
@@ -199,26 +212,31 @@ def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout
         recipe=layout.blobs.path(recipe.digest),
         digest=variant.digest,
         rank=variant.rank,
-        accuracy=accuracy_of(
-            measured.correct,
-            metric=parts.request.metric,
-            confidence=parts.request.confidence,
+        accuracy=metric_score(
+            parts.metric, candidate.judged.outcomes, confidence=parts.request.confidence
         ),
-        latency=latency_of(measured.milliseconds),
-        memory_bytes=measured.footprint.memory_bytes,
-        load_ms=measured.footprint.load_ms,
-        gates=parts.gates(candidate),
+        latency=candidate.timing.latency,
+        memory_bytes=candidate.timing.memory_bytes,
+        load_ms=candidate.timing.load_ms,
+        gates=candidate.gates,
+        why=f"{candidate.move}: {candidate.choice.reason}",
     )
 
 
-def _variant_of(release: Release, candidate: Candidate) -> Variant:
-    wanted = (candidate.target.name, candidate.precision)
-    return next(v for v in release.variants if (v.target, v.precision) == wanted)
+def _variant_of(parts: Parts, release: Release, candidate: Candidate) -> Variant:
+    wanted = _place(parts.recipe, candidate)
+    return next(v for v in release.variants if (v.target, v.rank) == wanted)
 
 
-def _order(release: Release, candidate: Candidate) -> tuple[str, int]:
-    variant = _variant_of(release, candidate)
-    return variant.target, variant.rank
+def _place(recipe: Recipe, candidate: Candidate) -> tuple[str, int]:
+    """Target and rank: what tells a variant from the others of its release."""
+    lane = candidate.lane
+    return next(
+        (variant.target, variant.rank)
+        for variant in recipe.variants
+        if (variant.target, variant.runtime) == (candidate.target.name, lane.runtime)
+        and variant.precision == lane.artifact.precision
+    )
 
 
 def _refuse_other(layout: Layout, release: Release, out: Path) -> None:

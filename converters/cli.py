@@ -17,10 +17,18 @@ _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def convert(  # noqa: PLR0917 -- typer reads options from the signature
     model: Annotated[Path, typer.Argument(help="The trained model, an ONNX file.")],
     calibration: Annotated[
-        Path, typer.Option(help="Samples that set the int8 ranges: .npz with x.")
+        str,
+        typer.Option(
+            metavar="DATA",
+            help="Samples that set the int8 ranges: .npz with x, a folder of images, or "
+            "module:function.",
+        ),
     ],
     evaluate: Annotated[
-        Path, typer.Option(help="Other samples, labelled, that judge: .npz with x and y.")
+        str,
+        typer.Option(
+            metavar="DATA", help="Other samples, labelled, that judge: .npz with x and y, ..."
+        ),
     ],
     name: Annotated[str, typer.Option(help="The model's name, for instance digits.")],
     version: Annotated[str, typer.Option(help="The release's version, for instance 1.0.0.")],
@@ -32,7 +40,17 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     pipeline: Annotated[
         Path | None, typer.Option(help="Pre- and post-processing, a TOML file.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What is measured.")] = "top1",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="Race on this runtime only; may be given more than once."),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What is measured: top1, topk:K, f1, auc, map, map50, exact, char_accuracy, "
+            "cosine, or module:attribute."
+        ),
+    ] = "top1",
     max_drop: Annotated[
         float, typer.Option(help="The drop of the metric that int8 may cost; 0.01 is one point.")
     ] = 0.01,
@@ -46,9 +64,21 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     recipe: Annotated[
         Path | None, typer.Option(help="Replay this recipe instead of deciding anew.")
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help="Where candidates run: local, or an existing Ray cluster: ray.")
+    ] = "local",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why the winner won, and all that was tried.")
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
-    """Convert a model for its targets and prove what was lost."""
+    """Convert a model for its targets and prove what was lost.
+
+    The model is quantized in several ways, each is executed on each runtime installed here,
+    and the fastest that keeps the metric within MAX_DROP, at CONFIDENCE, becomes the variant;
+    where none does, float32 on its fastest runtime. Ctrl-C keeps what is finished: the same
+    command goes on from there.
+    """
     from converters.conversion import run
     from converters.progress import Terminal
     from converters.request import Request
@@ -69,10 +99,13 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
         min_speedup=min_speedup,
         accept_undecided=accept_undecided,
         recipe=recipe,
+        runtimes=tuple(runtime or ()),
+        executor=executor,
     )
     with Terminal().running() as progress:
         result = run(request, progress)
-    typer.echo(_json(result.summary()) if as_json else conversion_text(result))
+    text = conversion_text(result, explain=explain)
+    typer.echo(_json(result.summary()) if as_json else text)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

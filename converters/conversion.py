@@ -1,11 +1,11 @@
 """The conversion: a trained model in, a release out, and everything on the way executed.
 
-    load -> prepare, calibrate -> quantize -> execute (accuracy, speed, memory) -> gates
-         -> decide -> golden set and recorded outputs -> recipe -> release and evidence
+    load -> search (quantize, time, judge) -> last race -> gates -> decide
+         -> golden set and recorded outputs -> recipe -> release, evidence and report
 
 Each step is a module of its own; this one only leads from one to the next. All files are
 made in a folder beside the output, which is renamed at the end: a conversion that is stopped
-or fails leaves nothing.
+or fails leaves nothing there, and the next one takes what was finished from the cache.
 
 What enters the release's digest is decided by gates and written down in the recipe; a replay
 of the recipe takes its decisions instead of its own measurements, and so gives the same
@@ -15,23 +15,28 @@ digest. What was measured goes into the evidence, which is another artifact.
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from converters import build
-from converters.candidates import Candidate
-from converters.decide import Choice, choose, kept_because, warnings_about
-from converters.gates import accuracy_of
+from converters.arena import Arena, Lane
+from converters.cache import Cache, default_cache
+from converters.candidates import Candidate, candidates_of, float_candidates
+from converters.contest import Contest, Contestants, nothing_raced
+from converters.decide import kept_because, warnings_about
+from converters.executor import Executor, LocalExecutor, RayExecutor
+from converters.gates import metric_score
 from converters.golden import golden_set, recorded_outputs
 from converters.loading import Loaded, load
-from converters.making import make
+from converters.metrics import chance_of
+from converters.plan import flavours_of
 from converters.progress import Progress, Silent
-from converters.race import Race, Track, opened, race
 from converters.recipe import FLOAT, Recipe, VariantRecipe
 from converters.request import Request, check
 from converters.result import ConversionResult, LeftOut
 from converters.tools import tool_versions
+from converters.workshop import Workshop
 from edgeml.errors import UserError
 
 
@@ -47,14 +52,15 @@ def convert(
     pipeline: str | Path | None = None,
     recipe: str | Path | None = None,
     progress: Progress | None = None,
-    **gates: Any,
+    **options: Any,
 ) -> ConversionResult:
     """Convert a model into a release folder.
 
     Args:
         model: an ONNX file.
-        calibration: an `.npz` with samples `x`, which set the int8 ranges.
-        evaluation: an `.npz` with other samples `x` and their class numbers `y`.
+        calibration: samples which set the int8 ranges: an `.npz` with `x`, a folder of
+            images, or `module:function`.
+        evaluation: other samples with what is right about them, in the same forms.
         name: the model's name, part of a registry path.
         version: the release's version.
         out: the folder that the release becomes; it must not hold anything else.
@@ -62,159 +68,238 @@ def convert(
         pipeline: pre- and post-processing; without it samples are model inputs.
         recipe: a recipe to replay.
         progress: told what happens.
-        gates: `metric`, `max_drop`, `confidence`, `min_speedup`, `accept_undecided` as in
-            `converters.request.Request`.
+        options: `metric`, `max_drop`, `confidence`, `min_speedup`, `accept_undecided`,
+            `runtimes` and `executor` as in `converters.request.Request`.
 
     Raises:
         EdgemlError: what is wrong with the request, the model, the data or this machine.
     """
     request = Request(
         model=Path(model),
-        calibration=Path(calibration),
-        evaluation=Path(evaluation),
+        calibration=str(calibration),
+        evaluation=str(evaluation),
         name=name,
         version=version,
         out=Path(out),
         targets=tuple(targets),
         pipeline=Path(pipeline) if pipeline else None,
         recipe=Path(recipe) if recipe else None,
-        **gates,
+        **options,
     )
     return run(request, progress or Silent())
 
 
-def run(request: Request, progress: Progress) -> ConversionResult:
+def run(request: Request, progress: Progress, cache: Cache | None = None) -> ConversionResult:
     """Carry out a checked request; see `convert`."""
     check(request)
     build.refuse_occupied(request)
+    executor: Executor = RayExecutor() if request.executor == "ray" else LocalExecutor()
     try:
         with _workspace(request.out) as folder:
-            return _convert(request, folder, progress)
+            loaded = load(request, progress)
+            cache = cache or default_cache()
+            workshop = Workshop(loaded, folder, cache, progress)
+            with closing(Arena(executor, loaded, cache, progress)) as arena:
+                return _Conversion(request, loaded, workshop, arena, progress).finish(folder)
     except OSError as error:
         raise UserError(
             f"The release could not be written to {request.out}.",
             why=f"{error.strerror or error}.",
             fix="Free space or choose another --out.",
         ) from None
+    finally:
+        executor.close()
 
 
-def _convert(request: Request, folder: Path, progress: Progress) -> ConversionResult:
-    loaded = load(request, progress)
-    for skipped in loaded.plan.skipped:
-        progress.note(
-            f"{skipped.target} is left out, it cannot be executed here: {skipped.reason}."
-        )
-    artifacts, candidates, refused = make(loaded, folder, progress)
-    with opened(artifacts) as sessions:
-        raced = race(Track(sessions, loaded.task, loaded.evaluation), artifacts, request, progress)
-        choices = _choose(candidates, raced, request.accept_undecided, progress)
-        progress.step("Recording outputs on the golden set")
-        golden = golden_set(sessions[FLOAT], loaded.task, loaded.evaluation, raced.found)
-        recorded = {
-            artifact.key: recorded_outputs(
-                sessions[artifact.key],
-                loaded.task,
-                golden,
-                precision=artifact.precision,
-                host=loaded.host,
+class _Conversion:
+    def __init__(
+        self, request: Request, loaded: Loaded, workshop: Workshop, arena: Arena, progress: Progress
+    ) -> None:
+        self._request = request
+        self._loaded = loaded
+        self._workshop = workshop
+        self._arena = arena
+        self._progress = progress
+        for skipped in loaded.plan.skipped:
+            progress.note(
+                f"{skipped.target} is left out, it cannot be executed here: {skipped.reason}."
             )
-            for artifact in artifacts
-        }
-    warnings = warnings_about(
-        accuracy_of(
-            raced.measurements[FLOAT].correct, metric=request.metric, confidence=request.confidence
-        ),
-        classes=golden.outputs[0].shape[-1],
-    )
-    for warning in warnings:
-        progress.note(f"Warning: {warning}")
-    left_out = refused + _left_out(candidates, choices, raced)
-    chosen = [c for c in candidates if choices[c].deployable]
-    recipe = _recipe(loaded, chosen, choices)
-    progress.step("Writing the release")
-    parts = build.Parts(
-        request=request,
-        host=loaded.host,
-        pipeline=loaded.pipeline,
-        recipe=recipe,
-        candidates=tuple(chosen),
-        doubted=tuple(c for c in candidates if not choices[c].deployable),
-        artifacts={artifact.key: artifact for artifact in artifacts},
-        golden=golden,
-        recorded=recorded,
-        race=raced,
-    )
-    written = build.write(parts, folder / "release")
-    return ConversionResult(
-        release=written.release,
-        evidence=written.evidence,
-        path=request.out,
-        model=request.name,
-        version=request.version,
-        variants=written.variants,
-        left_out=tuple(left_out),
-        skipped=loaded.plan.skipped,
-        float_kept_because=kept_because({c.target: c.reason for c in left_out}),
-        warnings=warnings,
-    )
 
+    def finish(self, folder: Path) -> ConversionResult:
+        """Search, decide and write the release."""
+        warnings = self._warnings()
+        contests = self._contests()
+        candidates = self._candidates(contests)
+        chosen = [candidate for candidate in candidates if candidate.choice.deployable]
+        doubted = [candidate for candidate in candidates if not candidate.choice.deployable]
+        self._progress.step("Recording outputs on the golden set")
+        baseline = self._workshop.float
+        lane = Lane(baseline, chosen[0].lane.runtime)
+        found = self._arena.judge(lane, baseline).found
+        with self._arena.opened(lane) as session:
+            golden = golden_set(session, self._loaded.task, self._loaded.evaluation, found)
+        recorded = {}
+        for lane in {candidate.lane.key: candidate.lane for candidate in chosen}.values():
+            with self._arena.opened(lane) as session:
+                recorded[lane.key] = recorded_outputs(
+                    session,
+                    self._loaded.task,
+                    golden,
+                    precision=lane.artifact.precision,
+                    host=self._loaded.host,
+                )
+        recipe = self._recipe(chosen)
+        left_out = _left_out(candidates, contests)
+        self._progress.step("Writing the release")
+        parts = build.Parts(
+            request=self._request,
+            metric=self._loaded.metric,
+            host=self._loaded.host,
+            pipeline=self._loaded.pipeline,
+            recipe=recipe,
+            candidates=tuple(chosen),
+            doubted=tuple(doubted),
+            attempts={
+                "+".join(flavours): contest.attempts for flavours, contest in contests.items()
+            },
+            golden=golden,
+            recorded=recorded,
+            warnings=warnings,
+        )
+        written = build.write(parts, folder / "release")
+        return ConversionResult(
+            release=written.release,
+            evidence=written.evidence,
+            path=self._request.out,
+            model=self._request.name,
+            version=self._request.version,
+            variants=written.variants,
+            left_out=tuple(left_out),
+            skipped=self._loaded.plan.skipped,
+            float_kept_because=kept_because(
+                {c.target: c.reason for c in left_out},
+                {v.target for v in written.variants if v.precision != FLOAT},
+            ),
+            warnings=warnings,
+        )
 
-def _choose(
-    candidates: Sequence[Candidate], raced: Race, accept: str, progress: Progress
-) -> dict[Candidate, Choice]:
-    choices = {}
-    for candidate in candidates:
-        if candidate.decided:
-            accepted = candidate.decided.accepted
-            choice = Choice(deployable=True, accepted=accepted, reason="as the recipe says")
-        elif candidate.precision == FLOAT:
-            choice = Choice(deployable=True, reason="the float model is always an answer")
-        else:
-            gates = raced.gates[candidate.key]
-            choice = choose(gates.accuracy, gates.speed, accept=accept)
-            word = "in" if choice.deployable else "left out"
-            progress.note(f"{candidate.target.name} int8 {word}: {choice.reason}")
-        choices[candidate] = choice
-    return choices
+    def _warnings(self) -> tuple[str, ...]:
+        """Judge the float model on each runtime, which everything else is compared with."""
+        baseline = self._workshop.float
+        warnings: tuple[str, ...] = ()
+        for runtime in self._loaded.plan.all_runtimes:
+            judged = self._arena.judge(Lane(baseline, runtime), baseline)
+            score = metric_score(
+                self._loaded.metric, judged.outcomes, confidence=self._request.confidence
+            )
+            self._progress.note(
+                f"float32 on {runtime}: {score.metric} {score.value:.4f} "
+                f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
+            )
+            if not warnings:
+                warnings = warnings_about(
+                    score, chance_of(self._loaded.metric, self._loaded.evaluation)
+                )
+        for warning in warnings:
+            self._progress.note(f"Warning: {warning}")
+        return warnings
+
+    def _contests(self) -> dict[tuple[str, ...], Contest]:
+        contestants = Contestants(
+            self._workshop, self._arena, self._loaded, self._request, self._progress
+        )
+        contests: dict[tuple[str, ...], Contest] = {}
+        recipe = self._loaded.recipe
+        for target in self._loaded.plan.targets:
+            if flavours_of(target) in contests:
+                continue
+            runtimes = self._loaded.plan.runtimes_of(target)
+            if recipe is None:
+                contests[flavours_of(target)] = contestants.search(flavours_of(target), runtimes)
+            else:
+                lanes = [
+                    Lane(self._workshop.make(variant.rules), variant.runtime)
+                    for variant in recipe.variants
+                    if variant.target == target.name and variant.precision != FLOAT
+                ]
+                contests[flavours_of(target)] = contestants.replay(lanes, runtimes)
+        return contests
+
+    def _candidates(self, contests: dict[tuple[str, ...], Contest]) -> list[Candidate]:
+        candidates: list[Candidate] = []
+        for target in self._loaded.plan.targets:
+            contest = contests[flavours_of(target)]
+            runtimes = self._loaded.plan.runtimes_of(target)
+            candidates += candidates_of(
+                target,
+                contest,
+                verification=self._loaded.plan.verification_of(target),
+                decided=self._loaded.recipe,
+                accept=self._request.accept_undecided,
+                judged={
+                    c.lane.key: self._arena.judge(c.lane, self._workshop.float)
+                    for c in contest.contenders
+                },
+            )
+            candidates += float_candidates(
+                target,
+                contest,
+                [Lane(self._workshop.float, runtime) for runtime in runtimes],
+                verification=self._loaded.plan.verification_of(target),
+                judged={
+                    f"{self._workshop.float.key}@{r}": self._arena.judge(
+                        Lane(self._workshop.float, r), self._workshop.float
+                    )
+                    for r in runtimes
+                },
+            )
+        return candidates
+
+    def _recipe(self, chosen: Sequence[Candidate]) -> Recipe:
+        if self._loaded.recipe:
+            return self._loaded.recipe
+        variants = []
+        for target in self._loaded.plan.targets:
+            mine = [c for c in chosen if c.target.name == target.name]
+            mine.sort(key=lambda c: c.timing.latency.p50_ms)
+            variants += [
+                VariantRecipe(
+                    target=target.name,
+                    runtime=candidate.lane.runtime,
+                    precision=candidate.lane.artifact.precision,
+                    rank=rank,
+                    rules=candidate.lane.artifact.rules,
+                    accepted=candidate.choice.accepted,
+                )
+                for rank, candidate in enumerate(mine)
+            ]
+        return Recipe(tools=tool_versions(), inputs=self._loaded.inputs, variants=tuple(variants))
 
 
 def _left_out(
-    candidates: Sequence[Candidate], choices: dict[Candidate, Choice], raced: Race
+    candidates: Sequence[Candidate], contests: dict[tuple[str, ...], Contest]
 ) -> list[LeftOut]:
-    return [
+    """Quantized candidates that are no variants, and targets for which there was none."""
+    left_out = [
         LeftOut(
             target=candidate.target.name,
-            precision=candidate.precision,
-            reason=choices[candidate].reason,
-            undecided=choices[candidate].undecided,
-            gates=(raced.gates[candidate.key].accuracy, raced.gates[candidate.key].speed),
+            runtime=candidate.lane.runtime,
+            precision=candidate.lane.artifact.precision,
+            reason=candidate.choice.reason,
+            undecided=candidate.choice.undecided,
+            gates=candidate.gates,
         )
         for candidate in candidates
-        if not choices[candidate].deployable
+        if not candidate.choice.deployable
     ]
-
-
-def _recipe(
-    loaded: Loaded, chosen: Sequence[Candidate], choices: dict[Candidate, Choice]
-) -> Recipe:
-    if loaded.recipe:
-        return loaded.recipe
-    served = {c.target.name for c in chosen if c.precision != FLOAT}
-    variants = [
-        VariantRecipe(
-            target=candidate.target.name,
-            precision=candidate.precision,
-            rank=int(candidate.precision == FLOAT and candidate.target.name in served),
-            rules=candidate.rules,
-            accepted=choices[candidate].accepted,
+    for target in {c.target.name: c.target for c in candidates}.values():
+        contest = contests[flavours_of(target)]
+        if contest.contenders:
+            continue
+        left_out.append(
+            LeftOut(target=target.name, precision="int8", reason=nothing_raced(contest.attempts))
         )
-        for candidate in chosen
-    ]
-    return Recipe(
-        tools=tool_versions(),
-        inputs=loaded.inputs,
-        variants=tuple(sorted(variants, key=lambda v: (v.target, v.rank))),
-    )
+    return left_out
 
 
 @contextmanager

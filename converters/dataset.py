@@ -1,90 +1,154 @@
-"""Calibration and evaluation data: one `Dataset`, streamed sample by sample from an `.npz`.
+"""Calibration and evaluation data: one `Dataset`, streamed sample by sample.
 
-The arrays are `x` (samples first) and, for evaluation, `y` (one class number a sample). With
-a pipeline the samples are region images (`uint8`, height x width, or height x width x 3 in
-BGR); without one they are tensors in the model's input layout, without the batch axis.
+Three sources, `open_dataset` tells them apart:
 
-`x` is never held as a whole: opening a dataset reads it once, to check it and to hash every
-sample, and iterating reads it again. Pickle is never loaded. The digest is over the content,
-so that two files with the same samples and labels are the same data however they are packed.
+- an `.npz` with `x` (samples first) and labels `y`: class numbers [N], texts [N], or boxes
+  [N, M, 4] as x1 y1 x2 y2 with `count` [N] and `classes` [N, M]. For a model with several
+  inputs the samples are one array an input, named like it;
+- a folder of images, one sub-folder a class or with a `labels.csv` (`converters.sources.images`);
+- `module:function`, a function that yields samples or (sample, label)
+  (`converters.sources.function`).
+
+With a pipeline the samples are region images (`uint8`, height x width, or height x width x 3
+in BGR); without one they are tensors in the model's input layout, without the batch axis.
+
+Samples are never held as a whole: opening a dataset goes over them once, to check and to hash
+each, and iterating goes over them again. The digest is over the content, so that the same
+samples and labels are the same data whatever they come from.
 """
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from converters.attribute import names_attribute
+from converters.sources.function import FunctionSource
+from converters.sources.images import ImageSource
+from converters.sources.interface import Sample, Source, named
+from converters.sources.labels import Boxes, Labels
+from converters.sources.npz import NpzSource
 from edgeml.errors import ModelError
 
-_CHUNK = 1 << 20
-_MAX_LABEL_BYTES = 1 << 28
+__all__ = ["Boxes", "Dataset", "Labels", "Sample", "SampleArray", "open_dataset", "refuse_overlap"]
+
+VARIES = -1  # an axis on which samples differ
+
+
+class SampleArray(msgspec.Struct, frozen=True):
+    """One array of every sample: its name (`x` for an only one), shape and type.
+
+    An axis is `VARIES` where samples differ in it; samples of different rank have the
+    shape (`VARIES`,).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of one shape and type, read from `path` as they are asked for.
+    """Samples of one type, read from `path` as they are asked for.
 
-    `sample_digests` are SHA-256 over type, shape and bytes of each sample, `digest` over all
-    of them and the labels.
+    `path` is a file, a folder or `module:function`. Iterating yields an array a sample, or,
+    where `is_mapping`, a dict of arrays by input name. `sample_digests` are SHA-256 over
+    type, shape and bytes of each sample, `digest` over all of them and the labels.
     """
 
     path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    labels: np.ndarray | None
+    source: Source
+    arrays: tuple[SampleArray, ...]
+    is_mapping: bool
+    annotation: Labels | None
     sample_digests: tuple[bytes, ...]
     digest: str
+    sample_bytes: int
 
     def __len__(self) -> int:
         return len(self.sample_digests)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        with _stream(self.path, "x") as (stream, shape, dtype):
-            yield from _samples(self.path, stream, shape, dtype)
+    def __iter__(self) -> Iterator[Sample]:
+        """Go over the samples once.
+
+        Raises:
+            ModelError: they are not those that were opened.
+        """
+        count = 0
+        for index, (sample, _) in enumerate(self.source.samples()):
+            if index >= len(self) or _digest(sample) != self.sample_digests[index]:
+                raise self._changed(index)
+            count += 1
+            yield sample
+        if count != len(self):
+            raise self._changed(count)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample; of its first array where there are several."""
+        return self.arrays[0].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a sample; of its first array where there are several."""
+        return self.arrays[0].dtype
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels' array, one row a sample; int64 [N] for class numbers."""
+        return None if self.annotation is None else self.annotation.y
+
+    @property
+    def duplicates(self) -> int:
+        """How many samples equal an earlier one."""
+        return len(self) - len(set(self.sample_digests))
+
+    def label(self, index: int) -> Any:
+        """A sample's label: an int, a float, a text, `Boxes`, or a row; None without labels."""
+        return None if self.annotation is None else self.annotation.of(index)
+
+    def _changed(self, index: int) -> ModelError:
+        return ModelError(
+            f"The samples of {self.path} changed while they were used.",
+            why=f"Sample {index} is not the one that the first pass saw.",
+            fix="A function must yield the same samples at each call: seed what is random.",
+        )
 
 
-def open_dataset(path: Path) -> Dataset:
-    """Open, check and hash the samples of an `.npz`.
+def open_dataset(source: str | Path, inputs: Sequence[str] = ()) -> Dataset:
+    """Open a source of samples, check and hash each.
+
+    Args:
+        source: an `.npz`, a folder of images, or `module:function`.
+        inputs: the names of the model's inputs, where it has several.
 
     Raises:
-        ModelError: there is no such file, it is not an `.npz` or is cut short, `x` is missing,
-            empty, not numeric or holds NaN or infinity, or `y` does not fit it.
+        ModelError: there is no such source, it is damaged or empty, a sample is not numeric
+            or holds NaN or infinity, or labels do not fit the samples.
+        UserError: the module or its function cannot be found.
     """
-    with _stream(path, "x") as (stream, shape, dtype):
-        if dtype.kind not in "uifb":
-            raise ModelError(
-                f"The samples in {path} cannot be used.",
-                why=f"The array x has the type {dtype}, which is not numeric.",
-            )
-        if not shape or 0 in shape:
-            raise ModelError(
-                f"There are no samples in {path}.", why=f"The array x has the shape {shape}."
-            )
-        digests = []
-        for index, sample in enumerate(_samples(path, stream, shape, dtype)):
-            if dtype.kind == "f" and not np.isfinite(sample).all():
-                raise ModelError(
-                    f"Sample {index} in {path} holds NaN or infinity.",
-                    fix="Remove or repair such samples.",
-                )
-            head = f"{dtype.str}{shape[1:]}".encode()
-            digests.append(hashlib.sha256(head + sample.tobytes()).digest())
-    labels = _labels(path, len(digests))
-    whole = hashlib.sha256(b"".join(digests))
-    if labels is not None:
-        whole.update(b"y" + labels.tobytes())
+    path = Path(source)
+    opened = _source(path, inputs)
+    scan = _Scan(path)
+    for sample, label in opened.samples():
+        scan.add(sample, label)
+    if not scan.digests:
+        raise ModelError(f"There are no samples in {path}.", why="It yielded none.")
+    annotation = opened.labels(scan.labels)
+    whole = hashlib.sha256(b"".join(scan.digests))
+    if annotation is not None:
+        annotation.add_to(whole)
     return Dataset(
         path=path,
-        shape=shape[1:],
-        dtype=dtype,
-        labels=labels,
-        sample_digests=tuple(digests),
+        source=opened,
+        arrays=tuple(scan.arrays.values()),
+        is_mapping=scan.is_mapping,
+        annotation=annotation,
+        sample_digests=tuple(scan.digests),
         digest=f"sha256:{whole.hexdigest()}",
+        sample_bytes=scan.sample_bytes,
     )
 
 
@@ -105,112 +169,73 @@ def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
         )
 
 
-def _labels(path: Path, samples: int) -> np.ndarray | None:
-    try:
-        with _stream(path, "y") as (stream, shape, dtype):
-            if dtype.kind not in "ui" or len(shape) != 1:
-                raise ModelError(
-                    f"The labels in {path} cannot be used.",
-                    why=f"The array y has the type {dtype} and the shape {shape}; "
-                    "it must hold one class number a sample.",
-                )
-            if shape[0] != samples:
-                raise ModelError(
-                    f"Samples and labels in {path} do not match.",
-                    why=f"x holds {samples} samples, y {shape[0]} labels.",
-                )
-            if dtype.itemsize * shape[0] > _MAX_LABEL_BYTES:
-                raise ModelError(f"The labels in {path} are too large.")
-            labels = np.frombuffer(_exactly(path, stream, dtype.itemsize * shape[0]), dtype)
-            if dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max:
-                raise ModelError(f"The labels in {path} are out of range.")
-            return labels.astype(np.int64)
-    except _MissingArrayError:
-        return None
+def _source(path: Path, inputs: Sequence[str]) -> Source:
+    if path.is_dir():
+        return ImageSource(path)
+    if not path.exists() and names_attribute(str(path)):
+        return FunctionSource(str(path))
+    return NpzSource(path, inputs)
 
 
-class _MissingArrayError(ModelError):
-    """The file has no array of this name."""
+class _Scan:
+    """What one pass over all samples gathers; a few bytes a sample."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.arrays: dict[str, SampleArray] = {}
+        self.digests: list[bytes] = []
+        self.labels: list[Any] = []
+        self.is_mapping = False
+        self.sample_bytes = 0
 
-@contextmanager
-def _stream(path: Path, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype]]:
-    """Open one array of an `.npz`, header read, at its first element."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                raise _MissingArrayError(
-                    f"There is no array {name} in {path}.",
-                    why=f"It holds {', '.join(archive.namelist()[:8]) or 'nothing'}.",
-                    fix="Save it with numpy.savez(path, x=samples, y=labels).",
-                )
-            with archive.open(f"{name}.npy") as stream:
-                shape, dtype = _header(path, name, stream)
-                yield stream, shape, dtype
-    except FileNotFoundError:
-        raise ModelError(f"No data file {path}.", why="The path does not exist.") from None
-    except IsADirectoryError:
-        raise ModelError(
-            f"The data in {path} cannot be read.", why="It is a folder, not an .npz file."
-        ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(
-            f"The data in {path} cannot be read.",
-            why=f"It is not a whole .npz file ({error}).",
-            fix="Save it with numpy.savez(path, x=samples, y=labels).",
-        ) from None
-    except OSError as error:
-        raise ModelError(f"The data in {path} cannot be read.", why=f"{error.strerror}.") from None
+    def add(self, sample: Sample, label: Any) -> None:
+        """Check a sample, hash it, and keep its label.
 
-
-def _header(path: Path, name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version not in readers:
-            raise ValueError(f"npy version {version}")
-        shape, fortran, dtype = readers[version](stream)
-    except (ValueError, SyntaxError, TypeError, OverflowError) as error:
-        raise ModelError(
-            f"The array {name} in {path} cannot be read.",
-            why=f"Its header is malformed ({str(error).splitlines()[0]}).",
-        ) from None
-    if dtype.hasobject:
-        raise ModelError(
-            f"The array {name} in {path} holds Python objects.",
-            why="They would have to be unpickled, which can run any code.",
-            fix="Save a plain array of numbers.",
-        )
-    if fortran and len(shape) > 1:
-        raise ModelError(
-            f"The array {name} in {path} is in Fortran order.",
-            why="Its samples do not follow one another and cannot be streamed.",
-            fix="Save numpy.ascontiguousarray(array).",
-        )
-    return tuple(int(size) for size in shape), dtype
-
-
-def _samples(
-    path: Path, stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    size = dtype.itemsize
-    for extent in shape[1:]:
-        size *= extent
-    for _ in range(shape[0]):
-        yield np.frombuffer(_exactly(path, stream, size), dtype).reshape(shape[1:])
-
-
-def _exactly(path: Path, stream: IO[bytes], size: int) -> bytearray:
-    """Read `size` bytes; memory grows with what is there, not with what a header claims."""
-    data = bytearray()
-    while len(data) < size:
-        chunk = stream.read(min(_CHUNK, size - len(data)))
-        if not chunk:
+        Raises:
+            ModelError: it holds NaN or infinity, or its type is not that of the others.
+        """
+        index, arrays = len(self.digests), named(sample)
+        if index == 0:
+            self.is_mapping = arrays is sample
+            self.arrays = {n: SampleArray(n, a.shape, a.dtype) for n, a in arrays.items()}
+        if arrays.keys() != self.arrays.keys():
             raise ModelError(
-                f"The data in {path} cannot be read.", why="The file ends before its last sample."
+                f"Sample {index} in {self._path} is not like the others.",
+                why=f"It holds {', '.join(arrays)}, the first {', '.join(self.arrays)}.",
             )
-        data += chunk
-    return data
+        for name, array in arrays.items():
+            self.arrays[name] = self._widened(self.arrays[name], array)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ModelError(
+                    f"Sample {index} in {self._path} holds NaN or infinity.",
+                    fix="Remove or repair such samples.",
+                )
+        self.digests.append(_digest(sample))
+        self.labels.append(label)
+        self.sample_bytes = max(self.sample_bytes, sum(a.nbytes for a in arrays.values()))
+
+    def _widened(self, known: SampleArray, array: np.ndarray) -> SampleArray:
+        if array.dtype != known.dtype:
+            raise ModelError(
+                f"Sample {len(self.digests)} in {self._path} is not like the others.",
+                why=f"It is {array.dtype}, the first is {known.dtype}.",
+            )
+        if array.shape == known.shape:
+            return known
+        if len(array.shape) != len(known.shape):
+            return SampleArray(known.name, (VARIES,), known.dtype)
+        shape = tuple(
+            has if has == is_ else VARIES for has, is_ in zip(known.shape, array.shape, strict=True)
+        )
+        return SampleArray(known.name, shape, known.dtype)
+
+
+def _digest(sample: Sample) -> bytes:
+    digest = hashlib.sha256()
+    arrays = named(sample)
+    for name, array in arrays.items():
+        if arrays is sample:
+            digest.update(name.encode() + b"\0")
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.digest()

@@ -1,9 +1,9 @@
 """Which candidates become variants: pure decisions from gates, and why float was kept.
 
-The float32 variant is always in the release. An int8 candidate joins it, ranked before it,
-when its accuracy gate passes (or is undecided and a person accepted that, with a reason) and
-it is shown to be fast enough. The ranks follow from the decision alone, never from how many
-per cent faster something was, so that noise cannot change a release.
+The float32 variants are always in the release. A quantized candidate joins them when its
+accuracy gate passes (or is undecided and a person accepted that, with a reason) and it is
+shown to be fast enough on its runtime. The variants of a target are ranked by their speed in
+the last race.
 """
 
 import msgspec
@@ -24,7 +24,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choice:
-    """Decide on an int8 candidate.
+    """Decide on a quantized candidate.
 
     Args:
         accuracy: the gate on its accuracy drop.
@@ -32,14 +32,14 @@ def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choi
         accept: the reason that was given for deploying on an undecided accuracy gate.
     """
     if accuracy.result is Verdict.FAIL:
-        return Choice(deployable=False, reason=f"int8 loses too much accuracy: {accuracy.reason}")
+        return Choice(deployable=False, reason=f"it loses too much accuracy: {accuracy.reason}")
     if speed.result is not Verdict.PASS:
-        return Choice(deployable=False, reason=f"int8 is not shown to be faster: {speed.reason}")
+        return Choice(deployable=False, reason=f"it is not shown to be faster: {speed.reason}")
     if accuracy.result is Verdict.UNDECIDED and not accept:
         return Choice(
             deployable=False,
             undecided=True,
-            reason=f"the accuracy of int8 is undecided: {accuracy.reason}",
+            reason=f"its accuracy is undecided: {accuracy.reason}",
         )
     if accuracy.result is Verdict.UNDECIDED:
         return Choice(
@@ -50,23 +50,33 @@ def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choi
     return Choice(deployable=True, reason=f"{accuracy.reason} {speed.reason}")
 
 
-def kept_because(left_out: dict[str, str]) -> str | None:
-    """One sentence for all targets whose answer is float; None where int8 serves them all."""
-    if not left_out:
+def kept_because(left_out: dict[str, str], served: set[str]) -> str | None:
+    """One sentence for all targets whose answer is float; None where int8 serves them all.
+
+    Args:
+        left_out: by target, why a quantized candidate is no variant.
+        served: targets that have a quantized variant all the same.
+    """
+    kept = {target: reason for target, reason in left_out.items() if target not in served}
+    if not kept:
         return None
-    if len(set(left_out.values())) == 1:
-        return f"{', '.join(left_out)}: {next(iter(left_out.values()))}"
-    return " ".join(f"{target}: {reason}" for target, reason in left_out.items())
+    if len(set(kept.values())) == 1:
+        return f"{', '.join(kept)}: {next(iter(kept.values()))}"
+    return " ".join(f"{target}: {reason}" for target, reason in kept.items())
 
 
-def warnings_about(accuracy: Accuracy, classes: int) -> tuple[str, ...]:
-    """What is wrong with the float model itself, in which int8 may well be as wrong."""
-    chance = 1 / classes
-    if accuracy.low > chance:
+def warnings_about(accuracy: Accuracy, chance: float) -> tuple[str, ...]:
+    """What is wrong with the float model itself, in which int8 may well be as wrong.
+
+    Args:
+        accuracy: of the float model.
+        chance: what guessing would score; 0 where that is not known.
+    """
+    if not chance or accuracy.low > chance:
         return ()
     warning = (
-        f"The float model answers {100 * accuracy.value:.1f} % of {accuracy.n} samples right, "
-        f"which is not shown to be better than guessing among {classes} classes: it may have "
-        "been trained with another pre-processing, or the labels are not its own."
+        f"The float model's {accuracy.metric} is {100 * accuracy.value:.1f} % on {accuracy.n} "
+        f"samples, which is not shown to be better than guessing ({100 * chance:.1f} %): it may "
+        "have been trained with another pre-processing, or the labels are not its own."
     )
     return (warning,)

@@ -1,16 +1,22 @@
 """The converter's gates: may this candidate take the float model's place?
 
 Pure functions from what was counted and timed to a `GateResult`. The accuracy gate compares
-both models on the same samples, with the exact tests of `converters.paired`; the speed gate
-looks at the ratio of interleaved timings. Each answers pass, fail or undecided, with the
-numbers and the sample size that would decide.
+both models on the same samples: outcomes of right or wrong with the exact tests of
+`converters.paired`, all others with the paired bootstrap of `converters.bootstrap`. The speed
+gate looks at the ratio of interleaved timings; a limit gate at one number, such as a size.
+Each answers pass, fail or undecided, with the numbers and the sample size that would decide.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy import special
 
 from cloud_sync.evidence import Accuracy, GateResult, Verdict
+from converters.bootstrap import drop_draws, score_bounds
+from converters.metrics.interface import Metric
 from converters.paired import (
     Discordance,
     Interval,
@@ -20,7 +26,132 @@ from converters.paired import (
     proportion_bounds,
 )
 
-_MOST_SAMPLES = 10_000_000
+_MOST_SAMPLES = 1_000_000
+
+
+def metric_score(metric: Metric, outcomes: Sequence[Any], *, confidence: float) -> Accuracy:
+    """A model's score with its two-sided interval: exact for binary outcomes, else bootstrapped.
+
+    Args:
+        metric: what made the outcomes.
+        outcomes: one a sample, at least one.
+        confidence: of the interval.
+    """
+    if not len(outcomes):
+        raise ValueError("a score needs at least one outcome")
+    if metric.paired == "binary":
+        correct = np.asarray(outcomes, bool)
+        return accuracy_of(correct, metric=metric.name, confidence=confidence)
+    value = metric.score(outcomes)
+    bounds = score_bounds(metric, outcomes, confidence)
+    return Accuracy(
+        metric=metric.name,
+        value=value,
+        low=min(bounds.low, value),
+        high=max(bounds.high, value),
+        confidence=confidence,
+        n=len(outcomes),
+    )
+
+
+def metric_gate(
+    metric: Metric,
+    baseline: Sequence[Any],
+    candidate: Sequence[Any],
+    *,
+    max_drop: float,
+    confidence: float,
+) -> GateResult:
+    """Judge the drop of a metric's score on the same samples.
+
+    It passes where the drop is shown, at this one-sided confidence, to be below `max_drop`,
+    and fails where it is shown to be above. Samples that never differ show nothing about
+    those that were not seen: without any difference n samples leave a drop of up to
+    1 - (1 - confidence) ** (1 / n), and where that is not below `max_drop` the gate stays
+    undecided, whatever the metric.
+
+    Args:
+        metric: what made the outcomes.
+        baseline: the float model's outcomes, one a sample.
+        candidate: the candidate's on the same samples.
+        max_drop: the drop that is allowed, as a share of the score's range (0.01 is one point).
+        confidence: of each of the two one-sided statements.
+
+    Returns:
+        The gate `accuracy`, as of `accuracy_gate`; its unit is the metric's name.
+    """
+    if not len(baseline) or len(baseline) != len(candidate):
+        raise ValueError(f"{len(baseline)} and {len(candidate)} outcomes cannot be paired")
+    if metric.paired == "binary":
+        return accuracy_gate(
+            np.asarray(baseline, bool),
+            np.asarray(candidate, bool),
+            metric=metric.name,
+            max_drop=max_drop,
+            confidence=confidence,
+        )
+    n, before, after = len(baseline), metric.score(baseline), metric.score(candidate)
+    draws = drop_draws(metric, baseline, candidate, confidence=confidence)
+    drop = Interval(
+        low=min(draws.lower(-1.0, confidence), before - after),
+        high=max(draws.upper(1.0, confidence), before - after),
+    )
+    result, n_needed = Verdict.UNDECIDED, None
+    if drop.high < max_drop:
+        result = Verdict.PASS
+    elif drop.low > max_drop:
+        result = Verdict.FAIL
+    else:
+        spread = draws.deviation * math.sqrt(n)
+        n_needed = _bootstrap_samples(n, before - after, spread, max_drop, confidence)
+    seen = (
+        f"{metric.name} {after:.4f} after {before:.4f} on the same {n} samples, "
+        f"a drop of {100 * (before - after):.2f} points"
+    )
+    return GateResult(
+        name="accuracy",
+        result=result,
+        value=after,
+        baseline=before,
+        bound=before - max_drop,
+        low=before - drop.high,
+        high=before - drop.low,
+        confidence=confidence,
+        n=n,
+        n_needed=n_needed,
+        unit=metric.name,
+        reason=f"{seen}, {_said(result, drop, _limit(max_drop, confidence), n, n_needed)}",
+    )
+
+
+def limit_gate(name: str, value: float | None, bound: float, unit: str) -> GateResult:
+    """Judge one number that must not exceed a bound: a size, memory, the time of a start.
+
+    Args:
+        name: the gate's name (`size`).
+        value: what was measured; None where it could not be.
+        bound: the most that is allowed, itself included.
+        unit: of both (`bytes`, `ms`).
+    """
+    if value is None or not math.isfinite(value):
+        return GateResult(
+            name=name,
+            result=Verdict.UNDECIDED,
+            bound=bound,
+            unit=unit,
+            reason=f"The {name} was not measured; at most {bound:g} {unit} are allowed.",
+        )
+    within = value <= bound
+    return GateResult(
+        name=name,
+        result=Verdict.PASS if within else Verdict.FAIL,
+        value=value,
+        bound=bound,
+        n=1,
+        unit=unit,
+        reason=f"The {name} is {value:g} {unit}, {'within' if within else 'more than'} the "
+        f"{bound:g} {unit} that are allowed.",
+    )
 
 
 def accuracy_of(correct: np.ndarray, *, metric: str, confidence: float) -> Accuracy:
@@ -72,12 +203,6 @@ def accuracy_gate(
     n_needed = (
         None if result is not Verdict.UNDECIDED else samples_needed(seen, max_drop, confidence)
     )
-    limit = f"{_points(max_drop)} at {100 * confidence:g} % confidence"
-    said = {
-        Verdict.PASS: f"at most {100 * drop.high:.2f}: within {limit}.",
-        Verdict.FAIL: f"at least {100 * drop.low:.2f}: more than {limit}.",
-        Verdict.UNDECIDED: _doubt(seen, drop, limit, n_needed),
-    }[result]
     return GateResult(
         name="accuracy",
         result=result,
@@ -90,7 +215,8 @@ def accuracy_gate(
         n=n,
         n_needed=n_needed,
         unit=metric,
-        reason=f"{_numbers(seen)}, {said}",
+        reason=f"{_numbers(seen)}, "
+        f"{_said(result, drop, _limit(max_drop, confidence), n, n_needed)}",
     )
 
 
@@ -219,7 +345,16 @@ def _points(share: float) -> str:
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"  # noqa: PLR2004
 
 
-def _doubt(seen: Discordance, drop: Interval, limit: str, n_needed: int | None) -> str:
+def _limit(max_drop: float, confidence: float) -> str:
+    return f"{_points(max_drop)} at {100 * confidence:g} % confidence"
+
+
+def _said(result: Verdict, drop: Interval, limit: str, n: int, n_needed: int | None) -> str:
+    """What a verdict on a drop rests on."""
+    if result is Verdict.PASS:
+        return f"at most {100 * drop.high:.2f}: within {limit}."
+    if result is Verdict.FAIL:
+        return f"at least {100 * drop.low:.2f}: more than {limit}."
     asked = (
         f"about {n_needed} samples like these would decide"
         if n_needed
@@ -227,5 +362,24 @@ def _doubt(seen: Discordance, drop: Interval, limit: str, n_needed: int | None) 
     )
     return (
         f"between {100 * drop.low:.2f} and {100 * drop.high:.2f}: "
-        f"{seen.n} samples cannot decide on {limit}; {asked}."
+        f"{n} samples cannot decide on {limit}; {asked}."
     )
+
+
+def _bootstrap_samples(
+    n: int, drop: float, spread: float, max_drop: float, confidence: float
+) -> int | None:
+    """How many samples like these would decide, by the width's two parts.
+
+    One shrinks with the root of the number (`spread` is a sample's standard deviation), the
+    other, for what was not seen, with the number. As in `samples_needed`, where the drop is
+    too near to `max_drop`: how many would decide if there were none.
+    """
+    z, unseen = float(special.ndtri(confidence)), -math.log(1 - confidence)
+    for distance in (abs(max_drop - drop), max_drop):
+        if distance:
+            root = math.sqrt((z * spread) ** 2 + 4 * unseen * distance)
+            needed = math.ceil(((z * spread + root) / (2 * distance)) ** 2)
+            if needed <= _MOST_SAMPLES:
+                return needed if needed > n else n + max(1, n // 10)
+    return None

@@ -10,8 +10,8 @@ import numpy as np
 
 from cloud_sync.golden import GoldenSet, Recorded
 from converters.dataset import Dataset
-from converters.plan import RUNTIME
-from converters.recipe import FLOAT, INT8, Precision
+from converters.executor import RemoteSession
+from converters.recipe import FLOAT, FLOAT16, INT4, INT8, Precision
 from converters.task import Task
 from hardware.capabilities import Capabilities
 from hardware.probes import instruction_set
@@ -22,31 +22,51 @@ _MOST_BYTES = 16 << 20
 
 # What another version or instruction set may change, as a share of the largest output: the
 # order of float sums, and for int8 a rounding that falls the other way and moves a few steps.
-_OTHER_TOLERANCE = {FLOAT: 1e-3, INT8: 0.05}
+_OTHER_TOLERANCE = {FLOAT: 1e-3, FLOAT16: 0.01, INT8: 0.05, INT4: 0.05}
+
+# onnxruntime answers the same bits on the same machine; others may choose other kernels.
+_SAME_TOLERANCE = {"onnxruntime": 0.0}
+_ANY_TOLERANCE = 1e-3
 
 
-def golden_set(session: Session, task: Task, evaluation: Dataset, found: np.ndarray) -> GoldenSet:
+def golden_set(
+    session: Session, task: Task, evaluation: Dataset, found: Sequence[bool]
+) -> GoldenSet:
     """Choose samples in which there is something to infer, and run the float model on them."""
-    wanted = set(spread(np.flatnonzero(found), _affordable(evaluation)))
+    shape: tuple[int, ...] | None = None
+    alike = []  # a set is one array, so samples of another shape than the first are left out
+    for index, sample in enumerate(evaluation):
+        if found[index]:
+            shape = shape or np.shape(sample)
+            alike += [index] if np.shape(sample) == shape else []
+    wanted = set(spread(alike, _affordable(evaluation)))
     chosen = [sample for index, sample in enumerate(evaluation) if index in wanted]
-    labels = None if evaluation.labels is None else evaluation.labels[sorted(wanted)]
+    labels = [evaluation.label(index) for index in sorted(wanted)]
+    are_classes = evaluation.annotation is not None and evaluation.annotation.are_class_numbers
+    inputs = np.stack(chosen)
     return GoldenSet(
-        inputs=np.stack(chosen), labels=labels, outputs=_run(session, task, np.stack(chosen))
+        inputs=inputs,
+        labels=np.array(labels, np.int64) if are_classes else None,
+        outputs=_run(session, task, inputs),
     )
 
 
 def recorded_outputs(
-    session: Session, task: Task, golden: GoldenSet, *, precision: Precision, host: Capabilities
+    session: RemoteSession,
+    task: Task,
+    golden: GoldenSet,
+    *,
+    precision: Precision,
+    host: Capabilities,
 ) -> Recorded:
-    """Run an artifact on the golden set; on such a host its outputs are bit-equal again."""
+    """Run an artifact on the golden set; on such a host its outputs are the same again."""
     outputs = _run(session, task, golden.inputs)
     largest = max(float(np.abs(output).max()) for output in golden.outputs)
-    version = next(r.version for r in host.runtimes if r.name == RUNTIME)
     return Recorded(
-        runtime=RUNTIME,
-        runtime_version=version,
+        runtime=session.info.name,
+        runtime_version=session.info.version,
         instruction_set=instruction_set(host),
-        tolerance=0.0,
+        tolerance=_SAME_TOLERANCE.get(session.info.name, _ANY_TOLERANCE) * largest,
         other_tolerance=_OTHER_TOLERANCE[precision] * largest,
         outputs=outputs,
     )
@@ -60,8 +80,7 @@ def spread(indices: Sequence[int] | np.ndarray, count: int) -> list[int]:
 
 
 def _affordable(evaluation: Dataset) -> int:
-    sample = evaluation.dtype.itemsize * int(np.prod(evaluation.shape, dtype=np.int64))
-    return max(1, min(_SAMPLES, _MOST_BYTES // sample))
+    return max(1, min(_SAMPLES, _MOST_BYTES // max(1, evaluation.sample_bytes)))
 
 
 def _run(session: Session, task: Task, inputs: np.ndarray) -> tuple[np.ndarray, ...]:

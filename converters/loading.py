@@ -4,7 +4,8 @@ import msgspec
 
 from cloud_sync.release import digest_of
 from converters.dataset import Dataset, open_dataset, refuse_overlap
-from converters.model import FloatModel, load_model
+from converters.metrics import Metric, find_metric
+from converters.model import FloatModel, load_model, the_input
 from converters.plan import Plan, plan
 from converters.progress import Progress
 from converters.recipe import Inputs, Recipe, read_recipe
@@ -22,6 +23,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     model: FloatModel
     pipeline: bytes | None
     task: Task
+    metric: Metric
     calibration: Dataset
     evaluation: Dataset
     recipe: Recipe | None
@@ -49,15 +51,17 @@ def load(request: Request, progress: Progress) -> Loaded:
     recipe = read_recipe(request.recipe) if request.recipe else None
     names = tuple(v.target for v in recipe.variants) if recipe else request.targets
     host = probe()
-    planned = plan(names, host)
+    planned = plan(names, host, request.runtimes)
     model = load_model(request.model)
     pipeline: bytes | None = None
     task: Task = DirectTask(model)
     if request.pipeline:
         definition, pipeline = load_pipeline(request.pipeline)
         task = PipelineTask(definition, model)
-    calibration = open_dataset(request.calibration)
-    evaluation = open_dataset(request.evaluation)
+    the_input(model)
+    names = tuple(spec.name for spec in model.inputs)
+    calibration = open_dataset(request.calibration, names)
+    evaluation = open_dataset(request.evaluation, names)
     task.check(calibration)
     task.check(evaluation)
     refuse_overlap(calibration, evaluation)
@@ -65,6 +69,7 @@ def load(request: Request, progress: Progress) -> Loaded:
         model=model,
         pipeline=pipeline,
         task=task,
+        metric=find_metric(request.metric, labels=task.labels),
         calibration=calibration,
         evaluation=evaluation,
         recipe=recipe,

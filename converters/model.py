@@ -17,7 +17,8 @@ _PROTOBUF_LIMIT = (1 << 31) - 1
 class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     """A checked ONNX model in one piece: `data` holds external weights too, if there were any.
 
-    `inputs` are what a caller feeds, initializers not among them.
+    `inputs` are what a caller feeds, initializers not among them. `matrix_share` is the share
+    of the weights that matrix products hold.
     """
 
     path: Path
@@ -28,6 +29,8 @@ class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     operators: dict[str, int]
     parameters: int
+    matrix_share: float = 0.0
+    has_depthwise: bool = False
 
 
 def load_model(path: Path) -> FloatModel:
@@ -63,6 +66,13 @@ def load_model(path: Path) -> FloatModel:
         outputs=tuple(_spec(path, o) for o in proto.graph.output),
         operators=_count_operators(proto),
         parameters=sum(_elements(tensor) for tensor in proto.graph.initializer),
+        matrix_share=_matrix_share(proto),
+        has_depthwise=any(
+            a.name == "group" and a.i > 1
+            for node in proto.graph.node
+            if node.op_type == "Conv"
+            for a in node.attribute
+        ),
     )
 
 
@@ -147,6 +157,17 @@ def _count_operators(proto: Any) -> dict[str, int]:
     for node in proto.graph.node:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _matrix_share(proto: Any) -> float:
+    sizes = {tensor.name: _elements(tensor) for tensor in proto.graph.initializer}
+    held = sum(
+        sizes.get(name, 0)
+        for node in proto.graph.node
+        if node.op_type in {"Gemm", "MatMul"}
+        for name in set(node.input)
+    )
+    return held / max(1, sum(sizes.values()))
 
 
 def _elements(tensor: Any) -> int:

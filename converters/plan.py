@@ -1,35 +1,75 @@
-"""Which targets a conversion makes, given what this machine can execute."""
+"""Which targets a conversion makes, on which runtimes, given what this machine can execute."""
 
 from collections.abc import Sequence
 
 import msgspec
 
+from cloud_sync.evidence import Verification
 from converters.result import Skipped
-from edgeml.errors import TargetError
+from edgeml.errors import TargetError, UserError
 from hardware.capabilities import Capabilities
 from hardware.profiles import TargetProfile, select
-from hardware.requirements import unmet
+from hardware.requirements import runtime_fits, unmet
+from hardware.runtimes import runtimes as known_runtimes
 
-RUNTIME = "onnxruntime"  # what executes candidates here
+FORMAT = "onnx"  # of what is executed here
+
+# Of each profile's arithmetic: the flavours of integers worth trying, the fastest first.
+_FLAVOURS = {"u8s8": ("u8s8", "s8s8"), "u8s8-reduced": ("u8s8-reduced", "u8u8")}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Targets to convert for, and those of a group that were left out."""
+    """Targets to convert for, each with its runtimes, and those that were left out.
+
+    `runtimes` are by target, in the profile's order; `proxies` are targets whose
+    instructions this machine has and exceeds.
+    """
 
     targets: tuple[TargetProfile, ...]
+    runtimes: dict[str, tuple[str, ...]]
+    proxies: frozenset[str] = frozenset()
     skipped: tuple[Skipped, ...]
 
+    @property
+    def all_runtimes(self) -> tuple[str, ...]:
+        """Every runtime that some target uses, each once."""
+        return tuple(dict.fromkeys(r for names in self.runtimes.values() for r in names))
 
-def plan(names: Sequence[str], host: Capabilities) -> Plan:
-    """Choose the targets that can be executed here.
+    def runtimes_of(self, target: TargetProfile) -> tuple[str, ...]:
+        """The runtimes that execute a target's candidates here."""
+        return self.runtimes[target.name]
+
+    def verification_of(self, target: TargetProfile) -> Verification:
+        """How far executing here checks a variant for a target."""
+        if target.name in self.proxies:
+            return Verification.CPU_PROXY
+        return Verification.ARTIFACT_EXECUTED
+
+
+def flavours_of(target: TargetProfile) -> tuple[str, ...]:
+    """The flavours of integers that suit a target's arithmetic, the most promising first."""
+    return _FLAVOURS.get(target.int8, (target.int8,))
+
+
+def plan(names: Sequence[str], host: Capabilities, wanted: Sequence[str] = ()) -> Plan:
+    """Choose the targets that can be executed here, and the runtimes for each.
+
+    Args:
+        names: targets and groups of them.
+        host: this machine.
+        wanted: the only runtimes to use; none names all.
 
     Raises:
         TargetError: a target is not known, one that was named exactly cannot be executed
             here, or none of a group can.
+        UserError: a runtime that was asked for is not known or not installed.
     """
+    _check_runtimes(wanted, host)
     chosen, skipped = [], []
+    runtimes: dict[str, tuple[str, ...]] = {}
     for profile in select(names):
-        reasons = _cannot_execute(profile, host)
+        runtimes[profile.name] = _runtimes(profile, host, wanted)
+        reasons = _cannot_execute(profile, host, runtimes[profile.name])
         if not reasons:
             chosen.append(profile)
         elif profile.name in names:
@@ -45,10 +85,53 @@ def plan(names: Sequence[str], host: Capabilities) -> Plan:
             f"None of the targets in {', '.join(names)} can be executed on this machine.",
             why=" ".join(f"{s.target} {s.reason}." for s in skipped),
         )
-    return Plan(targets=tuple(chosen), skipped=tuple(skipped))
+    return Plan(
+        targets=tuple(chosen),
+        runtimes={profile.name: runtimes[profile.name] for profile in chosen},
+        proxies=frozenset(p.name for p in chosen if _exceeds(p, host)),
+        skipped=tuple(skipped),
+    )
 
 
-def _cannot_execute(profile: TargetProfile, host: Capabilities) -> tuple[str, ...]:
-    if not any(runtime.name == RUNTIME for runtime in profile.runtimes):
-        return (f"runs on none of the runtimes that execute candidates here ({RUNTIME})",)
-    return unmet(profile.requirements(), host)
+def _check_runtimes(wanted: Sequence[str], host: Capabilities) -> None:
+    installed = {runtime.name for runtime in host.runtimes}
+    for name in wanted:
+        if name not in known_runtimes():
+            raise UserError(
+                f"No runtime {name!r}.", why=f"Known are {', '.join(sorted(known_runtimes()))}."
+            )
+        if name not in installed:
+            raise UserError(
+                f"The runtime {name} is not installed.",
+                why=f"Installed are {', '.join(sorted(installed)) or 'none'}.",
+                fix=f"Install it: pip install {name}",
+            )
+
+
+def _runtimes(profile: TargetProfile, host: Capabilities, wanted: Sequence[str]) -> tuple[str, ...]:
+    known = known_runtimes()
+    return tuple(
+        runtime.name
+        for runtime in profile.runtimes
+        if runtime.name in known
+        and FORMAT in getattr(known[runtime.name], "formats", (FORMAT,))
+        and runtime_fits(runtime, host)
+        and (not wanted or runtime.name in wanted)
+    )
+
+
+def _cannot_execute(
+    profile: TargetProfile, host: Capabilities, runtimes: Sequence[str]
+) -> tuple[str, ...]:
+    lacking = unmet(profile.requirements(), host)
+    if lacking or runtimes:
+        return lacking
+    names = ", ".join(runtime.name for runtime in profile.runtimes) or "none"
+    return (f"runs on none of the runtimes here (its profile names {names})",)
+
+
+def _exceeds(profile: TargetProfile, host: Capabilities) -> bool:
+    """Whether this machine has arithmetic that the target lacks, so that results may differ."""
+    exact = {"avx512_vnni", "avx_vnni", "asimddp"}
+    named = {name for feature in profile.cpu_features for name in feature.split("|")}
+    return bool(exact & set(host.cpu.features)) and not exact & named

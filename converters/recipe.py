@@ -10,13 +10,15 @@ the model the last rule that matches its name and operator says what becomes of 
     <Method.STATIC_QDQ: 'static-qdq'>
     >>> method_of(rules, name="probabilities", operator="Softmax").method
     <Method.FLOAT32: 'float32'>
+    >>> method_of(keep_float(rules, ["conv1"]), name="conv1", operator="Conv").method
+    <Method.FLOAT32: 'float32'>
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -25,7 +27,9 @@ from edgeml.errors import TargetError, UserError
 RECIPE_VERSION = 1
 FLOAT: Final = "float32"
 INT8: Final = "int8"
-Precision = Literal["float32", "int8"]
+FLOAT16: Final = "float16"
+INT4: Final = "int4"
+Precision = Literal["float32", "int8", "float16", "int4"]
 _MAX_RECIPE_BYTES = 16 << 20
 
 
@@ -34,12 +38,25 @@ class Method(StrEnum):
 
     FLOAT32 = "float32"
     STATIC_QDQ = "static-qdq"
+    DYNAMIC = "dynamic"
+    FLOAT16 = "float16"
+    WEIGHT_ONLY = "weight-only"
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of static quantization: types, weight range and scales.
+    """How a rule's method works; a field that a method does not use has no effect on it.
 
-    `reduced_range` keeps weights in 7 bits, so that CPUs without VNNI do not saturate.
+    Attributes:
+        activation: type of activations: static uint8 or int8; weight-only float32 or, to
+            compute in integers, int8. Dynamic activations are always uint8.
+        weight: type of weights: static and dynamic uint8 or int8; weight-only int8 or int4.
+        reduced_range: weights in 7 bits, so that CPUs without VNNI do not saturate.
+        per_channel: static and dynamic: a scale for each output channel.
+        calibration: static: how ranges are taken, minmax, percentile or entropy.
+        percentile: static: the share of values, in percent, that a percentile range keeps.
+        bias_correction: static: fold the mean error of each output channel into its bias.
+        equalize: static: balance the channels of consecutive convolutions beforehand.
+        block: weight-only: how many weights share a scale; a power of two from 16 to 256.
     """
 
     activation: str = "uint8"
@@ -47,6 +64,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reduced_range: bool = False
     per_channel: bool = True
     calibration: str = "minmax"
+    percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99
+    bias_correction: bool = False
+    equalize: bool = False
+    block: int = 32
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +89,7 @@ class VariantRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     target: str
+    runtime: str = "onnxruntime"
     precision: Precision
     rank: Annotated[int, msgspec.Meta(ge=0, le=9999)]
     rules: tuple[Rule, ...] = (Rule(method=Method.FLOAT32),)
@@ -123,15 +145,40 @@ _QUANTIZED_OPERATORS = (
     "Unsqueeze",
 )
 
+# Layers with weights and what only moves, joins or clips values: the arithmetic in between,
+# as of activations written out in parts, stays in float.
+_LAYERS = (
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Flatten",
+    "Gemm",
+    "MatMul",
+    "MaxPool",
+    "Relu",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+
 _FLAVOURS = {
     "u8s8": Parameters(activation="uint8"),
     "u8s8-reduced": Parameters(activation="uint8", reduced_range=True),
     "s8s8": Parameters(activation="int8"),
+    "u8u8": Parameters(activation="uint8", weight="uint8"),
 }
+_PRODUCTS = ("Gemm", "LSTM", "MatMul")
 
 
-def static_qdq(flavour: str) -> tuple[Rule, ...]:
+def static_qdq(flavour: str, *, layers_only: bool = False, **changes: Any) -> tuple[Rule, ...]:
     """The rules of static quantization in the flavour that a target's profile names.
+
+    Args:
+        flavour: `u8s8` (activations uint8, weights int8), `u8s8-reduced`, `s8s8` or `u8u8`.
+        layers_only: leave sums, products and other arithmetic between layers in float.
+        changes: fields of `Parameters` that are to differ, as `calibration="percentile"`.
 
     Raises:
         TargetError: there is no such flavour.
@@ -140,14 +187,52 @@ def static_qdq(flavour: str) -> tuple[Rule, ...]:
         raise TargetError(
             f"No int8 flavour {flavour!r}.", why=f"Known are {', '.join(sorted(_FLAVOURS))}."
         )
+    parameters = msgspec.structs.replace(_FLAVOURS[flavour], **changes)
     return (
         Rule(method=Method.FLOAT32),
         Rule(
-            operators=_QUANTIZED_OPERATORS,
+            operators=_LAYERS if layers_only else _QUANTIZED_OPERATORS,
             method=Method.STATIC_QDQ,
-            parameters=_FLAVOURS[flavour],
+            parameters=parameters,
         ),
     )
+
+
+def dynamic(*operators: str, **changes: Any) -> tuple[Rule, ...]:
+    """The rules of dynamic quantization: products of matrices and LSTM, or other `operators`.
+
+    Activations are quantized as they come, so that no calibration is needed.
+    """
+    return (
+        Rule(method=Method.FLOAT32),
+        Rule(
+            operators=operators or _PRODUCTS,
+            method=Method.DYNAMIC,
+            parameters=Parameters(**changes),
+        ),
+    )
+
+
+def float16() -> tuple[Rule, ...]:
+    """The rules of a model in half precision."""
+    return (Rule(method=Method.FLOAT16),)
+
+
+def weight_only(weight: Literal["int8", "int4"], **changes: Any) -> tuple[Rule, ...]:
+    """The rules of weight-only quantization: weights in blocks, activations in float."""
+    parameters = msgspec.structs.replace(Parameters(activation="float32", weight=weight), **changes)
+    return (
+        Rule(method=Method.FLOAT32),
+        Rule(operators=("Gemm", "MatMul"), method=Method.WEIGHT_ONLY, parameters=parameters),
+    )
+
+
+def keep_float(rules: Sequence[Rule], names: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules, followed by one that leaves the nodes of these names in float."""
+    scope = "|".join(re.escape(name) for name in sorted(set(names)))
+    if not scope:
+        return tuple(rules)
+    return (*rules, Rule(scope=scope, method=Method.FLOAT32))
 
 
 def method_of(rules: Sequence[Rule], *, name: str, operator: str) -> Rule:
@@ -194,7 +279,7 @@ def parse_recipe(data: bytes, *, name: str = "recipe", toml: bool = False) -> Re
         raise UserError(f"The recipe {name} cannot be used.", why=f"{error}.") from None
     if not recipe.variants:
         raise UserError(f"The recipe {name} cannot be used.", why="It names no variant.")
-    named = [(variant.target, variant.precision) for variant in recipe.variants]
+    named = [(v.target, v.runtime, v.precision) for v in recipe.variants]
     if len(set(named)) != len(named):
         raise UserError(f"The recipe {name} cannot be used.", why="It names a variant twice.")
     return recipe

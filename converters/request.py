@@ -8,19 +8,20 @@ import msgspec
 from cloud_sync.release.reading import check_model, check_version
 from edgeml.errors import ReleaseError, UserError
 
-METRICS = ("top1",)
+EXECUTORS = ("local", "ray")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the user asks of a conversion.
 
     `targets` may name groups (`cpu`). With a `recipe`, targets and decisions are the
-    recipe's and none are named. `max_drop` is a share: 0.01 is one point.
+    recipe's and none are named. `max_drop` is a share: 0.01 is one point. `runtimes` are the
+    only ones to race; none means all that are installed.
     """
 
     model: Path
-    calibration: Path
-    evaluation: Path
+    calibration: str
+    evaluation: str
     name: str
     version: str
     out: Path
@@ -32,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     min_speedup: float = 1.1
     accept_undecided: str = ""
     recipe: Path | None = None
+    runtimes: tuple[str, ...] = ()
+    executor: str = "local"
 
 
 def check(request: Request) -> None:
@@ -45,8 +48,10 @@ def check(request: Request) -> None:
         check_version(request.version)
     except ReleaseError as error:
         raise UserError(error.what, why=error.why, fix=error.fix) from None
-    if request.metric not in METRICS:
-        raise UserError(f"No metric {request.metric!r}.", why=f"Known are {', '.join(METRICS)}.")
+    if request.executor not in EXECUTORS:
+        raise UserError(
+            f"No executor {request.executor!r}.", why=f"Known are {', '.join(EXECUTORS)}."
+        )
     if not (math.isfinite(request.max_drop) and 0 < request.max_drop < 1):
         raise UserError(
             f"A maximal drop of {request.max_drop:g} cannot be used.",

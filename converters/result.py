@@ -10,7 +10,10 @@ from edgeml.errors import ExitCode
 
 
 class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A variant of the release; `file` and `recipe` are paths of blobs in it."""
+    """A variant of the release; `file` and `recipe` are paths of blobs in it.
+
+    `why` says how it was made and why it is in the release.
+    """
 
     target: str
     runtime: str
@@ -27,12 +30,14 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     load_ms: float
     gates: tuple[GateResult, ...] = ()
+    why: str = ""
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate that is not in the release, and why; `gates` empty where none was reached."""
 
     target: str
+    runtime: str = ""
     precision: str
     reason: str
     undecided: bool = False

@@ -13,15 +13,31 @@ from converters.result import ConversionResult, VariantResult
 from edgeml.errors import ModelError
 
 
-def conversion_text(result: ConversionResult) -> str:
-    """A finished conversion in a few lines."""
+def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
+    """A finished conversion in a few lines; `explain` adds why each variant is there."""
     lines = [f"{result.model}:{result.version}  {result.release}", f"in {result.path}", ""]
-    head = ("target", "precision", "KB", "accuracy", "p50 ms", "p95 ms", "memory MB", "gates")
+    head = (
+        "target",
+        "runtime",
+        "precision",
+        "KB",
+        "accuracy",
+        "p50 ms",
+        "p95 ms",
+        "memory MB",
+        "gates",
+    )
     lines += _table(head, [_row(variant) for variant in result.variants])
     if result.float_kept_because:
         lines += ["", f"float32 is the answer for {result.float_kept_because}"]
+    if explain:
+        lines += ["", "why each is there, best first:"]
+        lines += [f"  {v.target} {v.precision} on {v.runtime}: {v.why}" for v in result.variants]
+        lines += ["left out:"] if result.left_out else []
+        lines += [f"  {c.target} {c.precision} {c.runtime}: {c.reason}" for c in result.left_out]
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"left out: {skipped.target}: {skipped.reason}" for skipped in result.skipped]
+    lines += ["", f"report: {result.path / 'report.html'}"]
     return "\n".join(lines)
 
 
@@ -66,6 +82,7 @@ def _row(variant: VariantResult) -> tuple[str, ...]:
     accuracy = variant.accuracy
     return (
         variant.target,
+        variant.runtime,
         variant.precision,
         f"{variant.bytes / 1000:.0f}",
         f"{accuracy.value:.4f} ({accuracy.low:.4f}-{accuracy.high:.4f})",

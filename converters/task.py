@@ -1,76 +1,103 @@
-"""How a sample becomes tensors and outputs become an answer: by the pipeline, or directly.
+"""How a sample becomes tensors for the model: by the pipeline, or directly.
 
-With a pipeline, samples are region images and the pipeline prepares and reads them, with the
-same code that devices run. Without one, samples are tensors in the model's input layout, and
-the answer is the class with the largest score in the first output.
+With a pipeline, samples are region images, and the pipeline prepares them with the same code
+that devices run. Without one, samples are tensors in the model's input layout: an array for
+a model with one input, a mapping of arrays by input name for a model with several. What the
+outputs are worth is a metric's to say (`converters.metrics`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from converters.dataset import Dataset
-from converters.model import FloatModel, the_input
+from converters.dataset import VARIES, Dataset, Sample, SampleArray
+from converters.model import FloatModel
 from edgeml.errors import ModelError
 from hardware.pipeline import Pipeline, PipelineRunner, parse
 from hardware.runtimes.interface import TensorSpec
 
-NOTHING = -1  # the answer where the pipeline found nothing to infer
+Outputs = Sequence[np.ndarray]
 
 
 class Task(Protocol):
-    """A sample in, tensors for the model; outputs in, a class number."""
+    """A sample in, tensors for the model."""
 
-    def prepare(self, sample: np.ndarray) -> Sequence[np.ndarray] | None:
-        """Tensors with batch axis 1, valid until the next call; None: nothing to infer."""
-        ...
+    labels: tuple[str, ...]
+    """What the model's classes mean; empty where nothing says it."""
 
-    def answer(self, outputs: Sequence[np.ndarray]) -> int:
-        """The class that the outputs speak for."""
+    def prepare(self, sample: Sample) -> Sequence[np.ndarray] | None:
+        """Tensors in the order of the model's inputs, one sample each, valid until the next call.
+
+        None where there is nothing to infer.
+
+        Raises:
+            ModelError: the sample does not fit.
+        """
         ...
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse data that this task cannot use."""
+        """Refuse data that this task cannot use.
+
+        Raises:
+            ModelError: they do not fit; the sentence says what would.
+        """
+        ...
+
+    def check_outputs(self, outputs: Outputs) -> None:
+        """Refuse outputs that devices could not read.
+
+        Raises:
+            ModelError: the pipeline's labels do not fit them.
+        """
         ...
 
 
 class DirectTask:
-    """Tensors in the model's input layout, scores in its first output."""
+    """Tensors in the model's input layout, of any rank.
+
+    A sample has the input's shape without its batch axis, which is added; or the whole shape,
+    where an input has no batch axis or it is not the first.
+    """
+
+    labels: tuple[str, ...] = ()
 
     def __init__(self, model: FloatModel) -> None:
-        self._spec = the_input(model)
-        self._dtype = np.dtype(self._spec.dtype)
+        self._model = model
+        self._inputs = model.inputs
 
-    def prepare(self, sample: np.ndarray) -> Sequence[np.ndarray] | None:
-        """The sample in the model's type, with a batch axis."""
-        return [np.ascontiguousarray(sample, self._dtype)[None]]
-
-    def answer(self, outputs: Sequence[np.ndarray]) -> int:
-        """The index of the largest score."""
-        return int(np.argmax(outputs[0]))
+    def prepare(self, sample: Sample) -> Sequence[np.ndarray] | None:
+        """The sample in the inputs' types, with a batch axis."""
+        if not isinstance(sample, Mapping):
+            return [_tensor(sample, self._inputs[0])]
+        return [_tensor(sample[spec.name], spec) for spec in self._inputs]
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse samples whose shape or type is not that of the model's input."""
-        wanted = self._spec.shape[1:]
-        fits = len(wanted) == len(dataset.shape) and all(
-            isinstance(w, str) or w == has for w, has in zip(wanted, dataset.shape, strict=True)
+        """Refuse samples whose shapes or types are not those of the model's inputs."""
+        arrays = {array.name: array for array in dataset.arrays}
+        if dataset.is_mapping or len(self._inputs) != 1:
+            self._check_names(dataset, arrays)
+        elif dataset.arrays:
+            arrays = {self._inputs[0].name: dataset.arrays[0]}
+        for spec in self._inputs:
+            _check_shape(dataset.path, arrays[spec.name], spec)
+            _check_type(dataset.path, arrays[spec.name].dtype, spec)
+
+    def check_outputs(self, outputs: Outputs) -> None:
+        """Nothing reads them on a device but the application."""
+
+    def _check_names(self, dataset: Dataset, arrays: Mapping[str, SampleArray]) -> None:
+        wanted = [spec.name for spec in self._inputs]
+        if dataset.is_mapping and set(arrays) >= set(wanted):
+            return
+        raise ModelError(
+            f"The samples in {dataset.path} do not fit the model.",
+            why=f"It has the inputs {', '.join(wanted) or 'none'}; the samples hold "
+            f"{', '.join(arrays)}.",
+            fix=f"Save one array an input: numpy.savez(path, {', '.join(f'{n}=…' for n in wanted)})"
+            ", and labels as y.",
         )
-        if not fits:
-            raise ModelError(
-                f"The samples in {dataset.path} do not fit the model.",
-                why=f"They have the shape {_text(dataset.shape)}; the input {self._spec.name} "
-                f"takes {_text(wanted)} after its batch axis.",
-                fix="Save them in the model's input layout, or give a pipeline that makes it.",
-            )
-        if not _keeps_values(dataset.dtype, self._dtype):
-            raise ModelError(
-                f"The samples in {dataset.path} do not fit the model.",
-                why=f"They are {dataset.dtype}, which {self._dtype} cannot hold; the input "
-                f"{self._spec.name} takes {self._dtype}.",
-                fix=f"Save them as {self._dtype}.",
-            )
 
 
 class PipelineTask:
@@ -78,25 +105,26 @@ class PipelineTask:
 
     def __init__(self, pipeline: Pipeline, model: FloatModel) -> None:
         self._runner: PipelineRunner = pipeline.runner(model.inputs)
+        self.labels: tuple[str, ...] = tuple(pipeline.labels)
 
-    def prepare(self, sample: np.ndarray) -> Sequence[np.ndarray] | None:
+    def prepare(self, sample: Sample) -> Sequence[np.ndarray] | None:
         """What the pipeline makes of a region image."""
         return self._runner.prepare(sample)
-
-    def answer(self, outputs: Sequence[np.ndarray]) -> int:
-        """The index of the class that the pipeline reads."""
-        return self._runner.read(outputs).index
 
     def check(self, dataset: Dataset) -> None:
         """Refuse samples that are no images."""
         is_image = len(dataset.shape) == 2 or dataset.shape[2:] in {(1,), (3,)}  # noqa: PLR2004
-        if dataset.dtype != np.uint8 or not is_image:
+        if dataset.dtype != np.uint8 or dataset.is_mapping or not is_image:
             raise ModelError(
                 f"The samples in {dataset.path} are no region images.",
                 why=f"They are {dataset.dtype}, {_text(dataset.shape)}; a pipeline takes uint8, "
                 "height x width or height x width x 3.",
                 fix="Save what the pipeline's region shows, or convert without --pipeline.",
             )
+
+    def check_outputs(self, outputs: Outputs) -> None:
+        """Read them as a device does."""
+        self._runner.read(outputs)
 
 
 def load_pipeline(path: Path) -> tuple[Pipeline, bytes]:
@@ -112,46 +140,76 @@ def load_pipeline(path: Path) -> tuple[Pipeline, bytes]:
     return parse(data), data
 
 
-def check_labels(dataset: Dataset, classes: int) -> np.ndarray:
-    """Return the labels of evaluation data, all of them in 0 .. classes - 1.
+def _tensor(sample: Any, spec: TensorSpec) -> np.ndarray:
+    """One sample in an input's type and rank.
 
     Raises:
-        ModelError: there are none, or one is out of range.
+        ModelError: a value is beyond what the type can hold.
     """
-    if dataset.labels is None:
+    dtype, array = np.dtype(spec.dtype), np.asarray(sample)
+    if array.dtype.kind in "ui" and dtype.kind in "ui" and not _is_wider(array.dtype, dtype):
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ModelError(
+                f"A sample does not fit the input {spec.name}.",
+                why=f"It holds values from {array.min()} to {array.max()}; {dtype} holds "
+                f"{limits.min} to {limits.max}.",
+            )
+    with np.errstate(over="ignore"):
+        tensor = np.asarray(array, dtype, order="C")
+    if dtype.kind == "f" and dtype.itemsize < array.dtype.itemsize and np.isinf(tensor).any():
         raise ModelError(
-            f"There are no labels in {dataset.path}.",
-            why="Accuracy is measured on labelled samples.",
-            fix="Save them with numpy.savez(path, x=samples, y=labels).",
+            f"A sample does not fit the input {spec.name}.",
+            why=f"It holds values beyond {np.finfo(dtype).max:g}, the largest {dtype}.",
         )
-    wrong = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes))
-    if wrong.size:
+    return tensor[None] if tensor.ndim == len(spec.shape) - 1 else tensor
+
+
+def _check_shape(path: Path, array: SampleArray, spec: TensorSpec) -> None:
+    if _fits(array.shape, spec.shape):
+        return
+    inner = spec.shape[1:]
+    batch = spec.shape[0] if spec.shape else 1
+    if spec.shape and _fits(array.shape, inner):
+        if isinstance(batch, str) or batch == 1:
+            return
         raise ModelError(
-            f"The label of sample {wrong[0]} in {dataset.path} is out of range.",
-            why=f"It is {dataset.labels[wrong[0]]}; the model has the classes 0 to {classes - 1}.",
+            f"The batch axis of input {spec.name} is fixed to {batch}.",
+            why="Devices infer one sample at a time.",
+            fix="Export the model with batch size 1 or a dynamic batch axis.",
         )
-    return dataset.labels
+    raise ModelError(
+        f"The samples in {path} do not fit the model.",
+        why=f"They have the shape {_text(array.shape)}; the input {spec.name} takes "
+        f"{_text(inner)}{' after its batch axis' if spec.shape else ''}.",
+        fix="Save them in the model's input layout, or give a pipeline that makes it.",
+    )
 
 
-def class_count(outputs: Sequence[np.ndarray], specs: Sequence[TensorSpec], path: Path) -> int:
-    """How many classes the model's first output scores.
-
-    Raises:
-        ModelError: the output is no row of scores.
-    """
-    scores = outputs[0]
-    if scores.size != scores.shape[-1] or scores.size < 2:  # noqa: PLR2004
+def _check_type(path: Path, dtype: np.dtype, spec: TensorSpec) -> None:
+    wanted = np.dtype(spec.dtype)
+    if not _is_wider(dtype, wanted) and dtype.kind + wanted.kind not in _CHECKED_ONE_BY_ONE:
         raise ModelError(
-            f"The model {path} is no classifier.",
-            why=f"Its first output {specs[0].name} has the shape {_text(scores.shape)} for one "
-            "sample; top1 needs one row of class scores.",
+            f"The samples in {path} do not fit the model.",
+            why=f"They are {dtype}, which {wanted} cannot hold; the input {spec.name} takes "
+            f"{wanted}.",
+            fix=f"Save them as {wanted}.",
         )
-    return int(scores.size)
 
 
-def _keeps_values(source: np.dtype, target: np.dtype) -> bool:
-    return np.can_cast(source, target, "safe") or (source.kind == target.kind == "f")
+_CHECKED_ONE_BY_ONE = {"ff", "ii", "iu", "ui", "uu"}  # kinds whose values mostly fit
+
+
+def _is_wider(source: np.dtype, target: np.dtype) -> bool:
+    return np.can_cast(source, target, "safe")
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    return len(wanted) == len(shape) and all(
+        isinstance(want, str) or want == has for want, has in zip(wanted, shape, strict=True)
+    )
 
 
 def _text(shape: Sequence[int | str]) -> str:
-    return " x ".join(str(size) for size in shape) or "of a single number"
+    sizes = ("varying" if size == VARIES else str(size) for size in shape)
+    return " x ".join(sizes) or "of a single number"

@@ -1,5 +1,6 @@
 """An OCI image layout on disk: the folder that `edgeml convert` writes and `push` sends."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -119,21 +120,30 @@ class Layout:
             self.write_index(msgspec.structs.replace(index, manifests=(*index.manifests, entry)))
 
 
-def write_evidence(layout: Layout, release: Release, records: list[Evidence]) -> str:
-    """Add evidence as an OCI artifact whose `subject` is the release; returns its digest."""
-    body = oci.to_json(records)
-    layer = oci.Descriptor(
-        media_type="application/json",
-        digest=layout.blobs.put(body),
-        size=len(body),
-        annotations={oci.FILEPATH: "evidence.json"},
-    )
+def write_evidence(
+    layout: Layout,
+    release: Release,
+    records: list[Evidence],
+    documents: Mapping[str, bytes] | None = None,
+) -> str:
+    """Add evidence as an OCI artifact whose `subject` is the release; returns its digest.
+
+    Args:
+        layout: where to.
+        release: what it is about.
+        records: the evidence, the artifact's first layer.
+        documents: for people, by file name, each a layer of its own.
+    """
+    layers = [_layer(layout, "evidence.json", "application/json", oci.to_json(records))]
+    layers += [
+        _layer(layout, name, "text/html", body) for name, body in sorted((documents or {}).items())
+    ]
     manifest = oci.Manifest(
         schema_version=2,
         media_type=oci.MANIFEST,
         artifact_type=oci.EVIDENCE_ARTIFACT,
         config=oci.Descriptor(media_type=oci.EMPTY, digest=layout.blobs.put(b"{}"), size=2),
-        layers=(layer,),
+        layers=tuple(layers),
         subject=oci.Descriptor(media_type=oci.INDEX, digest=release.digest, size=release.size),
     )
     data = oci.to_json(manifest)
@@ -150,6 +160,15 @@ def write_evidence(layout: Layout, release: Release, records: list[Evidence]) ->
     return digest
 
 
+def _layer(layout: Layout, name: str, media_type: str, body: bytes) -> oci.Descriptor:
+    return oci.Descriptor(
+        media_type=media_type,
+        digest=layout.blobs.put(body),
+        size=len(body),
+        annotations={oci.FILEPATH: name},
+    )
+
+
 def read_evidence(read: ReadBlob, digest: str) -> list[Evidence]:
     """Read an evidence artifact.
 
@@ -161,7 +180,7 @@ def read_evidence(read: ReadBlob, digest: str) -> list[Evidence]:
     if (
         manifest.artifact_type != oci.EVIDENCE_ARTIFACT
         or manifest.subject is None
-        or len(manifest.layers) != 1
+        or not manifest.layers
     ):
         raise ReleaseError(f"{digest} is no evidence.")
     body = verified(read, manifest.layers[0].digest, _MAX_EVIDENCE)

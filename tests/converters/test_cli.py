@@ -65,12 +65,10 @@ def test_json_is_one_object_with_the_deployable_variants_best_first(
     first = body["variants"][0]
     assert {"target", "runtime", "file", "format", "precision", "bytes", "verification",
             "recipe", "gates"} <= set(first)  # fmt: skip
-    assert (first["runtime"], first["format"], first["precision"]) == (
-        "onnxruntime", "onnx", "int8",
-    )  # fmt: skip
+    assert first["format"] == "onnx"
     assert Path(first["file"]).stat().st_size == first["bytes"]
     assert Path(first["recipe"]).is_file()
-    gate = first["gates"][0]
+    gate = next(v for v in body["variants"] if v["gates"])["gates"][0]
     assert (gate["name"], gate["result"], gate["baseline"], gate["value"], gate["n"]) == (
         "accuracy", "pass", 1.0, 1.0, 400,
     )  # fmt: skip
@@ -91,15 +89,17 @@ def test_an_accepted_doubt_ends_with_exit_code_0(
 ) -> None:
     data = make_quarters(evaluation=60)
     code, body = convert(convnet, data, tmp_path / "out", "--accept-undecided", "a pilot")
-    assert (code, body["variants"][0]["precision"]) == (0, "int8")
+    assert code == 0
+    assert "int8" in {v["precision"] for v in body["variants"]}
 
 
-def test_a_failed_gate_ends_with_exit_code_0_since_float_is_the_answer(
+def test_float_as_the_answer_ends_with_exit_code_0(
     fragile: Path, fragile_data: Data, tmp_path: Path
 ) -> None:
-    code, body = convert(fragile, fragile_data, tmp_path / "out")
+    code, body = convert(fragile, fragile_data, tmp_path / "out", "--min-speedup", "1000")
     assert code == 0
-    assert "loses too much accuracy" in body["float_kept_because"]
+    assert {v["precision"] for v in body["variants"]} == {"float32"}
+    assert "not shown to be faster" in body["float_kept_because"]
 
 
 def test_for_people_the_result_is_a_table_and_progress_goes_to_standard_error(
@@ -132,12 +132,12 @@ def test_inspect_shows_a_release_and_its_evidence(
 
 
 def test_inspect_shows_a_candidate_that_was_left_out(
-    fragile: Path, fragile_data: Data, tmp_path: Path
+    convnet: Path, tmp_path: Path, make_quarters: Callable[..., Data]
 ) -> None:
-    _, made = convert(fragile, fragile_data, tmp_path / "out")
+    _, made = convert(convnet, make_quarters(evaluation=60), tmp_path / "out")
     _, text, _ = invoke("inspect", made["path"])
     assert "left out for" in text
-    assert "accuracy fail" in text
+    assert "accuracy undecided" in text
 
 
 def test_inspect_shows_a_model(convnet: Path) -> None:
@@ -173,7 +173,7 @@ def start(arguments: list[str], tmp_path: Path, program: str = IN_A_PROCESS) -> 
     )
 
 
-@pytest.mark.parametrize("moment", ["Calibrating", "Evaluating", "Measuring", "Racing"])
+@pytest.mark.parametrize("moment", ["Calibrating", "Evaluating", "Trying", "Racing"])
 def test_ctrl_c_at_any_moment_leaves_nothing(
     convnet: Path, quarters_data: Data, tmp_path: Path, moment: str
 ) -> None:

@@ -35,12 +35,14 @@ def test_a_reason_is_not_recorded_where_nothing_had_to_be_accepted() -> None:
 
 
 def test_why_float_was_kept_is_said_once_for_targets_that_share_the_reason() -> None:
-    assert kept_because({}) is None
-    assert kept_because({"a": "too slow.", "b": "too slow."}) == "a, b: too slow."
-    assert kept_because({"a": "too slow.", "b": "lost."}) == "a: too slow. b: lost."
+    assert kept_because({}, set()) is None
+    assert kept_because({"a": "too slow.", "b": "too slow."}, set()) == "a, b: too slow."
+    assert kept_because({"a": "too slow.", "b": "lost."}, set()) == "a: too slow. b: lost."
+    assert kept_because({"a": "too slow.", "b": "lost."}, {"a"}) == "b: lost."
+    assert kept_because({"a": "too slow."}, {"a"}) is None
 
 
 @pytest.mark.parametrize(("low", "warns"), [(0.05, True), (0.1, True), (0.11, False)])
 def test_a_float_model_no_better_than_guessing_is_warned_about(low: float, warns: bool) -> None:
     accuracy = Accuracy(metric="top1", value=0.12, low=low, high=0.2, confidence=0.95, n=500)
-    assert bool(warnings_about(accuracy, classes=10)) == warns
+    assert bool(warnings_about(accuracy, 0.1)) == warns

@@ -1,5 +1,6 @@
 """The golden set is spread over the data and small enough to travel."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.dataset import open_dataset
+from converters.executor import LocalExecutor, open_remote
 from converters.golden import golden_set, recorded_outputs, spread
 from converters.model import load_model
 from converters.task import DirectTask
 from hardware.probes import probe
-from hardware.runtimes import open_session
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, unique=True).map(sorted), st.integers(1, 40))
@@ -35,8 +36,8 @@ def test_only_samples_in_which_something_was_found_are_golden(
     evaluation = open_dataset(quarters_data[1])
     found = np.zeros(len(evaluation), bool)
     found[[3, 8, 300]] = True
-    session = open_session("onnxruntime", convnet)
-    golden = golden_set(session, DirectTask(load_model(convnet)), evaluation, found)
+    with closing(open_remote(LocalExecutor(), "onnxruntime", convnet)) as session:
+        golden = golden_set(session, DirectTask(load_model(convnet)), evaluation, found)
     assert evaluation.labels is not None
     assert golden.labels is not None
     assert golden.labels.tolist() == evaluation.labels[[3, 8, 300]].tolist()
@@ -48,10 +49,10 @@ def test_another_machine_may_differ_by_a_stated_share_of_the_largest_output(
     convnet: Path, quarters_data: tuple[Path, Path]
 ) -> None:
     evaluation, task = open_dataset(quarters_data[1]), DirectTask(load_model(convnet))
-    session = open_session("onnxruntime", convnet)
-    golden = golden_set(session, task, evaluation, np.ones(len(evaluation), bool))
-    largest = float(np.abs(golden.outputs[0]).max())
-    for precision, share in (("float32", 1e-3), ("int8", 0.05)):
-        made = recorded_outputs(session, task, golden, precision=precision, host=probe())
-        assert made.tolerance == 0
-        assert made.other_tolerance == pytest.approx(share * largest)
+    with closing(open_remote(LocalExecutor(), "onnxruntime", convnet)) as session:
+        golden = golden_set(session, task, evaluation, np.ones(len(evaluation), bool))
+        largest = float(np.abs(golden.outputs[0]).max())
+        for precision, share in (("float32", 1e-3), ("int8", 0.05)):
+            made = recorded_outputs(session, task, golden, precision=precision, host=probe())
+            assert made.tolerance == 0
+            assert made.other_tolerance == pytest.approx(share * largest)

@@ -58,4 +58,4 @@ def test_a_target_for_a_runtime_that_executes_nothing_here_is_not_planned() -> N
     )  # fmt: skip
     from converters.plan import _cannot_execute
 
-    assert "onnxruntime" in _cannot_execute(exotic, VNNI)[0]
+    assert "rknn" in _cannot_execute(exotic, VNNI, ())[0]

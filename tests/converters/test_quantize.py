@@ -11,9 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from converters.quantize import Range, calibrate, prepare, quantize
 from converters.recipe import Method, Parameters, Rule, static_qdq
 from edgeml.errors import ModelError
+
+from .given_ranges import Range, calibrate, prepare, quantize
 
 IMAGES = np.random.default_rng(5).normal(0, 1, (8, 1, 12, 12)).astype(np.float32)
 
@@ -159,7 +160,7 @@ def test_an_operator_that_onnxruntime_does_not_know_is_an_error_with_its_name() 
 AGAIN = """
 import hashlib, sys, numpy as np
 from pathlib import Path
-from converters.quantize import calibrate, prepare, quantize
+from tests.converters.given_ranges import calibrate, prepare, quantize
 from converters.recipe import static_qdq
 images = np.random.default_rng(5).normal(0, 1, (8, 1, 12, 12)).astype(np.float32)
 prepared = prepare(Path(sys.argv[1]).read_bytes())

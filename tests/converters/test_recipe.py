@@ -13,10 +13,14 @@ from converters.recipe import (
     Recipe,
     Rule,
     VariantRecipe,
+    dynamic,
+    float16,
+    keep_float,
     method_of,
     parse_recipe,
     read_recipe,
     static_qdq,
+    weight_only,
 )
 from edgeml.errors import EdgemlError, TargetError, UserError
 
@@ -53,11 +57,47 @@ def test_a_flavour_that_is_not_known_is_a_target_error() -> None:
         static_qdq("u4s4")
 
 
+def test_a_flavour_can_be_changed_in_its_parameters() -> None:
+    changed = static_qdq("u8u8", calibration="percentile", percentile=99.9)[1].parameters
+    assert changed == Parameters(weight="uint8", calibration="percentile", percentile=99.9)
+
+
+def test_the_arithmetic_between_layers_can_stay_in_float() -> None:
+    for operator, method in [
+        ("Conv", Method.STATIC_QDQ),
+        ("Relu", Method.STATIC_QDQ),
+        ("Mul", Method.FLOAT32),
+        ("Add", Method.FLOAT32),
+    ]:
+        rules = static_qdq("u8s8", layers_only=True)
+        assert method_of(rules, name="n", operator=operator).method is method
+
+
+def test_dynamic_and_weight_only_leave_convolutions_in_float_unless_told() -> None:
+    for rules in (dynamic(), weight_only("int4")):
+        assert method_of(rules, name="c", operator="Conv").method is Method.FLOAT32
+        assert method_of(rules, name="m", operator="MatMul").method is not Method.FLOAT32
+    assert method_of(dynamic("Conv"), name="c", operator="Conv").method is Method.DYNAMIC
+    assert method_of(float16(), name="c", operator="Conv").method is Method.FLOAT16
+
+
+def test_names_kept_in_float_are_taken_literally_and_no_names_change_nothing() -> None:
+    rules = keep_float(static_qdq("u8s8"), ["/head/conv.1", "/head/conv(2)"])
+    for name, method in [
+        ("/head/conv.1", Method.FLOAT32),
+        ("/head/conv(2)", Method.FLOAT32),
+        ("/head/conv11", Method.STATIC_QDQ),
+        ("/head/conv.1/more", Method.STATIC_QDQ),
+    ]:
+        assert method_of(rules, name=name, operator="Conv").method is method
+    assert keep_float(static_qdq("u8s8"), []) == static_qdq("u8s8")
+
+
 names = st.text("abcdefghijklmnop-/", min_size=1, max_size=12)
 variants = st.builds(
     VariantRecipe,
     target=names,
-    precision=st.sampled_from(["float32", "int8"]),
+    precision=st.sampled_from(["float32", "int8", "float16", "int4"]),
     rank=st.integers(0, 9),
     rules=st.lists(
         st.builds(
@@ -121,7 +161,7 @@ BAD_SCOPE = (
         (EMPTY + b"}", "no variant"),
         (EMPTY + b', "speed": 1}', "unknown field `speed`"),
         (TWICE, "names a variant twice"),
-        (TWICE.replace(b"int8", b"int4"), "int4"),
+        (TWICE.replace(b"int8", b"int3"), "int3"),
         (BAD_SCOPE, "no regular expression"),
     ],
 )

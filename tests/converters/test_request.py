@@ -34,7 +34,7 @@ def test_a_request_with_usual_values_is_accepted() -> None:
         ({"version": ""}, "'' cannot be a version"),
         ({"version": "1/0"}, "'1/0' cannot be"),
         ({"version": "-1"}, "'-1' cannot be"),
-        ({"metric": "bleu"}, "top1"),
+        ({"executor": "cloud"}, "local, ray"),
         ({"max_drop": 0.0}, "maximal drop"),
         ({"max_drop": 1.0}, "maximal drop"),
         ({"max_drop": float("nan")}, "maximal drop"),

@@ -1,0 +1,289 @@
+"""Where artifacts are executed: a process each on this machine, or actors of a Ray cluster.
+
+An `Executor` opens an artifact and returns a `RemoteSession`, which is a `Session` like any
+other, and can time itself where it runs. `LocalExecutor` starts `python -m converters.worker`,
+with an emulator's command before it where the artifact is for another instruction set.
+"""
+
+import contextlib
+import importlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.worker import (
+    Done,
+    Keep,
+    Load,
+    Loaded,
+    Refused,
+    Reply,
+    Request,
+    Run,
+    Time,
+    Worker,
+    pack,
+    read_message,
+    unpack,
+    write_message,
+)
+from edgeml.errors import ModelError, ToolchainError, UserError
+from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.interface import TensorSpec
+
+_ENDING_S = 5.0
+_REACHING_S = 5.0
+
+
+class Channel(Protocol):
+    """The way to one worker."""
+
+    def ask(self, request: Request) -> Reply:
+        """Send a request and wait for its reply.
+
+        Raises:
+            ModelError: the worker is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the worker."""
+        ...
+
+
+class Executor(Protocol):
+    """A place where artifacts run; `copies` tells that it has no part in this file system."""
+
+    name: str
+    copies: bool
+
+    def start(self) -> Channel:
+        """Start a worker."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        ...
+
+
+class RemoteSession:
+    """A model loaded by a worker; a `Session` whose runs happen elsewhere."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __init__(self, channel: Channel, loaded: Loaded) -> None:
+        self._channel = channel
+        self._loaded = loaded
+        self.inputs = loaded.inputs
+        self.outputs = loaded.outputs
+        self.memory_bytes = 0
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """The runtime with its exact version."""
+        return self._loaded.info
+
+    @property
+    def load_ms(self) -> float:
+        """How long the runtime took to load the model."""
+        return self._loaded.load_ms
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run one inference; the outputs are the caller's.
+
+        Raises:
+            ModelError: the runtime refused, or its process died.
+        """
+        done = self._ask(Run(tuple(pack(np.asarray(tensor)) for tensor in inputs)))
+        return [unpack(tensor) for tensor in done.outputs]
+
+    def keep(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> None:
+        """Send inputs ahead, to be timed with."""
+        self._ask(Keep(tuple(tuple(pack(np.asarray(t)) for t in feed) for feed in feeds)))
+
+    def time(self, feed: int, runs: int) -> tuple[float, ...]:
+        """Milliseconds of each of some runs of a kept input, measured by the worker."""
+        done = self._ask(Time(feed, runs))
+        self.memory_bytes = done.memory_bytes
+        return done.milliseconds
+
+    def placement(self) -> dict[str, int]:
+        """See `Session.placement`."""
+        return self._loaded.placement
+
+    def close(self) -> None:
+        """End the worker."""
+        self._channel.close()
+
+    def _ask(self, request: Request) -> Done:
+        reply = self._channel.ask(request)
+        if isinstance(reply, Refused):
+            raise ModelError(reply.what, why=reply.why)
+        assert isinstance(reply, Done)
+        return reply
+
+
+def open_remote(
+    executor: Executor, runtime: str, model: Path, *, threads: int = 1
+) -> RemoteSession:
+    """Load a model in a worker of its own.
+
+    Raises:
+        ModelError: the runtime cannot load it, or dies of it.
+    """
+    channel = executor.start()
+    try:
+        load = Load(
+            runtime=runtime,
+            path="" if executor.copies else str(model.resolve()),
+            data=model.read_bytes() if executor.copies else b"",
+            suffix=model.suffix,
+            threads=threads,
+        )
+        reply = channel.ask(load)
+        if isinstance(reply, Refused):
+            raise ModelError(reply.what, why=reply.why)
+        assert isinstance(reply, Loaded)
+        return RemoteSession(channel, reply)
+    except BaseException:
+        channel.close()
+        raise
+
+
+class LocalExecutor:
+    """Processes of this machine; `command` stands before `-m converters.worker`."""
+
+    copies = False
+
+    def __init__(self, command: Sequence[str] = (), *, name: str = "local") -> None:
+        self.name = name
+        self._command = [*(command or [sys.executable]), "-m", "converters.worker"]
+
+    def start(self) -> Channel:
+        """Start a process."""
+        return _ProcessChannel(self._command)
+
+    def close(self) -> None:
+        """Nothing is shared between the processes."""
+
+
+class RayExecutor:
+    """Actors of a Ray cluster; `address` as `ray.init` takes it (`auto` finds a running one).
+
+    Raises:
+        ToolchainError: Ray is not installed.
+        UserError: there is no cluster at that address.
+    """
+
+    name = "ray"
+    copies = True
+
+    def __init__(self, address: str = "auto") -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ModuleNotFoundError:
+            raise ToolchainError(
+                "The executor ray needs Ray.",
+                why="The Python package ray is not installed.",
+                fix="Install it with: pip install 'edgeml[ray]'",
+            ) from None
+        try:
+            if ":" in address:  # Ray itself would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), _REACHING_S).close()
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                "There is no Ray cluster to run on.",
+                why=f"{str(error).splitlines()[0]}",
+                fix="Start one with `ray start --head`, or set RAY_ADDRESS.",
+            ) from None
+        self._ray = ray
+        self._node = next(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+    def start(self) -> Channel:
+        """Start an actor, all on one node: what is raced must run on the same machine."""
+        return _RayChannel(self._ray, self._node)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()
+
+
+class _ProcessChannel:
+    def __init__(self, command: Sequence[str]) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the worker
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C is the converter's to handle
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._to: IO[bytes] = self._child.stdin
+        self._from: IO[bytes] = self._child.stdout
+
+    def ask(self, request: Request) -> Reply:
+        try:
+            write_message(self._to, request)
+            data = read_message(self._from)
+        except BrokenPipeError:
+            data = None
+        if data is None:
+            raise ModelError("The runtime died in a process of its own.", why=self._epitaph())
+        reply: Reply = msgspec.msgpack.decode(data, type=Reply)
+        return reply
+
+    def close(self) -> None:
+        for pipe in (self._to, self._from):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        try:
+            self._child.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._stderr.close()
+
+    def _epitaph(self) -> str:
+        status = self._child.wait(_ENDING_S)
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"It ended with {how}{': ' + lines[-1] if lines else ''}."
+
+
+class _RayChannel:
+    def __init__(self, ray: Any, node: str) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._ray = ray
+        here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        # They take turns, so that one core serves all of them.
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Worker)
+        self._actor: Any = actor.remote()
+
+    def ask(self, request: Request) -> Reply:
+        try:
+            reply: Reply = self._ray.get(self._actor.answer.remote(request))
+        except self._ray.exceptions.RayError as error:
+            raise ModelError(
+                "The runtime died on the Ray cluster.", why=str(error).splitlines()[0]
+            ) from None
+        return reply
+
+    def close(self) -> None:
+        self._ray.kill(self._actor)

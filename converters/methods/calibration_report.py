@@ -1,0 +1,147 @@
+"""The calibration report: whether the samples were enough, and what their ranges leave out."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from converters.methods.calibrate import Statistics
+from converters.methods.histograms import share_outside
+from converters.methods.prepare import Prepared
+
+_MANY_SATURATED = 0.01
+_ALMOST_ALL = 0.95
+_FEW = 16
+
+
+class Saturation(msgspec.Struct, frozen=True, kw_only=True):
+    """The share, 0 to 1, of a tensor's values that its range does not represent."""
+
+    tensor: str
+    share: float
+
+
+class InputCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of an input that the samples covered."""
+
+    name: str
+    low: float
+    high: float
+
+
+class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What to know of a calibration before trusting it.
+
+    Attributes:
+        samples: how many samples reached the model.
+        duplicates: how many of them repeat an earlier one.
+        calibration: how ranges were taken.
+        saturated: the tensors of which values saturate, most first; none for minmax.
+        converged: whether 95 % of the ranges had settled within the first half of the samples.
+        converged_after: after how many samples 95 % of the ranges grew no more than 5 %.
+        unsettled: tensors whose ranges still grew in the second half, the latest first.
+        inputs: the values of each input that were covered.
+        classes: samples of each class, where labels are known.
+        warnings: what is wrong, in plain words.
+    """
+
+    samples: int
+    duplicates: int
+    calibration: str
+    saturated: tuple[Saturation, ...]
+    converged: bool
+    converged_after: int
+    unsettled: tuple[str, ...]
+    inputs: tuple[InputCoverage, ...]
+    classes: dict[int, int] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def report_on(
+    prepared: Prepared,
+    statistics: Statistics,
+    *,
+    calibration: str = "minmax",
+    percentile: float = 99.99,
+    digests: Sequence[bytes] = (),
+    labels: Sequence[int] = (),
+    classes: int = 0,
+) -> CalibrationReport:
+    """Report on a calibration.
+
+    Args:
+        prepared: the model.
+        statistics: what calibration saw of it.
+        calibration: how ranges are taken; other than minmax may take a pass over the samples.
+        percentile: what a percentile range keeps, in per cent of the values.
+        digests: one digest for each sample, to find duplicates.
+        labels: the class of each sample, where known.
+        classes: how many classes there are, where known.
+    """
+    report = CalibrationReport(
+        samples=statistics.samples,
+        duplicates=len(digests) - len(set(digests)),
+        calibration=calibration,
+        saturated=_saturated(statistics, calibration, percentile),
+        converged_after=_settled_after(statistics),
+        converged=2 * _settled_after(statistics) <= statistics.samples,
+        unsettled=_unsettled(statistics),
+        inputs=tuple(
+            InputCoverage(
+                name=i.name, low=statistics.seen[i.name].low, high=statistics.seen[i.name].high
+            )
+            for i in prepared.proto.graph.input
+            if i.name in statistics.seen
+        ),
+        classes=dict(sorted(Counter(int(label) for label in labels).items())),
+    )
+    return msgspec.structs.replace(report, warnings=tuple(_warnings(report, classes)))
+
+
+def _saturated(
+    statistics: Statistics, calibration: str, percentile: float
+) -> tuple[Saturation, ...]:
+    if calibration == "minmax":
+        return ()
+    ranges = statistics.ranges(calibration, percentile)
+    shares = {
+        name: share_outside(counts, statistics.seen[name], ranges[name])
+        for name, counts in statistics.histograms().items()
+    }
+    found = [Saturation(tensor=name, share=share) for name, share in shares.items() if share]
+    return tuple(sorted(found, key=lambda s: (-s.share, s.tensor)))
+
+
+def _settled_after(statistics: Statistics) -> int:
+    settled = sorted(statistics.settled.values()) or [0]
+    return settled[int(np.ceil(_ALMOST_ALL * len(settled))) - 1]
+
+
+def _unsettled(statistics: Statistics) -> tuple[str, ...]:
+    late = [(-at, name) for name, at in statistics.settled.items() if 2 * at > statistics.samples]
+    return tuple(name for _, name in sorted(late))
+
+
+def _warnings(report: CalibrationReport, classes: int) -> list[str]:
+    found = []
+    distinct = report.samples - report.duplicates
+    if report.duplicates:
+        found.append(f"{report.duplicates} of {report.samples} samples repeat another one.")
+    if distinct < _FEW:
+        found.append(f"Only {distinct} different samples set the ranges.")
+    if not report.converged:
+        found.append(
+            f"Ranges still widened at sample {report.converged_after} of {report.samples}: "
+            "more samples would give others."
+        )
+    many = [s for s in report.saturated if s.share > _MANY_SATURATED]
+    if many:
+        found.append(
+            f"{len(many)} tensors saturate in more than 1 % of their values, most of all "
+            f"{many[0].tensor} ({100 * many[0].share:.1f} %)."
+        )
+    found += [f"The input {i.name} is always {i.low:g}." for i in report.inputs if i.low == i.high]
+    if report.classes and classes > len(report.classes):
+        found.append(f"{classes - len(report.classes)} of {classes} classes have no sample.")
+    return found

@@ -1,0 +1,98 @@
+"""One entrance for all methods: a prepared model and a recipe's rules in, a file out."""
+
+from collections.abc import Sequence
+
+from converters.methods.bias import correct_bias
+from converters.methods.calibrate import Feeds, Statistics, observe
+from converters.methods.choice import Choice, choose
+from converters.methods.dynamic import quantize_dynamic
+from converters.methods.equalize import equalize
+from converters.methods.half import quantize_half
+from converters.methods.prepare import Prepared
+from converters.methods.refusal import NotQuantizableError, refusing
+from converters.methods.result import Quantized
+from converters.methods.sessions import open_bytes
+from converters.methods.static import quantize_static
+from converters.methods.weight_only import quantize_weights
+from converters.recipe import Method, Rule
+
+
+def quantize(
+    prepared: Prepared,
+    statistics: Statistics | None,
+    rules: Sequence[Rule],
+    feeds: Feeds | None = None,
+) -> Quantized:
+    """Quantize the nodes that the rules choose.
+
+    Args:
+        prepared: the model.
+        statistics: what calibration saw; only static quantization needs it.
+        rules: a recipe's rules; those that choose no float32 name one method.
+        feeds: samples for bias correction; those of calibration if None.
+
+    Raises:
+        NotQuantizableError: the rules quantize nothing or ask for what is not known, or the
+            method cannot be applied to this model.
+    """
+    choice = choose(prepared, rules)
+    made = _by_method(prepared, statistics, choice, feeds)
+    with refusing("loaded after its quantization"):
+        open_bytes(made.data)
+    return made
+
+
+def _by_method(
+    prepared: Prepared, statistics: Statistics | None, choice: Choice, feeds: Feeds | None
+) -> Quantized:
+    match choice.method:
+        case Method.DYNAMIC:
+            return quantize_dynamic(prepared, choice)
+        case Method.FLOAT16:
+            return quantize_half(prepared, choice)
+        case Method.WEIGHT_ONLY:
+            return quantize_weights(prepared, choice)
+        case _:
+            return _static(prepared, statistics, choice, feeds)
+
+
+def _static(
+    prepared: Prepared, statistics: Statistics | None, choice: Choice, feeds: Feeds | None
+) -> Quantized:
+    if statistics is None:
+        raise NotQuantizableError(
+            "Static quantization needs calibration.", why="No sample was observed."
+        )
+    parameters = choice.parameters
+    feeds = feeds or statistics.feeds
+    if parameters.equalize:
+        prepared, statistics = _equalized(prepared, statistics, parameters.per_channel)
+    ranges = statistics.ranges(parameters.calibration, parameters.percentile)
+    made = quantize_static(prepared, ranges, choice)
+    if parameters.bias_correction:
+        made = quantize_static(correct_bias(prepared, made.data, feeds), ranges, choice)
+    return made
+
+
+def reference_of(prepared: Prepared, statistics: Statistics, rules: Sequence[Rule]) -> Prepared:
+    """The float model whose tensors a model quantized by these rules approximates.
+
+    It is the prepared one, equalised where the rules ask for that: what `sensitivity` takes.
+
+    Raises:
+        NotQuantizableError: the rules quantize nothing, or the model cannot be equalised.
+    """
+    parameters = choose(prepared, rules).parameters
+    if not parameters.equalize:
+        return prepared
+    return _equalized(prepared, statistics, parameters.per_channel)[0]
+
+
+def _equalized(
+    prepared: Prepared, statistics: Statistics, per_channel: bool
+) -> tuple[Prepared, Statistics]:
+    known = statistics.equalized
+    if per_channel not in known:
+        made = equalize(prepared, statistics.feeds, per_channel=per_channel)
+        known[per_channel] = (made, observe(made, statistics.feeds))
+    return known[per_channel]

@@ -1,0 +1,348 @@
+"""What the report says, as plain rows: pure, from a conversion's parts and its release."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cloud_sync.evidence import Accuracy, GateResult, Verdict, Verification
+from cloud_sync.release import Release
+from converters.candidates import Candidate
+from converters.contest import Attempt
+from converters.gates import metric_score
+from converters.plan import flavours_of
+from converters.recipe import FLOAT
+from converters.report import words
+from converters.report.verdicts import (
+    accuracy_cost,
+    gate_line,
+    gate_named,
+    speed_gain,
+)
+
+if TYPE_CHECKING:
+    from converters.build import Parts
+
+_VERIFIED = {
+    Verification.DEVICE_EXECUTED: "run on the device",
+    Verification.ARTIFACT_EXECUTED: "this file was run, on this kind of CPU",
+    Verification.ARTIFACT_EXECUTED_EMULATED: "this file was run, on an emulated CPU of this kind",
+    Verification.CPU_PROXY: "this file was run, on a CPU that has more instructions",
+}
+
+
+class Headline(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target got, in sentences; `tone` is `good`, `warn` or `idle`."""
+
+    target: str
+    tone: str
+    chip: str
+    sentences: tuple[str, ...]
+
+
+class GateLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate in a table: its mark, its name, what else there is to say, and the sentence."""
+
+    tone: str
+    mark: str
+    name: str
+    verdict: str
+    needs: str
+    reason: str
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate in the table of variants."""
+
+    place: str
+    in_release: bool
+    runtime: str
+    precision: str
+    how: str
+    size: str
+    accuracy: str
+    interval: str
+    p50: str
+    p95: str
+    load: str
+    memory: str
+    verification: str
+    verified: str
+    gates: tuple[GateLine, ...]
+    reason: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was tried."""
+
+    number: int
+    tone: str
+    move: str
+    made: str
+    speeds: str
+    sentence: str
+
+
+class Race(msgspec.Struct, frozen=True, kw_only=True):
+    """The candidates that ran beside each other, each once, and all that was tried for them."""
+
+    targets: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def title(self) -> str:
+        """Its targets."""
+        return words.listed(self.targets)
+
+
+class View:
+    """One conversion's report, without its charts."""
+
+    def __init__(self, parts: "Parts", release: Release) -> None:
+        self.parts = parts
+        self.release = release
+        self._scores: dict[str, Accuracy] = {}
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every target, in the order of the conversion."""
+        candidates = (*self.parts.candidates, *self.parts.doubted)
+        return tuple(dict.fromkeys(c.target.name for c in candidates))
+
+    @property
+    def races(self) -> tuple[Race, ...]:
+        """Targets of the same arithmetic share a race."""
+        groups: dict[str, list[Candidate]] = {name: [] for name in self.parts.attempts}
+        for candidate in (*self.parts.candidates, *self.parts.doubted):
+            groups.setdefault("+".join(flavours_of(candidate.target)), []).append(candidate)
+        return tuple(
+            Race(
+                targets=tuple(dict.fromkeys(c.target.name for c in candidates)) or (name,),
+                candidates=tuple({c.lane.key: c for c in reversed(candidates)}.values())[::-1],
+                attempts=tuple(self.parts.attempts.get(name, ())),
+            )
+            for name, candidates in groups.items()
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader has to know before the numbers."""
+        accepted = {
+            f"{_what(c)} is deployed though its accuracy is undecided, because: "
+            f"{words.quoted(c.choice.accepted)}.": None
+            for c in self.parts.candidates
+            if c.choice.accepted
+        }
+        proxies = [t for t in self.targets if self._verification(t) is Verification.CPU_PROXY]
+        proxy = (
+            f"{words.listed(proxies)}: measured on a CPU that has more instructions than the "
+            "target. The target's own speed is another, and int8 may answer differently there."
+        )
+        return (*self.parts.warnings, *accepted, *([proxy] if proxies else []))
+
+    @property
+    def headlines(self) -> tuple[Headline, ...]:
+        """What each target got."""
+        return tuple(self._headline(target) for target in self.targets)
+
+    @property
+    def tables(self) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+        """For each target its candidates: variants best first, then those left out."""
+        return tuple(
+            (target, tuple(self._row(candidate) for candidate in self._candidates(target)))
+            for target in self.targets
+        )
+
+    def outcomes(self, race: Race) -> tuple[Outcome, ...]:
+        """All that was tried, in order."""
+        return tuple(
+            _outcome(number, attempt) for number, attempt in enumerate(race.attempts, start=1)
+        )
+
+    def score(self, candidate: Candidate) -> Accuracy:
+        """A candidate's accuracy with its own interval."""
+        key = f"{candidate.target.name} {candidate.lane.key}"
+        if key not in self._scores:
+            self._scores[key] = metric_score(
+                self.parts.metric,
+                candidate.judged.outcomes,
+                confidence=self.parts.request.confidence,
+            )
+        return self._scores[key]
+
+    def _verification(self, target: str) -> Verification:
+        return self._candidates(target)[0].verification
+
+    def _candidates(self, target: str) -> list[Candidate]:
+        chosen = [c for c in self.parts.candidates if c.target.name == target]
+        doubted = [c for c in self.parts.doubted if c.target.name == target]
+        chosen.sort(key=self._rank)
+        return chosen + sorted(doubted, key=lambda c: c.timing.latency.p50_ms)
+
+    def _rank(self, candidate: Candidate) -> int:
+        lane = candidate.lane
+        named = (candidate.target.name, lane.runtime, lane.artifact.precision)
+        ranks = (
+            v.rank
+            for v in self.parts.recipe.variants
+            if (v.target, v.runtime, v.precision) == named
+        )
+        return next(ranks, len(self.parts.recipe.variants))
+
+    def _headline(self, target: str) -> Headline:
+        candidates = self._candidates(target)
+        best = candidates[0]
+        floats = [c for c in candidates if c.lane.artifact.precision == FLOAT]
+        name = f"{best.lane.artifact.precision} on {best.lane.runtime}"
+        if best.lane.artifact.precision == FLOAT:
+            return Headline(
+                target=target,
+                tone="idle",
+                chip=name,
+                sentences=tuple(self._why_float(best, candidates[1:])),
+            )
+        return Headline(
+            target=target,
+            tone="warn" if best.choice.accepted else "good",
+            chip=name,
+            sentences=tuple(self._why_quantized(best, floats)),
+        )
+
+    def _why_quantized(self, best: Candidate, floats: Sequence[Candidate]) -> Iterator[str]:
+        here = best.timing.latency.p50_ms
+        beside = next((f for f in floats if f.lane.runtime == best.lane.runtime), None)
+        before = f" instead of {words.number(beside.timing.latency.p50_ms)}" if beside else ""
+        yield (
+            f"{_what(best)} won: {speed_gain(gate_named(best.gates, 'speedup'))}, "
+            f"{words.number(here)} ms an inference{before}."
+        )
+        yield accuracy_cost(gate_named(best.gates, "accuracy"), self.parts.request.max_drop)
+        fastest = min(floats, key=lambda f: f.timing.latency.p50_ms, default=None)
+        if fastest is not None and fastest.lane.runtime != best.lane.runtime:
+            there = fastest.timing.latency.p50_ms
+            yield (
+                f"The fastest float32 is on {fastest.lane.runtime} and takes "
+                f"{words.number(there)} ms: the winner has {there / here:.2f} x its speed."
+            )
+        before_bytes = floats[0].lane.artifact.size if floats else 0
+        now = words.size(best.lane.artifact.size)
+        yield f"Its file has {now}{f' instead of {words.size(before_bytes)}' if floats else ''}."
+
+    def _why_float(self, best: Candidate, others: Sequence[Candidate]) -> Iterator[str]:
+        score = self.score(best)
+        yield (
+            f"Float32 was kept, on {best.lane.runtime}, where it is fastest: "
+            f"{words.number(best.timing.latency.p50_ms)} ms an inference, {score.metric} "
+            f"{words.share(score.value)} ({words.share(score.low)} to {words.share(score.high)})."
+        )
+        quantized = [c for c in others if c.lane.artifact.precision != FLOAT]
+        for other in quantized:
+            if other.choice.deployable:
+                yield (
+                    f"{_what(other)} is in the release too, but takes "
+                    f"{words.number(other.timing.latency.p50_ms)} ms."
+                )
+            else:
+                yield f"{_what(other)} was left out: {other.choice.reason.rstrip('.')}."
+        if any(other.choice.undecided for other in quantized):
+            yield (
+                "More samples like these would decide it. Until then --accept-undecided REASON "
+                "deploys it, with that reason in the release."
+            )
+        if not quantized:
+            attempts = next(r.attempts for r in self.races if best.target.name in r.targets)
+            yield _none_of(attempts)
+
+    def _row(self, candidate: Candidate) -> Row:
+        artifact, timing = candidate.lane.artifact, candidate.timing
+        score, latency = self.score(candidate), timing.latency
+        in_release = candidate.choice.deployable
+        rank = self._rank(candidate)
+        place = "best" if rank == 0 else f"rank {rank}"
+        return Row(
+            place=place if in_release else "left out",
+            in_release=in_release,
+            runtime=f"{candidate.lane.runtime} {timing.info.version}",
+            precision=artifact.precision,
+            how="" if artifact.precision == FLOAT else _how(candidate),
+            size=words.size(artifact.size),
+            accuracy=words.share(score.value),
+            interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}",
+            p50=words.number(latency.p50_ms),
+            p95=words.number(latency.p95_ms),
+            load=f"{words.number(timing.load_ms)} ms",
+            memory=words.size(timing.memory_bytes),
+            verification=str(candidate.verification),
+            verified=_VERIFIED.get(candidate.verification, ""),
+            gates=tuple(GateLine(**gate_line(gate)) for gate in candidate.gates),
+            reason=words.sentence(candidate.choice.reason),
+        )
+
+
+def _what(candidate: Candidate) -> str:
+    return (
+        f"{candidate.lane.artifact.precision.capitalize()} on {candidate.lane.runtime} "
+        f"({candidate.move})"
+    )
+
+
+def _how(candidate: Candidate) -> str:
+    artifact = candidate.lane.artifact
+    nodes = f"{artifact.nodes} nodes quantized" if artifact.nodes else ""
+    return ", ".join(filter(None, (candidate.move, nodes)))
+
+
+def _none_of(attempts: Sequence[Attempt]) -> str:
+    if not attempts:
+        return "Nothing of this model can be quantized."
+    refused = sum(bool(a.refused) for a in attempts)
+    slow = sum(not a.refused and not a.accuracy for a in attempts)
+    judged = len(attempts) - refused - slow
+    reasons = [
+        f"{refused} {'were' if refused > 1 else 'was'} refused" if refused else "",
+        f"{slow} {'were' if slow > 1 else 'was'} not fast enough" if slow else "",
+        f"{judged} lost too much or could not be decided" if judged else "",
+    ]
+    tried = f"{len(attempts)} things that were" if len(attempts) > 1 else "one thing that was"
+    return f"Of the {tried} tried, {words.listed(filter(None, reasons))}; see the list below."
+
+
+def _outcome(number: int, attempt: Attempt) -> Outcome:
+    tones: Mapping[Verdict, str] = {
+        Verdict.PASS: "good",
+        Verdict.UNDECIDED: "warn",
+        Verdict.FAIL: "bad",
+    }
+    verdicts = [gate.result for gate in attempt.accuracy.values()]
+    tone = next((tones[v] for v in tones if v in verdicts), "idle")
+    made = f"{words.size(attempt.bytes)}, {attempt.nodes} nodes" if attempt.bytes else ""
+    return Outcome(
+        number=number,
+        tone=tone,
+        move=attempt.move,
+        made=made,
+        speeds=", ".join(f"{r} {s:.2f} x" for r, s in attempt.speedups.items()),
+        sentence=_sentence(attempt),
+    )
+
+
+def _sentence(attempt: Attempt) -> str:
+    if attempt.speedups and not attempt.accuracy and not attempt.refused:
+        return f"{words.sentence(attempt.outcome)[:-1]}: not fast enough to be judged."
+    if len(attempt.accuracy) <= 1 or attempt.refused:
+        return words.sentence(attempt.outcome)
+    by_reason: dict[str, list[str]] = {}
+    for runtime, gate in attempt.accuracy.items():
+        by_reason.setdefault(gate.reason, []).append(runtime)
+    return " ".join(
+        f"On {words.listed(runtimes)}: {reason.rstrip('.')}."
+        for reason, runtimes in by_reason.items()
+    )
+
+
+def gates_of(race: Race) -> Iterator[tuple[int, Attempt, str, GateResult]]:
+    """Every accuracy gate of a race: the attempt's number, itself, the runtime and the gate."""
+    for place, attempt in enumerate(race.attempts, start=1):
+        for runtime, gate in attempt.accuracy.items():
+            yield place, attempt, runtime, gate
