@@ -20,8 +20,8 @@ from cloud_sync.mqtt_session import CLOSE_S, MqttSession, Will, parse_url, requi
 from cloud_sync.trust import PrivateKey, generate, save_key
 from cloud_sync.trust.identity import issue, make_ca
 from edgeml.errors import RemoteError, TrustError, UserError
-from tests.needs import program
 from tests.e2e.loop import _free_port, until
+from tests.needs import program
 
 
 class Mosquitto:
