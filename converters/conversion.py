@@ -30,6 +30,7 @@ from converters.gates import metric_score
 from converters.golden import golden_set, recorded_outputs
 from converters.loading import Loaded, load
 from converters.metrics import chance_of
+from converters.mismatch import find_mismatch
 from converters.plan import flavours_of
 from converters.progress import Progress, Silent
 from converters.recipe import FLOAT, Recipe, VariantRecipe
@@ -200,6 +201,10 @@ class _Conversion:
                 warnings = warnings_about(
                     score, chance_of(self._loaded.metric, self._loaded.evaluation)
                 )
+        with self._arena.opened(Lane(baseline, self._loaded.plan.all_runtimes[0])) as session:
+            mismatch = find_mismatch(session, self._loaded)
+        if mismatch is not None:
+            warnings += (str(mismatch),)
         for warning in warnings:
             self._progress.note(f"Warning: {warning}")
         return warnings

@@ -16,6 +16,7 @@ from converters.dataset import VARIES, Dataset, Sample, SampleArray
 from converters.model import FloatModel
 from edgeml.errors import ModelError
 from hardware.pipeline import Pipeline, PipelineRunner, parse
+from hardware.pipeline.definition import Scale
 from hardware.runtimes.interface import TensorSpec
 
 Outputs = Sequence[np.ndarray]
@@ -106,6 +107,8 @@ class PipelineTask:
     def __init__(self, pipeline: Pipeline, model: FloatModel) -> None:
         self._runner: PipelineRunner = pipeline.runner(model.inputs)
         self.labels: tuple[str, ...] = tuple(pipeline.labels)
+        scales = [step for step in pipeline.pre if isinstance(step, Scale)]
+        self.normalisation = (scales[-1].mean, scales[-1].std) if scales else ((0.0,), (1.0,))
 
     def prepare(self, sample: Sample) -> Sequence[np.ndarray] | None:
         """What the pipeline makes of a region image."""
