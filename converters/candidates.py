@@ -7,7 +7,7 @@ import msgspec
 from cloud_sync.evidence import GateResult, Verification
 from converters.arena import Judged, Lane, Timing
 from converters.contest import Contest
-from converters.decide import Choice, choose
+from converters.decide import Choice, choose, choose_float
 from converters.recipe import FLOAT, Recipe
 from hardware.profiles import TargetProfile
 
@@ -70,15 +70,25 @@ def float_candidates(
     *,
     verification: Verification,
     judged: Mapping[str, Judged],
+    conversions: Mapping[str, GateResult],
 ) -> list[Candidate]:
-    """The float model on each runtime: always an answer."""
+    """The float model on each runtime: an answer wherever the runtime computes what it should.
+
+    Args:
+        target: what they are for.
+        contest: where they were timed.
+        lanes: the float model on each runtime.
+        verification: how far they were checked for that target.
+        judged: what the metric made of each lane's answers.
+        conversions: by runtime, the gate on what the float model loses there.
+    """
     return [
         Candidate(
             target=target,
             lane=lane,
             move="float32",
-            choice=Choice(deployable=True, reason="the float model is always an answer"),
-            gates=(),
+            choice=choose_float(conversions.get(lane.runtime)),
+            gates=tuple(filter(None, [conversions.get(lane.runtime)])),
             judged=judged[lane.key],
             timing=contest.timings[lane.key],
             verification=verification,

@@ -19,6 +19,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from cloud_sync.evidence import Accuracy, GateResult
 from converters import build
 from converters.arena import Arena, Lane
 from converters.cache import Cache, default_cache
@@ -26,7 +29,7 @@ from converters.candidates import Candidate, candidates_of, float_candidates
 from converters.contest import Contest, Contestants, nothing_raced
 from converters.decide import kept_because, warnings_about
 from converters.executor import Executor, LocalExecutor, RayExecutor
-from converters.gates import metric_score
+from converters.gates import metric_gate, metric_score
 from converters.golden import golden_set, recorded_outputs
 from converters.loading import Loaded, load
 from converters.metrics import chance_of
@@ -38,7 +41,8 @@ from converters.request import Request, check
 from converters.result import ConversionResult, LeftOut
 from converters.tools import tool_versions
 from converters.workshop import Workshop
-from edgeml.errors import UserError
+from edgeml.errors import ModelError, UserError
+from hardware.profiles import TargetProfile
 
 
 def convert(
@@ -121,6 +125,7 @@ class _Conversion:
         self._workshop = workshop
         self._arena = arena
         self._progress = progress
+        self._usable: list[str] = []
         for skipped in loaded.plan.skipped:
             progress.note(
                 f"{skipped.target} is left out, it cannot be executed here: {skipped.reason}."
@@ -128,7 +133,7 @@ class _Conversion:
 
     def finish(self, folder: Path) -> ConversionResult:
         """Search, decide and write the release."""
-        warnings = self._warnings()
+        warnings = self._judge_float()
         contests = self._contests()
         candidates = self._candidates(contests)
         chosen = [candidate for candidate in candidates if candidate.choice.deployable]
@@ -184,30 +189,41 @@ class _Conversion:
             warnings=warnings,
         )
 
-    def _warnings(self) -> tuple[str, ...]:
-        """Judge the float model on each runtime, which everything else is compared with."""
-        baseline = self._workshop.float
-        warnings: tuple[str, ...] = ()
+    def _judge_float(self) -> tuple[str, ...]:
+        """Judge the float model on each runtime, which all else is compared with; warnings.
+
+        A runtime that cannot run the model is left out, as long as one can.
+        """
+        baseline, metric = self._workshop.float, self._loaded.metric
+        failures: list[ModelError] = []
+        scores: list[Accuracy] = []
         for runtime in self._loaded.plan.all_runtimes:
-            judged = self._arena.judge(Lane(baseline, runtime), baseline)
-            score = metric_score(
-                self._loaded.metric, judged.outcomes, confidence=self._request.confidence
-            )
+            try:
+                judged = self._arena.judge(Lane(baseline, runtime), baseline)
+            except ModelError as error:
+                failures.append(error)
+                self._progress.note(f"{runtime} is left out: {error}")
+                continue
+            score = metric_score(metric, judged.outcomes, confidence=self._request.confidence)
             self._progress.note(
                 f"float32 on {runtime}: {score.metric} {score.value:.4f} "
                 f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
             )
-            if not warnings:
-                warnings = warnings_about(
-                    score, chance_of(self._loaded.metric, self._loaded.evaluation)
-                )
-        with self._arena.opened(Lane(baseline, self._loaded.plan.all_runtimes[0])) as session:
+            scores.append(score)
+            self._usable.append(runtime)
+        if not scores:
+            raise failures[0]
+        warnings = warnings_about(scores[0], chance_of(metric, self._loaded.evaluation))
+        with self._arena.opened(Lane(baseline, self._usable[0])) as session:
             mismatch = find_mismatch(session, self._loaded)
         if mismatch is not None:
             warnings += (str(mismatch),)
         for warning in warnings:
             self._progress.note(f"Warning: {warning}")
         return warnings
+
+    def _runtimes_of(self, target: TargetProfile) -> tuple[str, ...]:
+        return tuple(r for r in self._loaded.plan.runtimes_of(target) if r in self._usable)
 
     def _contests(self) -> dict[tuple[str, ...], Contest]:
         contestants = Contestants(
@@ -218,7 +234,7 @@ class _Conversion:
         for target in self._loaded.plan.targets:
             if flavours_of(target) in contests:
                 continue
-            runtimes = self._loaded.plan.runtimes_of(target)
+            runtimes = self._runtimes_of(target)
             if recipe is None:
                 contests[flavours_of(target)] = contestants.search(flavours_of(target), runtimes)
             else:
@@ -234,7 +250,7 @@ class _Conversion:
         candidates: list[Candidate] = []
         for target in self._loaded.plan.targets:
             contest = contests[flavours_of(target)]
-            runtimes = self._loaded.plan.runtimes_of(target)
+            runtimes = self._runtimes_of(target)
             candidates += candidates_of(
                 target,
                 contest,
@@ -257,8 +273,26 @@ class _Conversion:
                     )
                     for r in runtimes
                 },
+                conversions=self._conversions(),
             )
         return candidates
+
+    def _conversions(self) -> dict[str, GateResult]:
+        """By runtime but the first, what the float model itself loses on it."""
+        baseline = self._workshop.float
+        first, *others = self._usable
+        wanted = self._arena.judge(Lane(baseline, first), baseline)
+        gates = {}
+        for runtime in others:
+            gate = metric_gate(
+                self._loaded.metric,
+                wanted.outcomes,
+                self._arena.judge(Lane(baseline, runtime), baseline).outcomes,
+                max_drop=self._request.max_drop,
+                confidence=self._request.confidence,
+            )
+            gates[runtime] = msgspec.structs.replace(gate, name="conversion")
+        return gates
 
     def _recipe(self, chosen: Sequence[Candidate]) -> Recipe:
         if self._loaded.recipe:

@@ -50,6 +50,20 @@ def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choi
     return Choice(deployable=True, reason=f"{accuracy.reason} {speed.reason}")
 
 
+def choose_float(conversion: GateResult | None) -> Choice:
+    """Decide on the float model on a runtime.
+
+    Args:
+        conversion: the gate on what it loses there, compared with the runtime that it was
+            judged on first; None for that one.
+    """
+    if conversion is not None and conversion.result is Verdict.FAIL:
+        return Choice(
+            deployable=False, reason=f"the float model itself loses there: {conversion.reason}"
+        )
+    return Choice(deployable=True, reason="the float model is always an answer")
+
+
 def kept_because(left_out: dict[str, str], served: set[str]) -> str | None:
     """One sentence for all targets whose answer is float; None where int8 serves them all.
 

@@ -5,6 +5,7 @@ the two finds it. Here the float model answers the same samples with its inputs 
 usual ways; where one of them is shown to score better, that is said, with the numbers.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from converters.loading import Loaded
 from hardware.runtimes.interface import Session
 
 _MOST_SAMPLES = 200
+_LEAST_SAMPLES = 40
+_SECONDS = 20.0  # what slow models may take for it, about
+_PASSES = 6
 _LEAST_GAIN = 0.02
 _CONFIDENCE = 0.99
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's channels, red first
@@ -56,10 +60,13 @@ def find_mismatch(session: Session, loaded: Loaded) -> Mismatch | None:
     """
     if loaded.metric.needs_reference or loaded.metric.needs_inputs:
         return None
-    samples = list(_samples(loaded))
+    metric, samples = loaded.metric, list(_samples(loaded))
     if not samples:
         return None
-    metric = loaded.metric
+    begun = time.perf_counter()
+    session.run(samples[0][0])
+    affordable = _SECONDS / _PASSES / (time.perf_counter() - begun)
+    samples = samples[:: max(1, round(len(samples) / max(affordable, _LEAST_SAMPLES)))]
 
     def outcomes(change: Change | None) -> list[Any]:
         made = []

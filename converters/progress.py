@@ -1,7 +1,9 @@
 """What a conversion says while it works, on standard error: steps, counts, the best so far."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 
 
@@ -54,15 +56,35 @@ class Terminal:
             disable=not self._live,
         )
         self._task = self._bars.add_task("", total=None)
+        self._interrupted = False
 
     @contextmanager
     def running(self) -> Iterator["Terminal"]:
-        """Show the live line for as long as the block runs."""
-        with self._bars:
-            yield self
+        """Show the live line for as long as the block runs, and never lose a Ctrl-C in it.
+
+        Python drops a KeyboardInterrupt that is raised where nothing can catch it (while an
+        object is collected, in a library's callback): the next step raises it again.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            with self._bars:
+                yield self
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _go_on(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def step(self, what: str, total: int = 0) -> None:
         """Show the step, with a bar where its length is known."""
+        self._go_on()
         if self._live:
             self._bars.remove_task(self._task)
             self._task = self._bars.add_task(what, total=total or None)
@@ -71,6 +93,7 @@ class Terminal:
 
     def advance(self, done: int) -> None:
         """Move the bar."""
+        self._go_on()
         self._bars.update(self._task, completed=done)
 
     def note(self, what: str) -> None:
