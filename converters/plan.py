@@ -114,7 +114,7 @@ def _runtimes(profile: TargetProfile, host: Capabilities, wanted: Sequence[str])
         runtime.name
         for runtime in profile.runtimes
         if runtime.name in known
-        and FORMAT in getattr(known[runtime.name], "formats", (FORMAT,))
+        and FORMAT in known[runtime.name].formats
         and runtime_fits(runtime, host)
         and (not wanted or runtime.name in wanted)
     )

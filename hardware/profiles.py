@@ -9,7 +9,7 @@ A third party adds targets by the entry point group `edgeml.targets`: a callable
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -28,6 +28,8 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `cpu_features` are needed, each `a|b` meaning any of them. `int8` is the quantization
     flavour for the target's arithmetic: `u8s8` where VNNI or dot-product instructions add
     exactly, `u8s8-reduced` (7-bit weights) where sums of two products saturate at 16 bits.
+    `runtimes` may run a variant here, the preferred first; which of them can run one depends
+    on its format.
     """
 
     name: str
@@ -38,13 +40,31 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     runtimes: tuple[RuntimeRequirement, ...] = ()
     int8: str
 
-    def requirements(self, memory_bytes: int = 0) -> Requirements:
-        """What a variant for this target needs of a device."""
+    def requirements(
+        self, memory_bytes: int = 0, *, runtimes: Collection[str] | None = None
+    ) -> Requirements:
+        """What a variant for this target needs of a device.
+
+        Args:
+            memory_bytes: that it takes.
+            runtimes: names of those that can run it, any one of which will do; all of the
+                profile's by default.
+
+        Raises:
+            TargetError: the profile knows none of them.
+        """
+        able = tuple(r for r in self.runtimes if runtimes is None or r.name in runtimes)
+        if runtimes is not None and not able:
+            # Requirements without runtimes would let every device take it.
+            raise TargetError(
+                f"The target {self.name} runs nothing on {', '.join(runtimes) or 'no runtime'}.",
+                why=f"It has {', '.join(r.name for r in self.runtimes) or 'none'}.",
+            )
         return Requirements(
             os=self.os,
             architecture=self.architecture,
             cpu_features=self.cpu_features,
-            runtimes=self.runtimes,
+            runtimes=able,
             memory_bytes=memory_bytes,
         )
 

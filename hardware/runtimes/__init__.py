@@ -4,13 +4,41 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from edgeml.errors import DeviceError
-from hardware.runtimes.interface import Runtime, Session, SessionOptions, TensorSpec
+from edgeml.errors import DeviceError, ModelError
+from hardware.runtimes.formats import format_of
+from hardware.runtimes.interface import (
+    Quantization,
+    Runtime,
+    Session,
+    SessionOptions,
+    TensorSpec,
+)
+from hardware.runtimes.litert import LiteRtRuntime
 from hardware.runtimes.onnx import OnnxRuntime
+from hardware.runtimes.openvino import OpenVinoRuntime
 
-__all__ = ["Runtime", "Session", "SessionOptions", "TensorSpec", "open_session", "runtimes"]
+__all__ = [
+    "Quantization",
+    "Runtime",
+    "Session",
+    "SessionOptions",
+    "TensorSpec",
+    "format_of",
+    "open_session",
+    "runtimes",
+    "runtimes_for",
+]
 
-_OURS: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime}
+_OURS: dict[str, Callable[[], Runtime]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVinoRuntime,
+    "litert": LiteRtRuntime,
+}
+_PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "'edgeml[openvino]'",
+    "litert": "'edgeml[litert]'",
+}
 
 
 def runtimes() -> dict[str, Runtime]:
@@ -33,6 +61,20 @@ def runtimes() -> dict[str, Runtime]:
     return found
 
 
+def runtimes_for(model: Path) -> tuple[str, ...]:
+    """The installed runtimes that load files of this model's format, ours first.
+
+    Raises:
+        DeviceError: a plug-in cannot be loaded.
+    """
+    wanted = format_of(model)
+    return tuple(
+        name
+        for name, runtime in runtimes().items()
+        if wanted in _formats(runtime) and runtime.info() is not None
+    )
+
+
 def open_session(name: str, model: Path, options: SessionOptions | None = None) -> Session:
     """Load a model with the runtime of that name.
 
@@ -47,6 +89,38 @@ def open_session(name: str, model: Path, options: SessionOptions | None = None) 
         raise DeviceError(
             f"The runtime {name} is not installed.",
             why=f"Installed runtimes: {installed}.",
-            fix=f"Install it: pip install {name}" if name in _OURS else "",
+            fix=f"Install it: {_install(name)}." if name in _PACKAGES else "",
+        )
+    if not model.is_file():
+        raise ModelError(
+            f"{name} cannot load {model.name}.",
+            why=f"There is no file {model}.",
+            fix="Check the path.",
+        )
+    loads, found = _formats(runtime), format_of(model)
+    if loads and found and found not in loads:
+        raise ModelError(
+            f"{name} cannot run {model.name}.",
+            why=f"It loads {' and '.join(loads)}, this is {found}.",
+            fix=_who_can(known, found),
         )
     return runtime.load(model, options or SessionOptions())
+
+
+def _who_can(known: dict[str, Runtime], wanted: str) -> str:
+    able = {name: runtime for name, runtime in known.items() if wanted in _formats(runtime)}
+    if not able:
+        return ""
+    installed = [name for name, runtime in able.items() if runtime.info() is not None]
+    if installed:
+        return f"Use the runtime {' or '.join(installed)}."
+    return " ".join(f"{name} can: {_install(name)}." for name in able if name in _PACKAGES)
+
+
+def _install(name: str) -> str:
+    return f"pip install {_PACKAGES[name]}"
+
+
+def _formats(runtime: Runtime) -> tuple[str, ...]:
+    """What a runtime loads; a plug-in that does not say is not held to it."""
+    return getattr(runtime, "formats", ())

@@ -13,22 +13,39 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeml.errors import UserError
 from hardware.capabilities import RuntimeInfo
 
 Tensor = NDArray[np.generic]
 
 
+MAX_THREADS = 1024
+
+
+class Quantization(msgspec.Struct, frozen=True, kw_only=True):
+    """How integers stand for real numbers: `real = scale * (integer - zero_point)`."""
+
+    scale: float
+    zero_point: int
+
+
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's input or output: numpy dtype name, and axes as a number or a symbol."""
+    """A model's input or output: numpy dtype name, and axes as a number or a symbol.
+
+    `quantization` is what the file says of an integer tensor that stands for real numbers;
+    a session takes and gives the integers.
+    """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: str
+    quantization: Quantization | None = None
 
     def accepts(self, tensor: NDArray[Any]) -> bool:
-        """Whether a tensor has this dtype and fits this shape."""
+        """Whether a tensor has this dtype, in this machine's byte order, and fits this shape."""
         return (
             tensor.dtype.name == self.dtype
+            and tensor.dtype.isnative
             and len(tensor.shape) == len(self.shape)
             and all(
                 isinstance(want, str) or want == have
@@ -44,11 +61,21 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to run: threads of one inference, the provider asked for, and whether to spin.
 
     Spinning threads answer a little sooner and hold a core while they wait; off by default.
+
+    Raises:
+        UserError: the number of threads is none that an inference can have.
     """
 
     threads: int = 1
     provider: str = ""
     spin: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:
+            raise UserError(
+                f"An inference cannot have {self.threads!r} threads.",
+                fix=f"Give a whole number from 1 to {MAX_THREADS}.",
+            )
 
 
 class Session(Protocol):
@@ -71,12 +98,16 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """Something that can execute variants."""
+    """Something that can execute variants; `formats` are of the files that it loads."""
 
     name: str
+    formats: tuple[str, ...]
 
     def info(self) -> RuntimeInfo | None:
-        """The installed version and its providers; None where it is not installed."""
+        """The installed version and its providers; None where it is not installed.
+
+        A device lists every runtime, so this should not import more than it must.
+        """
         ...
 
     def load(self, model: Path, options: SessionOptions) -> Session:
@@ -84,6 +115,6 @@ class Runtime(Protocol):
 
         Raises:
             ModelError: the file is no model that this runtime can run.
-            DeviceError: the provider asked for is not there.
+            DeviceError: the runtime does not load here, or the provider asked for is not there.
         """
         ...

@@ -8,13 +8,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgeml.errors import DeviceError, ModelError
+from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.formats import ONNX, ORT
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
+from hardware.runtimes.refusal import does_not_load, no_provider, refused, require_in_use
 
 # onnxruntime 1.29 and later report home unless told otherwise before their first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+NAME = "onnxruntime"
 CPU_PROVIDER = "CPUExecutionProvider"
 
 _DTYPES = {
@@ -34,7 +37,8 @@ _DTYPES = {
 class OnnxRuntime:
     """The runtime `onnxruntime`."""
 
-    name = "onnxruntime"
+    name = NAME
+    formats: tuple[str, ...] = (ONNX, ORT)
 
     def info(self) -> RuntimeInfo | None:
         """The installed onnxruntime, whichever package brings it; None if it does not load."""
@@ -61,16 +65,15 @@ class OnnxSession:
     """A model in onnxruntime. Outputs are fresh arrays, each run its own."""
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
-        import onnxruntime as ort
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise does_not_load(NAME, error) from error
 
         ort.set_default_logger_severity(3)
         provider = options.provider or CPU_PROVIDER
         if provider not in ort.get_available_providers():
-            raise DeviceError(
-                f"onnxruntime has no provider {provider} here.",
-                why=f"It has {', '.join(ort.get_available_providers())}.",
-                fix="Install the onnxruntime build for this accelerator.",
-            )
+            raise no_provider(NAME, provider, ort.get_available_providers())
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -86,7 +89,7 @@ class OnnxSession:
                 why=_first_line(error),
                 fix="Check that the file is a complete ONNX model that this version supports.",
             ) from error
-        require_in_use(provider, self._session.get_providers())
+        require_in_use(NAME, provider, self._session.get_providers())
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self._input_names = [spec.name for spec in self.inputs]
@@ -98,11 +101,13 @@ class OnnxSession:
         Raises:
             ModelError: the tensors do not fit the model's inputs, or it failed on them.
         """
+        if not all(tensor.dtype.isnative for tensor in inputs):  # it would misread them
+            raise refused(self.inputs, inputs, "")
         try:
             feed = dict(zip(self._input_names, inputs, strict=True))
             outputs: list[NDArray[Any]] = self._session.run(self._output_names, feed)
         except Exception as error:
-            raise self._refused(inputs, error) from error
+            raise refused(self.inputs, inputs, _first_line(error)) from error
         return outputs
 
     def placement(self) -> dict[str, int]:
@@ -112,31 +117,6 @@ class OnnxSession:
     def close(self) -> None:
         """Drop the session; onnxruntime frees it with the last reference."""
         self._session = None
-
-    def _refused(self, inputs: Sequence[NDArray[Any]], error: Exception) -> ModelError:
-        wanted = ", ".join(map(str, self.inputs))
-        given = ", ".join(f"{x.dtype.name}{list(x.shape)}" for x in inputs)
-        if len(inputs) == len(self.inputs) and all(
-            spec.accepts(x) for spec, x in zip(self.inputs, inputs, strict=True)
-        ):
-            return ModelError("The model failed on an input.", why=_first_line(error))
-        return ModelError(
-            "The input does not fit the model.", why=f"It wants {wanted}, it was given {given}."
-        )
-
-
-def require_in_use(provider: str, used: Sequence[str]) -> None:
-    """Refuse a session that runs without the provider asked for.
-
-    Raises:
-        DeviceError: onnxruntime fell back, which it does with no more than a log line.
-    """
-    if provider not in used:
-        raise DeviceError(
-            f"onnxruntime dropped the provider {provider}.",
-            why=f"It fell back to {', '.join(used)}.",
-            fix="Check the accelerator's driver.",
-        )
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -4,7 +4,10 @@
 and 5 are written in the form in which their kernels print it, with what is read of it.
 """
 
+import subprocess
+import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,10 +79,30 @@ def test_the_agent_has_a_version() -> None:
     assert agent_version()[0].isdigit()
 
 
-def test_the_installed_runtime_is_named_with_its_version(vnni: Capabilities) -> None:
-    [runtime] = [r for r in vnni.runtimes if r.name == "onnxruntime"]
-    assert runtime.version
-    assert "CPUExecutionProvider" in runtime.providers
+@pytest.mark.parametrize(
+    ("name", "package", "provider"),
+    [
+        ("onnxruntime", "onnxruntime", "CPUExecutionProvider"),
+        ("openvino", "openvino", "CPU"),
+        ("litert", "ai-edge-litert", "XNNPACK"),
+    ],
+)
+def test_an_installed_runtime_is_named_with_its_exact_version(
+    vnni: Capabilities, name: str, package: str, provider: str
+) -> None:
+    exact = version(package)
+    [runtime] = [r for r in vnni.runtimes if r.name == name]
+    assert runtime.version == exact
+    assert provider in runtime.providers
+
+
+def test_probing_does_not_load_the_runtimes_that_a_device_has_but_does_not_use() -> None:
+    code = (
+        "import sys; from hardware.probes import probe; probe();"
+        "print([m for m in ('openvino', 'ai_edge_litert') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_machine_without_procfs_is_still_described(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edgeml.errors import DeviceError, ModelError
 from hardware.runtimes import SessionOptions, TensorSpec, open_session, runtimes
-from hardware.runtimes.onnx import require_in_use
+from hardware.runtimes.refusal import require_in_use
 from tests.hardware.models import linear
 from tests.hardware.plugins import install
 
@@ -88,9 +88,9 @@ def test_a_broken_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_provider_that_the_session_does_not_use_was_dropped() -> None:
-    require_in_use("NpuProvider", ["NpuProvider", "CPUExecutionProvider"])
+    require_in_use("onnxruntime", "NpuProvider", ["NpuProvider", "CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="dropped the provider NpuProvider"):
-        require_in_use("NpuProvider", ["CPUExecutionProvider"])
+        require_in_use("onnxruntime", "NpuProvider", ["CPUExecutionProvider"])
 
 
 def test_runs_on_one_thread_and_on_two_give_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""OpenVINO as a runtime, on the CPU: one stream, for latency, in the precision of the file.
+
+OpenVINO's own default computes float models in bfloat16 or float16 where the processor can;
+here a float32 model computes in float32 on every machine, so that what was proven on one
+holds on the next.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.errors import ModelError
+from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.formats import ONNX, OPENVINO_IR, format_of
+from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
+from hardware.runtimes.refusal import does_not_load, fits, no_provider, refused, require_in_use
+
+NAME = "openvino"
+CPU = "CPU"
+
+_DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "f64": "float64",
+    "bf16": "bfloat16",
+    "u8": "uint8",
+    "i8": "int8",
+    "u16": "uint16",
+    "i16": "int16",
+    "u32": "uint32",
+    "i32": "int32",
+    "u64": "uint64",
+    "i64": "int64",
+    "boolean": "bool",
+}
+_NO_WORK = {"Const", "Input", "Output"}
+
+
+class OpenVinoRuntime:
+    """The runtime `openvino`."""
+
+    name = NAME
+    formats: tuple[str, ...] = (ONNX, OPENVINO_IR)
+
+    def info(self) -> RuntimeInfo | None:
+        """The installed OpenVINO, read without importing it."""
+        try:
+            return RuntimeInfo(name=self.name, version=version("openvino"), providers=(CPU,))
+        except PackageNotFoundError:
+            return None
+
+    def load(self, model: Path, options: SessionOptions) -> Session:
+        """Load an ONNX file, or an IR's `.xml` with its `.bin` beside; see `Runtime.load`."""
+        return OpenVinoSession(model, options)
+
+
+class OpenVinoSession:
+    """A model in OpenVINO.
+
+    Outputs of fixed shape are views of the session's memory, overwritten by the next run;
+    others are copies. Inputs that are contiguous and writeable are read where they lie.
+    """
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        self._ov = _openvino()
+        provider = options.provider or CPU
+        if provider not in _core().available_devices:
+            raise no_provider(NAME, provider, _core().available_devices)
+        try:
+            read = _read(self._ov, model)
+            self._compiled: Any = _core().compile_model(
+                read,
+                provider,
+                {
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "EXECUTION_MODE_HINT": "ACCURACY",
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    "NUM_STREAMS": "1",
+                    "INFERENCE_NUM_THREADS": str(options.threads),
+                    "ENABLE_CPU_PINNING": "NO",  # whose core it is, the process's owner decides
+                },
+            )
+        except Exception as error:
+            raise ModelError(
+                f"openvino cannot load {model.name}.",
+                why=_sentence(error),
+                fix="Check that the file is complete, and an IR's .bin beside its .xml.",
+            ) from error
+        require_in_use(NAME, provider, self._compiled.get_property("EXECUTION_DEVICES"))
+        self._provider = provider
+        self._request: Any = self._compiled.create_infer_request()
+        self.inputs = _specs(read.inputs, self._compiled.inputs)
+        self.outputs = _specs(read.outputs, self._compiled.outputs)
+        self._fixed = [port.get_partial_shape().is_static for port in self._compiled.outputs]
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run one inference.
+
+        Raises:
+            ModelError: the tensors do not fit the model's inputs, or it failed on them.
+        """
+        if not fits(self.inputs, inputs):
+            raise refused(self.inputs, inputs, "")
+        try:
+            for index, tensor in enumerate(inputs):
+                shared = np.require(tensor, requirements=("C", "W"))
+                self._request.set_input_tensor(index, self._ov.Tensor(shared, shared_memory=True))
+            # Its infer() is 15 us quicker, but with one thread swallows what goes wrong.
+            self._request.start_async()
+            self._request.wait()
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise refused(self.inputs, inputs, _sentence(error)) from error
+        outputs = [self._request.get_output_tensor(i).data for i in range(len(self._fixed))]
+        # A view of a tensor whose shape changes would point into memory that was given back.
+        return [
+            output if fixed else output.copy()
+            for output, fixed in zip(outputs, self._fixed, strict=True)
+        ]
+
+    def placement(self) -> dict[str, int]:
+        """How many nodes of the compiled graph work on the device."""
+        nodes = self._compiled.get_runtime_model().get_ops()
+        kinds = [node.get_rt_info()["layerType"].astype(str) for node in nodes]
+        return {self._provider: sum(kind not in _NO_WORK for kind in kinds)}
+
+    def close(self) -> None:
+        """Drop the model; OpenVINO frees it with the last reference."""
+        self._request = self._compiled = None
+
+
+def _openvino() -> Any:
+    """The package, without its conversion tool: that reports home when it is imported."""
+    tool = "openvino.tools.ovc"
+    blocked = tool not in sys.modules
+    if blocked:
+        sys.modules[tool] = None  # type: ignore[assignment] # how Python spells "not to be had"
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise does_not_load(NAME, error) from error
+    finally:
+        if blocked:
+            del sys.modules[tool]
+
+
+@cache
+def _core() -> Any:
+    return _openvino().Core()
+
+
+def _read(ov: Any, model: Path) -> Any:
+    if format_of(model) == OPENVINO_IR:
+        return _core().read_model(str(model))
+    # Asked for by name: trying every frontend on a broken file fills the log.
+    frontend = ov.frontend.FrontEndManager().load_by_framework("onnx")
+    return frontend.convert(frontend.load(str(model)))
+
+
+def _specs(read: Sequence[Any], compiled: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Names as the file has them (compiling merges tensors and their names), shapes as compiled."""
+    return tuple(_spec(_name(file), port) for file, port in zip(read, compiled, strict=True))
+
+
+def _spec(name: str, port: Any) -> TensorSpec:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        raise ModelError(
+            f"openvino cannot tell how many axes {name} has.",
+            fix="Export the model with shapes; an axis may be symbolic.",
+        )
+    return TensorSpec(
+        name=name,
+        shape=tuple(
+            f"axis{i}" if axis.is_dynamic else axis.get_length() for i, axis in enumerate(shape)
+        ),
+        dtype=_DTYPES.get(port.get_element_type().get_type_name(), "unknown"),
+    )
+
+
+def _name(port: Any) -> str:
+    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+
+
+def _sentence(error: Exception) -> str:
+    """The last line says what; those before it say where in OpenVINO's source."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return f"{lines[-1].rstrip('.!')}." if lines else f"{type(error).__name__}."
