@@ -2,11 +2,37 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from cloud_sync.messages import DesiredState, decode
 from cloud_sync.trust import PayloadType, PublicKey, open_envelope
 from edgeml.errors import RemoteError, TrustError
 
 Version = tuple[int, int]
+
+
+class Clock(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device knows of the time; no device's clock is trusted against the fleet's word.
+
+    `proven` is the latest time that the fleet has proven. A wall clock behind it is wrong, and
+    there is no trusted time. One ahead of it may be right or wrong: by it a state is refused
+    that came as a hint, which anyone on the way may have held back, but not the fleet's own
+    answer to this device's question. So a device whose clock is far ahead hears of a new state
+    late, and not never.
+    """
+
+    wall: float
+    proven: float
+
+    @property
+    def of_hint(self) -> float | None:
+        """The time by which a state is judged that came unasked."""
+        return self.wall if self.wall >= self.proven else None
+
+    @property
+    def of_answer(self) -> float | None:
+        """The time by which the fleet's answer is judged."""
+        return self.proven if self.wall >= self.proven else None
 
 
 def accept(

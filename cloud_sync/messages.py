@@ -80,7 +80,9 @@ class TrialPolicy(msgspec.Struct, frozen=True, kw_only=True):
     most `timeout_s`; then what is still undecided rolls back. `min_confident_ratio` bounds
     the share of confident results against that of the previous release on this device; the
     p95 of an inference may be `max_latency_p95_ratio` times that of the previous release and
-    `latency_slack_ms` more, since the ratio of two tiny figures is noise.
+    `latency_slack_ms` more, since the ratio of two tiny figures is noise. Where the golden set
+    could not decide whether the device computes what was proven, as with a runtime that was not
+    recorded, `try_undecided` lets the trial decide; without it such a device refuses.
     """
 
     soak_s: float = 60.0
@@ -90,6 +92,7 @@ class TrialPolicy(msgspec.Struct, frozen=True, kw_only=True):
     min_confident_ratio: float = 0.8
     max_latency_p95_ratio: float = 3.0
     latency_slack_ms: float = 5.0
+    try_undecided: bool = True
 
 
 class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ Telemetry, evidence and states are records in a SQLite file (WAL). A record is r
 bytes and age: what is dropped at the bound, telemetry first, leaves a gap record, so that
 every sequence number is stored, acknowledged or accounted for.
 
-The stream's random id is made with the file: a wiped disk begins a new stream. Within a stream
+The stream's random id is made with the file: a wiped disk begins a new stream, and so does a
+damaged file, which is moved aside. Within a stream
 a number is never used twice, not even after a power loss: what is handed out in a batch is on
 the disk first. Age is the time that this device has run since, by the monotonic clock: a wall
 clock that jumps, as on a board without a battery, costs no record.
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS records (
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # Dropped first to last; gap records are never dropped, they merge instead.
 _DROP_ORDER = (RecordKind.TELEMETRY, RecordKind.STATE, RecordKind.EVIDENCE)
 
@@ -65,6 +67,10 @@ class Outbox:
         monotonic: the monotonic clock, in seconds.
         max_bytes: the most bytes of record bodies that are kept.
         max_age_s: the most seconds that a record is kept.
+
+    Attributes:
+        stream: the stream's id.
+        damaged: whether the file was found to be damaged since; opening it again mends that.
 
     Raises:
         DeviceError: the file cannot be used.
@@ -90,22 +96,38 @@ class Outbox:
         self._lock = threading.RLock()
         self._sent: dict[int, float] = {}  # in the order of their times
         self._cursors: dict[tuple[RecordKind, ...], int] = {}
+        self.damaged = False
         try:
-            self._db = _open(path)
+            try:
+                ran = self._begin(path)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                _set_aside(path, error)
+                ran = self._begin(path)
+        except (sqlite3.Error, OSError) as error:
+            raise DeviceError(
+                f"The outbox {path} cannot be used.",
+                why=f"{error}.",
+                fix="Check the disk; moved away, the file is made anew and begins a new stream.",
+            ) from error
+        self._zero = monotonic() - ran
+        # What the process before left is on the disk only when something says so.
+        self._unsynced = True
+
+    def _begin(self, path: Path) -> float:
+        """Open the file; returns how long this device had run at its newest record."""
+        self._db = _open(path)
+        try:
             self.stream = self._meta("stream", uuid.uuid4().hex)
             self._meta("next", "1")
             self._bytes, ran = self._db.execute(
                 "SELECT coalesce(sum(length(body)), 0), coalesce(max(stored), 0.0) FROM records"
             ).fetchone()
-        except sqlite3.Error as error:
-            raise DeviceError(
-                f"The outbox {path} cannot be used.",
-                why=f"{error}.",
-                fix="Move the file away; a new one begins a new stream.",
-            ) from error
-        self._zero = monotonic() - ran
-        # What the process before left is on the disk only when something says so.
-        self._unsynced = True
+        except sqlite3.Error:
+            self._db.close()
+            raise
+        return float(ran)
 
     def append(self, kind: RecordKind, body: msgspec.Struct) -> int:
         """Store a record and return its sequence number.
@@ -360,6 +382,7 @@ class Outbox:
         try:
             yield
         except sqlite3.Error as error:
+            self.damaged = self.damaged or _is_damage(error)
             raise DeviceError(
                 "The outbox cannot be used.", why=f"{error}.", fix="Check the disk."
             ) from error
@@ -405,3 +428,15 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def _set_aside(path: Path, error: sqlite3.Error) -> None:
+    """Move a damaged file out of the way, over one that was moved before."""
+    log.error("the outbox %s is damaged (%s); a new stream begins", path, error)
+    path.replace(path.with_name(path.name + ".damaged"))
+    for beside in ("-wal", "-shm"):
+        path.with_name(path.name + beside).unlink(missing_ok=True)

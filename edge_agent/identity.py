@@ -1,20 +1,24 @@
 """Who this device is: `agent.toml`, its key and certificate, and the director's key."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from cryptography.x509 import load_pem_x509_certificate
 
 from cloud_sync.device_api import enroll
 from cloud_sync.messages import Enrolled, EnrollRequest, MqttAccess
 from cloud_sync.release import write_atomically
+from cloud_sync.release.blobs import sync_folder
 from cloud_sync.trust import PrivateKey, PublicKey, generate, key_id, load_key, save_key
 from cloud_sync.trust.identity import check_device_id, make_request, verify_issued
 from cloud_sync.trust.keys import load_public
-from edgeml.errors import TrustError, UserError
+from edgeml.errors import DeviceError, TrustError, UserError
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +36,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     key: PrivateKey
     director_keys: dict[str, PublicKey]
     mqtt: MqttAccess
+    enrolled_at: float  # by the fleet's clock: the first time that it has proven
 
     @property
     def data(self) -> Path:
@@ -48,37 +53,92 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
     """Enrol this device and write its identity; returns the path of `agent.toml`.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all. All that can fail on this side, the folder and the
+    key in it, is done before the one-time token is spent.
 
     Raises:
-        UserError: the folder holds an identity already.
+        UserError: the folder holds an identity already, or cannot be made.
+        DeviceError: the disk failed after the token was spent.
         TrustError: the fleet refused the token, or what it answered does not fit.
         RemoteError: the fleet cannot be reached.
     """
-    if (data / "agent.toml").exists():
-        raise UserError(
-            f"{data} holds an enrolled device already.",
-            fix="Name another folder with --data, or remove this one.",
-        )
-    if data.exists() and any(data.iterdir()):
-        raise UserError(f"{data} is not empty.", fix="Name another folder with --data.")
     check_device_id(device)
-    key = generate()
-    answer = enroll(fleet_url, EnrollRequest(token=token, csr=make_request(device, key)))
-    if verify_issued(answer.certificate, answer.ca) != answer.device or answer.device != device:
-        raise TrustError("The fleet's answer does not fit.", why="It names another device.")
-    load_public(answer.director_key)
-    data.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=data.parent, prefix=f".{data.name}."))
+    _require_free(data)
+    with _new_folder(data) as beside:
+        key = generate()
+        try:
+            (beside / "identity").mkdir(mode=0o700)
+            save_key(key, beside / "identity" / "device.key")
+        except OSError as error:
+            raise _unwritable(data, error) from error
+        answer = enroll(fleet_url, EnrollRequest(token=token, csr=make_request(device, key)))
+        if verify_issued(answer.certificate, answer.ca) != answer.device or answer.device != device:
+            raise TrustError("The fleet's answer does not fit.", why="It names another device.")
+        load_public(answer.director_key)
+        try:
+            _write(beside, data, fleet_url, answer)
+            os.replace(beside, data)
+            sync_folder(data.parent)
+        except OSError as error:
+            raise DeviceError(
+                f"The identity cannot be written to {data}, and the token is spent.",
+                why=f"{error.strerror}.",
+                fix="Check the disk; make another token: edgeml fleet enroll --help",
+            ) from error
+    return data / "agent.toml"
+
+
+def _require_free(data: Path) -> None:
     try:
-        _write(beside, data, fleet_url, answer, key)
-        if data.exists():
-            data.rmdir()
-        os.replace(beside, data)
+        if (data / "agent.toml").exists():
+            raise UserError(
+                f"{data} holds an enrolled device already.",
+                fix="Name another folder with --data, or remove this one.",
+            )
+        if data.exists() and any(data.iterdir()):
+            raise UserError(f"{data} is not empty.", fix="Name another folder with --data.")
+    except OSError as error:
+        raise _unwritable(data, error) from error
+
+
+@contextlib.contextmanager
+def _new_folder(data: Path) -> Iterator[Path]:
+    """A folder beside `data`, whose place is free; where the block fails all is as it was.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    parents = [path for path in data.parents if not path.exists()]
+    empty = data.exists()
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=data.parent, prefix=f".{data.name}."))
+        try:
+            if empty:
+                data.rmdir()  # one that is mounted cannot be replaced
+        except OSError:
+            beside.rmdir()
+            raise
+    except OSError as error:
+        raise _unwritable(data, error) from error
+    try:
+        yield beside
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if empty:
+                data.mkdir()
+            for path in parents:
+                path.rmdir()
         raise
-    return data / "agent.toml"
+
+
+def _unwritable(data: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The folder {data} cannot be made.",
+        why=f"{error.strerror}.",
+        fix="Name another folder with --data; the token is not spent.",
+    )
 
 
 def load_config(config: Path) -> AgentConfig:
@@ -113,7 +173,8 @@ def load_identity(config: Path) -> Identity:
     try:
         director = load_public((folder / "director.pem").read_text())
         mqtt = msgspec.json.decode((folder / "mqtt.json").read_bytes(), type=MqttAccess)
-    except (OSError, msgspec.DecodeError) as error:
+        certificate = load_pem_x509_certificate((folder / "device.pem").read_bytes())
+    except (OSError, ValueError) as error:
         raise TrustError(
             f"The identity in {folder} cannot be read.", why=f"{error}.", fix="Enrol again."
         ) from None
@@ -122,13 +183,12 @@ def load_identity(config: Path) -> Identity:
         key=load_key(folder / "device.key"),
         director_keys={key_id(director): director},
         mqtt=mqtt,
+        enrolled_at=certificate.not_valid_before_utc.timestamp(),
     )
 
 
-def _write(beside: Path, data: Path, fleet_url: str, answer: Enrolled, key: PrivateKey) -> None:
+def _write(beside: Path, data: Path, fleet_url: str, answer: Enrolled) -> None:
     folder = beside / "identity"
-    folder.mkdir(mode=0o700)
-    save_key(key, folder / "device.key")
     write_atomically(folder / "device.pem", answer.certificate.encode(), 0o600)
     write_atomically(folder / "ca.pem", answer.ca.encode(), 0o644)
     write_atomically(folder / "director.pem", answer.director_key.encode(), 0o644)

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 
-from cloud_sync.desired import accept
+from cloud_sync.desired import Clock, accept
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.messages import (
     Ack,
@@ -55,8 +55,8 @@ class FleetLink:
 
     Args:
         identity: who this device is.
-        outbox: what waits to be sent.
-        hello: makes the hello of this moment.
+        outbox: what waits to be sent; None while it cannot be used.
+        hello: makes the hello of this moment, with the outbox's stream.
         state: the device's state of this moment.
         on_desired: called with an accepted state and its envelope's JSON.
         boot_id: the kernel's id of this boot.
@@ -65,9 +65,9 @@ class FleetLink:
     def __init__(
         self,
         identity: Identity,
-        outbox: Outbox,
+        outbox: Callable[[], Outbox | None],
         *,
-        hello: Callable[[], Hello],
+        hello: Callable[[str], Hello],
         state: Callable[[], DeviceState],
         on_desired: Callable[[DesiredState, str], None],
         boot_id: str,
@@ -153,38 +153,50 @@ class FleetLink:
         try:
             if name == "connected":
                 self._mqtt.publish(self._presence, self._online, retain=True)
-                hello = sign(encode(self._hello()), PayloadType.HELLO, self._identity.key)
-                self._mqtt.publish(topic(self._device, Up.HELLO), hello)
+                outbox = self._outbox()
+                if outbox is not None:
+                    hello = encode(self._hello(outbox.stream))
+                    signed = sign(hello, PayloadType.HELLO, self._identity.key)
+                    self._mqtt.publish(topic(self._device, Up.HELLO), signed)
             elif name == topic(self._device, Down.DESIRED):
-                self._desired(payload)
+                self._desired(payload, asked=False)
             elif name == topic(self._device, Down.ACK):
                 self._acknowledged(payload)
         except EdgemlError as error:
             self._warn(error)
 
-    def _desired(self, envelope: bytes) -> None:
+    def _desired(self, envelope: bytes, *, asked: bool) -> None:
         state = self._state()
+        clock = Clock(wall=time.time(), proven=max(state.proven, self._identity.enrolled_at))
         wanted = accept(
             envelope,
             device=self._device,
             keys=self._identity.director_keys,
             last=(state.epoch, state.counter),
-            now=time.time(),
+            now=clock.of_answer if asked else clock.of_hint,
         )
         if (wanted.epoch, wanted.counter) != (state.epoch, state.counter):
             self._on_desired(wanted, json.dumps(json.loads(envelope)))
 
     def _acknowledged(self, envelope: bytes) -> None:
         keys = self._identity.director_keys
-        self._outbox.acknowledge(decode(open_envelope(envelope, keys, PayloadType.ACK), Ack))
+        ack = decode(open_envelope(envelope, keys, PayloadType.ACK), Ack)
+        outbox = self._outbox()
+        if outbox is not None:
+            outbox.acknowledge(ack)
         self._waiting_since = None
 
     def _say_hello(self) -> None:
+        outbox = self._outbox()
         try:
-            envelope = self._http.hello(self._hello())
+            # A hello without the stream would look like another device's.
+            if outbox is None:
+                envelope = self._http.desired()
+            else:
+                envelope = self._http.hello(self._hello(outbox.stream))
             self._http_answered()
             if envelope is not None:
-                self._desired(envelope)
+                self._desired(envelope, asked=True)
             self._last_warning = ""
         except RemoteError as error:
             self._http_failed(error)
@@ -192,15 +204,18 @@ class FleetLink:
             self._warn(error)
 
     def _flush(self) -> None:
+        outbox = self._outbox()
+        if outbox is None:
+            return
         now = time.monotonic()
         late = self._waiting_since is not None and now - self._waiting_since > ACK_PATIENCE_S
         for name, kinds in _TOPICS.items():
             while self._may_send(late=late):
-                batch = self._outbox.batch(kinds)
+                batch = outbox.batch(kinds)
                 if batch is None:
                     break
                 sent = self._mqtt.connected and not late and self._by_mqtt(name, batch)
-                if not sent and not self._by_http(batch):
+                if not sent and not self._by_http(outbox, batch):
                     return
                 if sent and self._waiting_since is None:
                     self._waiting_since = now
@@ -212,11 +227,11 @@ class FleetLink:
         envelope = sign(encode(batch), PayloadType.BATCH, self._identity.key)
         return self._mqtt.publish(topic(self._device, name), envelope)
 
-    def _by_http(self, batch: Batch) -> bool:
+    def _by_http(self, outbox: Outbox, batch: Batch) -> bool:
         try:
             self._acknowledged(self._http.send(batch))
         except (RemoteError, TrustError) as error:
-            self._outbox.failed(batch)
+            outbox.failed(batch)
             self._http_failed(error)
             return False
         self._http_answered()

@@ -16,7 +16,7 @@ MAX_PIPELINE_BYTES = 1 << 20
 
 
 class LoadedRelease:
-    """One release in memory. Not thread-safe: its worker alone calls `infer`."""
+    """One release in memory. Its worker alone calls `infer`."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class LoadedRelease:
         self.set_site(site)
 
     def set_site(self, site: Mapping[str, Any]) -> None:
-        """Use what the site sets from the next frame on.
+        """Use what the site sets from the next frame on; any thread may say so.
 
         Raises:
             ModelError: the release does not let a site set this.
@@ -51,8 +51,9 @@ class LoadedRelease:
             EdgemlError: the model or the pipeline failed on it; counted as an error.
         """
         begun = time.monotonic()
+        runner = self._runner
         try:
-            tensors = self._runner.prepare(self._runner.crop(frame))
+            tensors = runner.prepare(runner.crop(frame))
             prepared = time.monotonic()
             if tensors is None:
                 window.empty += 1
@@ -60,7 +61,7 @@ class LoadedRelease:
                 return None
             outputs = self.session.run(tensors)
             inferred = time.monotonic()
-            result = self._runner.read(outputs)
+            result = runner.read(outputs)
         except Exception as error:
             window.errors += 1
             self.live.errors += 1

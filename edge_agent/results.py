@@ -1,5 +1,7 @@
 """The device's own results file: one JSON line a frame, bounded by rotation."""
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -23,9 +25,11 @@ class ResultsFile:
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._stream = path.open("ab", buffering=0)
-        self._size = self._stream.tell()
+        self._stream: io.FileIO | None = None
+        self._size = 0
         self._failing = False
+        with contextlib.suppress(OSError):
+            self._open()
 
     def write(self, result: dict[str, Any]) -> None:
         """Append one result."""
@@ -42,12 +46,23 @@ class ResultsFile:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._stream.close()
+            self._close()
 
     def _append(self, line: bytes) -> None:
+        stream = self._open()
         if self._size and self._size + len(line) > self._max_bytes:
-            self._stream.close()
+            self._close()
             os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+            stream = self._open()
+        self._size += stream.write(line)
+
+    def _open(self) -> io.FileIO:
+        if self._stream is None:
             self._stream = self._path.open("ab", buffering=0)
-            self._size = 0
-        self._size += self._stream.write(line)
+            self._size = self._stream.tell()
+        return self._stream
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._size = None, 0

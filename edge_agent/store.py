@@ -1,7 +1,13 @@
-"""The releases on this device: verified blobs, and nothing that no release refers to."""
+"""The releases on this device: verified blobs, and nothing that no release refers to.
+
+Several models fetch at the same time: one of them at a time has a blob, and nothing is
+removed while anyone is at work.
+"""
 
 import shutil
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloud_sync.release import Blobs, Release, Variant, read_release
@@ -10,6 +16,7 @@ from edge_agent.failpoints import reach
 from edgeml.errors import DeviceError, ReleaseError
 
 SPARE_BYTES = 8 << 20
+WAIT_S = 0.1
 # Files that a device has no use for: reports are read by people.
 _NOT_HERE = frozenset({"report", "recipe"})
 
@@ -20,6 +27,31 @@ class ReleaseStore:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.blobs = Blobs(folder)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._fetching: dict[str, threading.Lock] = {}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep everything that is here while the block lasts."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    @contextmanager
+    def alone_with(self, digest: str, pause: Callable[[float], None]) -> Iterator[None]:
+        """Be the only one to fetch a blob; `pause` is called while another does, and may raise."""
+        lock = self._fetching.setdefault(digest, threading.Lock())
+        while not lock.acquire(blocking=False):
+            pause(WAIT_S)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def release(self, digest: str) -> Release:
         """A release whose documents are here.
@@ -59,13 +91,18 @@ class ReleaseStore:
         """Verify a blob, and remove it where it is damaged, so that it can be fetched again.
 
         Raises:
-            ReleaseError: it is missing or was damaged.
+            ReleaseError: it is missing, was damaged or cannot be read.
         """
         try:
             self.blobs.verify(digest)
         except ReleaseError:
             self.blobs.remove(digest)
             raise
+        except OSError as error:
+            self.blobs.remove(digest)
+            raise ReleaseError(
+                f"The blob {digest} cannot be read.", why=f"{error.strerror}."
+            ) from error
 
     def document(self, digest: str, max_bytes: int) -> bytes | None:
         """A document that is here and whole; None where it has to be fetched (again)."""
@@ -73,18 +110,23 @@ class ReleaseStore:
             return None
         try:
             return self.blobs.read(digest, max_bytes)
-        except ReleaseError:
+        except (ReleaseError, OSError):
             self.blobs.remove(digest)
             return None
 
-    def keep_only(self, wanted: Iterable[tuple[str, str]]) -> int:
+    def keep_only(self, wanted: Callable[[], Iterable[tuple[str, str]]]) -> int | None:
         """Remove every blob that none of these (release, variant) refers to; returns how many.
 
-        What a crash left half-written goes, too. Nothing may be downloading meanwhile.
+        What a crash left half-written goes, too. None while the store is in use: nothing is
+        removed then.
 
         Raises:
             ReleaseError: one of the wanted cannot be read; then nothing is removed.
         """
+        with self._lock:
+            return None if self._users else self._keep_only(wanted())
+
+    def _keep_only(self, wanted: Iterable[tuple[str, str]]) -> int:
         keep: set[str] = set()
         for release, variant in wanted:
             keep |= self._refers(release, variant)

@@ -39,6 +39,17 @@ def judge(live: LiveResult, policy: TrialPolicy) -> tuple[GateResult, ...]:
     return (_errors(live, policy), _confident(live, policy), _latency(live, policy))
 
 
+def stuck(seconds: float) -> GateResult:
+    """The gate of a release whose inference does not end."""
+    return GateResult(
+        name="live.stuck",
+        result=Verdict.FAIL,
+        value=seconds,
+        unit="s",
+        reason=f"stuck inference: one frame has taken {seconds:.0f} s and does not end",
+    )
+
+
 def is_enough(seconds: float, inferred: int, policy: TrialPolicy) -> bool:
     """Whether the trial has lasted and seen what the policy asks for."""
     return seconds >= policy.soak_s and inferred >= policy.min_inferred

@@ -1,6 +1,12 @@
-"""A model's inference thread: frames in, results out, its release swapped between two frames."""
+"""A model's inference thread: frames in, results out, its release swapped between two frames.
+
+A driver or a runtime may hang in the middle of a frame, and nothing ends a thread that does.
+Who waits for the frame to end therefore waits until it is `stuck_s` and no longer; a thread
+that is stuck is abandoned with its release, and a successor takes over its mailbox.
+"""
 
 import logging
+import math
 import os
 import threading
 import time
@@ -12,9 +18,14 @@ from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame, Mailbox
 from edge_agent.statistics import Window
-from edgeml.errors import EdgemlError
+from edgeml.errors import DeviceError, EdgemlError
 
 log = logging.getLogger(__name__)
+
+STUCK_S = 10.0
+STUCK_FIRST_S = 60.0  # a runtime may prepare much at its first frame
+STUCK_TIMES_P99 = 20.0
+POLL_S = 0.05
 
 OnResult = Callable[[dict[str, Any]], None]
 
@@ -22,14 +33,22 @@ OnResult = Callable[[dict[str, Any]], None]
 class Worker:
     """Runs one model for all of its sources."""
 
-    def __init__(self, model: str, loaded: LoadedRelease, on_result: OnResult) -> None:
+    def __init__(
+        self,
+        model: str,
+        loaded: LoadedRelease,
+        on_result: OnResult,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         self.model = model
-        self.mailbox = Mailbox()
-        self.busy_since: float | None = None
+        self.mailbox = mailbox or Mailbox()
+        self.abandoned = False
+        self._in_flight: tuple[Frame, float] | None = None
         self._loaded = loaded
         self._on_result = on_result
         self._frame_lock = threading.Lock()
         self._turnstile = threading.Lock()
+        self._taking = threading.Lock()
         self._windows: dict[str, Window] = {}
         self._reported: dict[str, tuple[int, int]] = {}
         self._began = time.monotonic()
@@ -56,11 +75,42 @@ class Worker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def stuck_s(self) -> float:
+        """How long the frame in flight has taken, where none may take so long; else 0."""
+        in_flight = self._in_flight
+        if in_flight is None or self.abandoned:
+            return 0.0
+        seconds = time.monotonic() - in_flight[1]
+        if seconds < STUCK_S:
+            return 0.0
+        known = self._loaded.live.latency()
+        allowed = STUCK_FIRST_S if known is None else STUCK_TIMES_P99 * known.p99_ms / 1000
+        return seconds if seconds > allowed else 0.0
+
+    def abandon(self) -> None:
+        """Give the stuck thread up; the frame that it holds is counted as an error.
+
+        Its release stays as it is: nothing can tell what the thread still touches.
+        """
+        self.abandoned = True
+        self._stop.set()
+        if self._in_flight is not None:
+            self._windows.setdefault(self._in_flight[0].source, Window()).errors += 1
+
+    def successor(self, loaded: LoadedRelease) -> "Worker":
+        """A new thread for the mailbox of this one, which was abandoned."""
+        worker = Worker(self.model, loaded, self._on_result, self.mailbox)
+        worker._reported = self._reported
+        return worker
+
     def swap(self, loaded: LoadedRelease) -> tuple[LoadedRelease, list[WindowRecord]]:
         """Let another release take the next frame.
 
         Returns:
             The one that ran until now, still warm, and the windows of what it did.
+
+        Raises:
+            DeviceError: the inference is stuck.
         """
         with self._between_frames():
             windows = self._take_windows()
@@ -73,20 +123,43 @@ class Worker:
         Raises:
             ModelError: the release does not let a site set this.
         """
-        with self._between_frames():
-            self._loaded.set_site(site)
+        self._loaded.set_site(site)
 
-    def windows(self) -> list[WindowRecord]:
-        """What was done since the last call, by source."""
-        with self._between_frames():
+    def windows(self, timeout_s: float = math.inf) -> list[WindowRecord]:
+        """What was done since the last call, by source.
+
+        Raises:
+            DeviceError: the inference is stuck, or did not end in time.
+        """
+        if self.abandoned:
+            return self._take_windows()
+        with self._between_frames(timeout_s):
             return self._take_windows()
 
     @contextmanager
-    def _between_frames(self) -> Iterator[None]:
+    def _between_frames(self, timeout_s: float = math.inf) -> Iterator[None]:
         # A busy worker would take its own lock again and again before anyone else could; it
         # stops at the turnstile while someone waits.
-        with self._turnstile, self._frame_lock:
+        deadline = time.monotonic() + timeout_s
+        with self._held(self._turnstile, deadline), self._held(self._frame_lock, deadline):
             yield
+
+    @contextmanager
+    def _held(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
+        while not lock.acquire(timeout=POLL_S):
+            if self.stuck_s() or self.abandoned or time.monotonic() > deadline:
+                raise DeviceError(
+                    f"The inference of {self.model} does not end.",
+                    why=f"Its frame in flight has taken {self._busy_s():.1f} seconds.",
+                )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _busy_s(self) -> float:
+        in_flight = self._in_flight
+        return time.monotonic() - in_flight[1] if in_flight else 0.0
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -107,7 +180,7 @@ class Worker:
                 "model": self.model,
                 "release_version": loaded.desired.release_version,
             }
-            self.busy_since = time.monotonic()
+            self._in_flight = frame, time.monotonic()
             try:
                 result = loaded.infer(frame.image, frame.captured, window)
             except EdgemlError as error:
@@ -123,40 +196,42 @@ class Worker:
                         "confident": result.confident,
                     }
             finally:
-                self.busy_since = None
-        self._on_result(line)
+                self._in_flight = None
+        if not self.abandoned:
+            self._on_result(line)
 
     def _take_windows(self) -> list[WindowRecord]:
-        now = time.monotonic()
-        seconds, self._began = now - self._began, now
-        taken, self._windows = self._windows, {}
-        desired = self._loaded.desired
-        found = []
-        for source in self.mailbox.sources():
-            window = taken.get(source) or Window()
-            accepted, replaced = self.mailbox.counts(source)
-            before = self._reported.get(source, (0, 0))
-            self._reported[source] = (accepted, replaced)
-            found.append(
-                WindowRecord(
-                    model=self.model,
-                    source=source,
-                    release=desired.release,
-                    variant=desired.variant,
-                    release_version=desired.release_version,
-                    runtime=self._loaded.runtime,
-                    seconds=seconds,
-                    accepted=accepted - before[0],
-                    replaced=replaced - before[1],
-                    inferred=window.inferred,
-                    empty=window.empty,
-                    errors=window.errors,
-                    confident=window.confident,
-                    classes=window.classes,
-                    latency=window.latency(),
-                    rss_bytes=rss_bytes(),
+        with self._taking:
+            now = time.monotonic()
+            seconds, self._began = now - self._began, now
+            taken, self._windows = self._windows, {}
+            desired = self._loaded.desired
+            found = []
+            for source in self.mailbox.sources():
+                window = taken.get(source) or Window()
+                accepted, replaced = self.mailbox.counts(source)
+                before = self._reported.get(source, (0, 0))
+                self._reported[source] = (accepted, replaced)
+                found.append(
+                    WindowRecord(
+                        model=self.model,
+                        source=source,
+                        release=desired.release,
+                        variant=desired.variant,
+                        release_version=desired.release_version,
+                        runtime=self._loaded.runtime,
+                        seconds=seconds,
+                        accepted=accepted - before[0],
+                        replaced=replaced - before[1],
+                        inferred=window.inferred,
+                        empty=window.empty,
+                        errors=window.errors,
+                        confident=window.confident,
+                        classes=window.classes,
+                        latency=window.latency(),
+                        rss_bytes=rss_bytes(),
+                    )
                 )
-            )
         return found
 
 

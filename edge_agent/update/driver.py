@@ -1,10 +1,12 @@
 """Does the work that a model's update is due: resolve, download, verify, test, try, commit.
 
 The thin shell around `machine`: each `turn` makes what takes frames be what the state says,
-does one phase's work and journals what followed. It runs on the agent's update thread;
-inference goes on meanwhile.
+does one phase's work and journals what followed. Each model's driver has a thread of its own;
+inference goes on meanwhile, and so does every other model's update. What takes long is left as
+soon as `wake` is set: the agent ends, the fleet wants something else, or the inference is stuck.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -21,9 +23,10 @@ from edge_agent.failpoints import reach
 from edge_agent.loaded import LoadedRelease, choose_runtime, load
 from edge_agent.store import ReleaseStore
 from edge_agent.testing import TestRequest, run_child
-from edge_agent.trial import MIN_BASELINE, is_enough, judge
+from edge_agent.trial import MIN_BASELINE, is_enough, judge, stuck
 from edge_agent.update.evidence import Subject, as_baseline, live_result, of_test, of_trial
 from edge_agent.update.machine import (
+    IN_MOTION,
     Baseline,
     Broken,
     Done,
@@ -41,10 +44,11 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
 CORRUPT_ATTEMPTS = 2
+_OF_THE_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 
 
-class Stopped(Exception):  # noqa: N818 -- no error: the agent was asked to end
-    """The agent ends; the work goes on when it comes up again."""
+class Interrupted(Exception):  # noqa: N818 -- no error: something else is due first
+    """The work is left as it is; where it is still due, the next turn goes on with it."""
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,32 +58,38 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Callable[[Evidence], None]
     go_live: Callable[[str, LoadedRelease], LoadedRelease | None]
     retire: Callable[[str], LoadedRelease | None]
+    stuck_s: Callable[[str], float]
+    abandon: Callable[[str], None]
     running: Callable[[str], LoadedRelease | None]
     site: Callable[[str], Mapping[str, Any]]
     version: Callable[[], tuple[int, int]]
 
 
 class UpdateDriver:
-    """One model's update."""
+    """One model's update.
+
+    Attributes:
+        model: the model.
+        wake: set by others to have the next turn at once; its thread clears it.
+    """
 
     def __init__(
         self,
         model: str,
         *,
         store: ReleaseStore,
-        registry: OciClient,
+        registry: Callable[[Callable[[float], None]], OciClient],
         capabilities: Capabilities,
         device: str,
         hooks: Hooks,
-        stop: threading.Event,
     ) -> None:
-        self._model = model
+        self.model = model
+        self.wake = threading.Event()
         self._store = store
-        self._registry = registry
+        self._registry = registry(self._pause)
         self._capabilities = capabilities
         self._device = device
         self._hooks = hooks
-        self._stop = stop
         self._warm: LoadedRelease | None = None
         self._trial_began = 0.0
         self._about: tuple[DesiredModel | None, Phase] = (None, Phase.IDLE)
@@ -98,7 +108,7 @@ class UpdateDriver:
         if self._about != (state.candidate, state.phase):
             self._about = (state.candidate, state.phase)
             self._retry, self._retry_at, self._corrupt = RETRY_S[0], 0.0, 0
-        if time.monotonic() < self._retry_at:
+        if time.monotonic() < self._retry_at and not self._hooks.stuck_s(self.model):
             return state
         after = self.bring_up(state)
         if after != state or time.monotonic() < self._retry_at:
@@ -111,23 +121,35 @@ class UpdateDriver:
             self._settle(state)
         except (ModelError, ReleaseError) as error:
             return self._cannot_run(state, error)
+        except OSError as error:
+            unreadable = DeviceError("Its files cannot be read.", why=f"{error}.")
+            nothing_else = state.previous is None and state.phase not in IN_MOTION
+            if nothing_else or error.errno in _OF_THE_PROCESS:
+                self._wait(unreadable)
+            else:
+                return self._cannot_run(state, unreadable)
         except EdgemlError as error:
             self._wait(error)
         return state
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._registry.close()
+
     def _settle(self, state: ModelState) -> None:
         wanted = live(state)
-        running = self._hooks.running(self._model)
         trial = state.phase is Phase.TRIAL
+        if not trial and self._hooks.stuck_s(self.model):
+            self._hooks.abandon(self.model)
+        running = self._hooks.running(self.model)
         if wanted is None:
-            if running is not None:
-                self._close(self._hooks.retire(self._model))
+            self._close(self._hooks.retire(self.model))
         elif running is not None and same_release(running.desired, wanted):
             running.desired = wanted
         else:
             loaded = self._ready(wanted, trial=trial)
             reach("swap")
-            before = self._hooks.go_live(self._model, loaded)
+            before = self._hooks.go_live(self.model, loaded)
             reach("swapped")
             if trial:
                 self._close(self._warm)
@@ -141,7 +163,7 @@ class UpdateDriver:
             self._trial_began = 0.0
 
     def _ready(self, wanted: DesiredModel, *, trial: bool) -> LoadedRelease:
-        site = self._hooks.site(self._model)
+        site = self._hooks.site(self.model)
         warm = self._warm
         if warm is not None and same_release(warm.desired, wanted):
             self._warm = None
@@ -149,7 +171,7 @@ class UpdateDriver:
             try:
                 warm.set_site(site)
             except ModelError as error:
-                log.warning("%s keeps the site parameters it had: %s", self._model, error)
+                log.warning("%s keeps the site parameters it had: %s", self.model, error)
             return warm
         try:
             return load(self._store, wanted, site)
@@ -162,7 +184,7 @@ class UpdateDriver:
     def _cannot_run(self, state: ModelState, error: EdgemlError) -> ModelState:
         wanted = live(state)
         assert wanted is not None
-        log.error("%s %s cannot be run: %s", self._model, wanted.release_version, error)
+        log.error("%s %s cannot be run: %s", self.model, wanted.release_version, error)
         if state.phase is Phase.TRIAL:
             return self._apply(Fail(about=wanted, reason=f"it cannot be loaded: {error}"))
         self._remove_damaged(wanted)
@@ -173,8 +195,8 @@ class UpdateDriver:
         try:
             for digest in self._store.needed(self._store.variant(desired.release, desired.variant)):
                 self._store.check(digest)
-        except ReleaseError as error:
-            log.warning("%s: %s", self._model, error)
+        except (ReleaseError, OSError) as error:
+            log.warning("%s: %s", self.model, error)
 
     def _advance(self, state: ModelState) -> ModelState:
         desired = state.candidate
@@ -189,7 +211,8 @@ class UpdateDriver:
             return state
         reach(f"work-{state.phase}")
         try:
-            event = work(state, desired)
+            with self._store.in_use():
+                event = work(state, desired)
         except RemoteError as error:
             self._wait(error)
             return state
@@ -205,16 +228,16 @@ class UpdateDriver:
         return self._apply(event)
 
     def _apply(self, event: Event) -> ModelState:
-        state = self._hooks.apply(self._model, event)
+        state = self._hooks.apply(self.model, event)
         if state.phase in {Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REFUSED}:
-            log.info("%s: %s %s", self._model, state.phase, state.reason)
+            log.info("%s: %s %s", self.model, state.phase, state.reason)
         return state
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
         release = self._fetch_documents(desired)
-        if release.model != self._model:
+        if release.model != self.model:
             return Refuse(
-                about=desired, reason=f"the release is {release.name}, wanted is {self._model}"
+                about=desired, reason=f"the release is {release.name}, wanted is {self.model}"
             )
         found = resolve(release, self._capabilities)
         if found.variant is None:
@@ -232,7 +255,7 @@ class UpdateDriver:
         def read(digest: str, limit: int) -> bytes:
             data = self._store.document(digest, limit)
             if data is None:
-                data = self._registry.document(self._model, digest, limit)
+                data = self._registry.document(self.model, digest, limit)
                 self._store.blobs.put(data)
                 reach("document-stored")
             return data
@@ -244,7 +267,11 @@ class UpdateDriver:
         missing = {d: n for d, n in self._store.needed(variant).items() if not self._is_here(d)}
         self._store.require_room(sum(missing.values()))
         for digest, size in missing.items():
-            self._registry.fetch_blob(self._model, digest, size, self._store.blobs, self._on_bytes)
+            # Another model's release may hold the same file.
+            with self._store.alone_with(digest, self._pause):
+                self._registry.fetch_blob(
+                    self.model, digest, size, self._store.blobs, self._on_bytes
+                )
             reach("downloaded-one")
         return Done(about=desired, phase=Phase.DOWNLOADING)
 
@@ -257,8 +284,11 @@ class UpdateDriver:
 
     def _on_bytes(self, _count: int) -> None:
         reach("download-bytes")
-        if self._stop.is_set():
-            raise Stopped
+        self._pause(0)
+
+    def _pause(self, seconds: float) -> None:
+        if self.wake.wait(seconds):
+            raise Interrupted
 
     def _verify(self, _state: ModelState, desired: DesiredModel) -> Event:
         for digest in self._store.needed(self._variant(desired)):
@@ -275,21 +305,25 @@ class UpdateDriver:
                 golden=str(self._store.path(variant, "golden")),
                 recorded=str(self._store.path(variant, "recorded")),
             ),
-            self._stop,
+            self.wake,
         )
         if result is None:
-            raise Stopped
+            raise Interrupted
         self._hooks.evidence(of_test(self._subject(desired), result))
         reach("tested")
         verdict = combined(result.gates)
         if verdict is not Verdict.PASS:
-            reasons = "; ".join(g.reason for g in result.gates if g.result is not Verdict.PASS)
-            return Fail(about=desired, reason=f"the test on the device is {verdict}: {reasons}")
+            reason = f"the test on the device is {verdict}: {_reasons(result.gates, verdict)}"
+            if verdict is Verdict.FAIL:
+                return Fail(about=desired, reason=reason)
+            if not desired.trial.try_undecided:
+                return Refuse(about=desired, reason=reason)
+            log.warning("%s: %s; its trial decides", self.model, reason)
         return Done(about=desired, phase=Phase.TESTING, baseline=self._baseline(state, desired))
 
     def _baseline(self, state: ModelState, desired: DesiredModel) -> Baseline:
         """What the running release did lately, or in its own trial if that is too little."""
-        running = self._hooks.running(self._model)
+        running = self._hooks.running(self.model)
         if running is None or not same_release(running.desired, state.running):
             return state.proven
         lately = as_baseline(running.desired.release_version, running.live)
@@ -297,14 +331,19 @@ class UpdateDriver:
         return lately if lately.inferred >= min(enough, state.proven.inferred) else state.proven
 
     def _try(self, state: ModelState, desired: DesiredModel) -> Event | None:
-        running = self._hooks.running(self._model)
+        running = self._hooks.running(self.model)
         if running is None or not same_release(running.desired, desired):
             return Fail(about=desired, reason="the release could not go live")
         result = live_result(running.live, state.baseline, time.monotonic() - self._trial_began)
         gates = judge(result, desired.trial)
-        event = self._judged(desired, running, gates, result.seconds)
+        stuck_s = self._hooks.stuck_s(self.model)
+        if stuck_s:
+            gates = (*gates, stuck(stuck_s))
+            event: Event | None = Fail(about=desired, reason=gates[-1].reason)
+        else:
+            event = self._judged(desired, running, gates, result.seconds)
         if event is not None:
-            placement = running.session.placement()
+            placement = {} if stuck_s else running.session.placement()
             self._hooks.evidence(of_trial(self._subject(desired), result, gates, placement))
             reach("tried")
         return event
@@ -341,7 +380,7 @@ class UpdateDriver:
     def _subject(self, desired: DesiredModel) -> Subject:
         variant = self._variant(desired)
         return Subject(
-            model=self._model,
+            model=self.model,
             desired=desired,
             variant=variant,
             runtime=choose_runtime(variant),
@@ -352,7 +391,7 @@ class UpdateDriver:
 
     def _wait(self, error: EdgemlError) -> None:
         if str(error) != self._last_error:
-            log.warning("%s: %s", self._model, error)
+            log.warning("%s: %s", self.model, error)
             self._last_error = str(error)
         self._retry_at = time.monotonic() + self._retry
         self._retry = min(self._retry * 2, RETRY_S[1])
@@ -360,7 +399,7 @@ class UpdateDriver:
     def _damaged(self, state: ModelState, desired: DesiredModel, error: ReleaseError) -> ModelState:
         """A blob that is not what its digest says: fetched once more, then refused."""
         self._corrupt += 1
-        log.warning("%s: %s", self._model, error)
+        log.warning("%s: %s", self.model, error)
         fetching = state.phase in {Phase.RESOLVING, Phase.DOWNLOADING}
         if fetching and self._corrupt < CORRUPT_ATTEMPTS:
             self._wait(error)

@@ -26,13 +26,15 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """All that must survive: the accepted desired state, the configuration, each model.
 
     `wanted` is the configuration that the fleet wants, `configuration` the last one that could
-    be applied; they differ only while `config_error` says why.
+    be applied; they differ only while `config_error` says why. `proven` is the latest time
+    that the fleet has proven, in Unix seconds: when a state was issued that this device took.
     """
 
     version: int = JOURNAL_VERSION
     accepted: str = ""
     epoch: int = 0
     counter: int = 0
+    proven: float = 0.0
     configuration: Configuration = Configuration()
     wanted: Configuration = Configuration()
     config_error: str = ""

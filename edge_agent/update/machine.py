@@ -9,6 +9,9 @@ frames (`live`), and every step is journalled before the next begins, so that af
 the same work is simply done again. What runs is `running` until a trial has passed;
 `candidate` is live only while the phase is `trial`.
 
+A model that the fleet wants no more goes back to `idle` from anywhere: nothing of it runs, and
+its files may go.
+
 Work takes long, and the fleet may change its mind meanwhile: an event says which candidate it
 is about, and one about another candidate changes nothing.
 """
@@ -68,6 +71,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredModel
 
 
+class Unwanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The fleet wants no release of this model any more."""
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True):
     """The work of `phase` succeeded.
 
@@ -105,7 +112,7 @@ class Restarted(msgspec.Struct, frozen=True, kw_only=True):
     """The agent came up again."""
 
 
-Event = Wanted | Done | Refuse | Fail | Broken | Restarted
+Event = Wanted | Unwanted | Done | Refuse | Fail | Broken | Restarted
 
 _NEXT: dict[Phase, Phase] = {
     Phase.RESOLVING: Phase.DOWNLOADING,
@@ -120,6 +127,9 @@ def step(state: ModelState, event: Event) -> ModelState:
     match event:
         case Wanted():
             return _wanted(state, event.desired)
+        case Unwanted():
+            # What was given up here stays given up, should the fleet ask for it again.
+            return ModelState(blocked=state.blocked)
         case Restarted():
             return _restarted(state)
         case Broken():

@@ -1,5 +1,6 @@
 """The outbox: nothing is lost, nothing is missing unaccounted."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -132,11 +133,43 @@ def test_numbers_are_never_used_again_after_all_was_acknowledged(tmp_path: Path)
     assert outbox(tmp_path / "o.db").append(RecordKind.STATE, Note("y")) == 2
 
 
-def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+def test_a_damaged_file_is_moved_aside_and_a_new_stream_begins(tmp_path: Path) -> None:
     path = tmp_path / "o.db"
+    first = outbox(path)
+    first.close()
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(DeviceError, match="Move the file away"):
+    box = outbox(path)
+    assert box.stream != first.stream
+    assert box.append(RecordKind.TELEMETRY, Note(text="x")) == 1
+    assert (tmp_path / "o.db.damaged").read_bytes().startswith(b"no database")
+
+
+def test_damage_that_shows_later_is_noticed_and_opening_again_mends_it(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    box = outbox(path, max_bytes=8 << 20)
+    for _ in range(400):  # more than SQLite keeps in memory
+        box.append(RecordKind.TELEMETRY, Note(text="x" * 10000))
+    box.close()
+    data = path.read_bytes()
+    box = outbox(path, max_bytes=8 << 20)
+    # All but the first page, while it is open: the disk forgets what it held.
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with pytest.raises(DeviceError, match="cannot be used"):
+        box.batch()
+    assert box.damaged
+    box.close()
+    again = outbox(path)
+    assert again.stream != box.stream
+    assert not again.damaged
+
+
+def test_a_file_of_another_format_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(DeviceError, match="format is version 9"):
         outbox(path)
+    assert list(tmp_path.glob("*.damaged")) == []
 
 
 def test_a_freed_outbox_gives_its_disk_back(tmp_path: Path) -> None:

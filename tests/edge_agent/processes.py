@@ -31,12 +31,19 @@ def eventually(
 class AgentProcess:
     """`edgeml agent run`, ended when the block is left."""
 
-    def __init__(self, config: Path, failpoint: str = "") -> None:
+    def __init__(
+        self,
+        config: Path,
+        failpoint: str = "",
+        *,
+        code: str = RUN,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
         environment = {**os.environ, "EDGEML_FAILPOINT": failpoint}
         self._path = config.parent / "agent.log"
         self._log = self._path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, "run", "--config", str(config)],
+            [sys.executable, "-c", code, *arguments, "run", "--config", str(config)],
             env=environment,
             stdout=self._log,
             stderr=self._log,

@@ -58,3 +58,7 @@ class Scene:
         """Want a release of the toy model."""
         desired = self.fleet.desired(release, **how)
         self.fleet.want(DEVICE, {MODEL: desired}, self.configuration)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Want another configuration, and the same releases."""
+        self.fleet.want(DEVICE, self.device.wanted.models, configuration)

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from cloud_sync.evidence import Verdict
 from cloud_sync.messages import Phase
 from edge_agent.update.journal import read_state
-from tests.edge_agent.processes import AgentProcess, descendants, eventually, is_alive
+from tests.edge_agent.processes import RUN, AgentProcess, descendants, eventually, is_alive
 from tests.edge_agent.scene import MODEL, UNSURE, Scene
+from tests.sim.fleet import QUICK_TRIAL
 
 
 def test_a_release_is_pulled_tested_tried_and_committed_with_evidence(scene: Scene) -> None:
@@ -190,3 +192,29 @@ def test_a_device_loads_nothing_of_the_server_or_the_converters() -> None:
     loaded = {name.partition(".")[0] for name in out.stdout.split()}
     unwanted = {"fleet", "converters", "onnx", "pydantic", "sqlalchemy", "starlette", "fastapi"}
     assert not loaded & (unwanted | {"uvicorn", "scipy", "torch", "pandas", "onnxruntime"})
+
+
+@pytest.mark.parametrize("off_s", [-50 * 365 * 86400, 3 * 365 * 86400])
+def test_a_wrong_clock_keeps_no_release_from_a_device(scene: Scene, off_s: int) -> None:
+    code = f"import time\nreal = time.time\ntime.time = lambda: real() + {off_s}\n{RUN}"
+    with AgentProcess(scene.config, code=code) as agent:
+        for seed, version in enumerate(("1.0.0", "1.1.0")):
+            scene.want(scene.release(version, seed=seed))
+            eventually(lambda v=version: scene.device.phase(MODEL, v) is Phase.COMMITTED)
+        agent.stop()
+    now = scene.device.wanted.issued_at
+    assert read_state(scene.data / "state.json").proven == now
+
+
+@pytest.mark.parametrize(("go_on", "end"), [(True, Phase.COMMITTED), (False, Phase.REFUSED)])
+def test_what_the_golden_set_cannot_decide_follows_the_policy_and_is_no_failure(
+    scene: Scene, go_on: bool, end: Phase
+) -> None:
+    release = scene.release("1.0.0", recorded_with="1.0", spoil_recording=True)
+    scene.want(release, trial=msgspec.structs.replace(QUICK_TRIAL, try_undecided=go_on))
+    with AgentProcess(scene.config) as agent:
+        eventually(lambda: scene.device.phase(MODEL, "1.0.0") is end, what=end)
+        agent.stop()
+    [gate] = scene.device.evidence()[0].gates
+    assert (gate.name, gate.result) == ("golden.labels", Verdict.UNDECIDED)
+    assert read_state(scene.data / "state.json").models[MODEL].blocked == ()

@@ -1,13 +1,16 @@
 """What a registry or a link can do to an update: refused with a reason, the old one stays."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from cloud_sync.messages import Configuration, Phase, ReportedModel, SourceConfig
+from cloud_sync.messages import Configuration, Phase, ReportedModel, SourceConfig, TrialPolicy
 from cloud_sync.release import Release
+from tests.cloud_sync.releases import make_release
 from tests.edge_agent.processes import AgentProcess, eventually
-from tests.edge_agent.scene import DEVICE, MODEL, Scene
+from tests.edge_agent.scene import DEVICE, MODEL, UNSURE, Scene
+from tests.sim import fleet as simulated
 from tests.sim.fleet import SimFleet
 
 
@@ -119,14 +122,35 @@ def test_a_variant_that_the_device_would_not_choose_is_refused(scene: Scene) -> 
         agent.stop()
 
 
-def test_a_change_of_mind_in_the_middle_of_a_download_is_followed(scene: Scene) -> None:
+def creep(scene: Scene, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the download that waits for the release's model begin, and last for minutes."""
+    model = blob_of(release, "model")
+    monkeypatch.setattr(simulated, "CHUNK", 16)
+    scene.fleet.pace_s = 0.5
+    scene.fleet.requests.clear()
+    away(scene, release).rename(scene.fleet.blobs.path(model))
+    eventually(lambda: asked_for(scene, model), what="the slow download")
+
+
+def away(scene: Scene, release: Release) -> Path:
+    return scene.fleet.blobs.path(blob_of(release, "model")).with_suffix(".away")
+
+
+def asked_for(scene: Scene, digest: str) -> bool:
+    return any(request.endswith(digest) for request in scene.fleet.requests)
+
+
+def test_a_change_of_mind_in_the_middle_of_a_download_is_followed_at_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = scene.release("1.0.0"), scene.release("1.1.0", seed=1)
-    scene.fleet.pace_s = 0.4
+    scene.fleet.blobs.path(blob_of(first, "model")).rename(away(scene, first))
     scene.want(first)
     with AgentProcess(scene.config) as agent:
         eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.DOWNLOADING)
+        creep(scene, first, monkeypatch)
         scene.want(second)
-        eventually(lambda: scene.device.phase(MODEL, "1.1.0") is not None, what="second")
+        eventually(lambda: asked_for(scene, second.digest), 10, "the second's documents")
         scene.fleet.pace_s = 0.0
         last = ended(scene, "1.1.0", Phase.COMMITTED)
         assert last.running_version == "1.1.0"
@@ -134,6 +158,63 @@ def test_a_change_of_mind_in_the_middle_of_a_download_is_followed(scene: Scene) 
     assert Phase.COMMITTED not in {
         s.phase for s in scene.device.states(MODEL) if s.release_version == "1.0.0"
     }
+
+
+def test_one_models_slow_download_holds_up_no_other_models_update(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = scene.fleet.publish(make_release(scene.folder / "other", model="other", seed=5)[0])
+    scene.fleet.blobs.path(blob_of(slow, "model")).rename(away(scene, slow))
+    good, bad = scene.release("1.0.0"), scene.release("1.1.0", pipeline=UNSURE)
+    wanted = {"other": scene.fleet.desired(slow), MODEL: scene.fleet.desired(good)}
+    scene.fleet.want(DEVICE, wanted, scene.configuration)
+    with AgentProcess(scene.config) as agent:
+        eventually(lambda: scene.device.phase("other", "1.0.0") is Phase.DOWNLOADING)
+        ended(scene, "1.0.0", Phase.COMMITTED)
+        trial = TrialPolicy(soak_s=5.0, timeout_s=20.0, min_inferred=50, latency_slack_ms=1000.0)
+        scene.fleet.want(DEVICE, wanted | {MODEL: scene.fleet.desired(bad, trial=trial)})
+        eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.TRIAL, what="the trial")
+        creep(scene, slow, monkeypatch)
+        eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.ROLLED_BACK, 20)
+        assert scene.device.phase("other", "1.0.0") is Phase.DOWNLOADING
+        assert_still_answers(scene, "1.0.0")
+        agent.stop()
+
+
+def test_a_first_release_that_is_taken_back_in_its_trial_is_not_committed(scene: Scene) -> None:
+    trial = TrialPolicy(soak_s=60.0, timeout_s=90.0, min_inferred=10)
+    scene.want(scene.release("1.0.0"), trial=trial)
+    with AgentProcess(scene.config) as agent:
+        eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.TRIAL, what="trial")
+        scene.fleet.want(DEVICE, {}, scene.configuration)
+        eventually(lambda: scene.device.states(MODEL)[-1].phase is Phase.IDLE, what="idle")
+        assert_silent(scene)
+        agent.stop()
+
+
+def test_a_model_that_is_wanted_no_more_stops_and_its_files_go(scene: Scene) -> None:
+    store = scene.data / "releases" / "blobs" / "sha256"
+    with AgentProcess(scene.config) as agent:
+        commit(scene)
+        scene.fleet.want(DEVICE, {}, scene.configuration)
+        eventually(lambda: list(store.iterdir()) == [], what="no files")
+        assert_silent(scene)
+        assert scene.device.states(MODEL)[-1].running_version == ""
+        commit(scene)
+        assert_still_answers(scene, "1.0.0")
+        agent.stop()
+
+
+def assert_silent(scene: Scene) -> None:
+    results = scene.data / "results.jsonl"
+    size = [results.stat().st_size]
+
+    def quiet() -> bool:
+        size.append(results.stat().st_size)
+        return size[-1] == size[-2]
+
+    # Over a hundred frames come in a second.
+    eventually(quiet, 10, "silence", every_s=1.0)
 
 
 def test_a_desired_state_of_another_director_or_of_the_past_is_not_taken(scene: Scene) -> None:
@@ -176,7 +257,7 @@ def test_a_configuration_that_cannot_be_applied_is_reported_and_the_old_one_stay
         commit(scene)
         good = scene.configuration
         missing = SourceConfig(name="belt", uri="file:///no/such/video.mp4", model=MODEL)
-        scene.fleet.want(DEVICE, {}, Configuration(config_version=2, sources=(missing,)))
+        scene.configure(Configuration(config_version=2, sources=(missing,)))
         eventually(lambda: scene.device.reported.config_error, what="the error")
         assert "no/such/video.mp4" in scene.device.reported.config_error
         assert scene.device.reported.config_version == good.config_version
@@ -196,7 +277,7 @@ def test_site_parameters_reach_the_pipeline_between_two_frames(scene: Scene) -> 
             telemetry_every_s=0.5,
             site={MODEL: {"threshold": 1.0}},
         )
-        scene.fleet.want(DEVICE, {}, strict)
+        scene.configure(strict)
         eventually(lambda: scene.device.reported.config_version == 2, what="applied")
         results = scene.data / "results.jsonl"
         before = len(results.read_text().splitlines())
@@ -205,7 +286,7 @@ def test_site_parameters_reach_the_pipeline_between_two_frames(scene: Scene) -> 
         assert not any(line["confident"] for line in tail)
         # One that the release does not let a site set is refused whole.
         wrong = {MODEL: {"gain": 2}}
-        scene.fleet.want(DEVICE, {}, Configuration(config_version=3, site=wrong))
+        scene.configure(Configuration(config_version=3, site=wrong))
         eventually(lambda: "may not set gain" in scene.device.reported.config_error)
         assert_still_answers(scene, "1.0.0")
         agent.stop()

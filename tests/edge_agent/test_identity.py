@@ -12,6 +12,7 @@ from edge_agent.identity import enroll_device, load_config, load_identity
 from edge_agent.update.journal import DeviceState, Journal
 from edge_agent.update.machine import ModelState
 from edgeml.errors import RemoteError, TrustError, UserError
+from tests.edge_agent.disk import fill
 from tests.sim.fleet import SimFleet
 
 
@@ -49,6 +50,45 @@ def test_a_refused_token_leaves_nothing_behind(fleet: SimFleet, tmp_path: Path) 
     with pytest.raises(TrustError, match="refused"):
         enroll_device(fleet.url, "cam-1", "wrong.token", tmp_path / "new" / "cam-1")
     assert not (tmp_path / "new").exists()
+
+
+def spent(fleet: SimFleet) -> bool:
+    return bool(fleet.devices)
+
+
+@pytest.mark.parametrize("place", ["file/cam-1", "/proc/nowhere/cam-1", "file"])
+def test_a_folder_that_cannot_be_made_costs_no_token(
+    fleet: SimFleet, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="the token is not spent"):
+        enroll_device(fleet.url, "cam-1", "cam-1.token", tmp_path / place)
+    assert not spent(fleet)
+
+
+def test_a_full_disk_costs_no_token(fleet: SimFleet, small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(UserError, match="No space left"):
+        enroll_device(fleet.url, "cam-1", "cam-1.token", small_disk / "cam-1")
+    assert not spent(fleet)
+    assert not list(small_disk.glob(".cam-1.*"))
+
+
+def test_an_empty_folder_is_taken_and_stays_when_the_token_is_refused(
+    fleet: SimFleet, tmp_path: Path
+) -> None:
+    data = tmp_path / "cam-1"
+    data.mkdir()
+    with pytest.raises(TrustError, match="refused"):
+        enroll_device(fleet.url, "cam-1", "wrong", data)
+    assert list(data.iterdir()) == []
+    assert enroll_device(fleet.url, "cam-1", "cam-1.token", data).exists()
+
+
+def test_a_folder_that_is_mounted_costs_no_token(fleet: SimFleet, small_disk: Path) -> None:
+    with pytest.raises(UserError, match="busy"):
+        enroll_device(fleet.url, "cam-1", "cam-1.token", small_disk)
+    assert not spent(fleet)
 
 
 def test_a_name_that_no_device_can_have_is_a_sentence(fleet: SimFleet, tmp_path: Path) -> None:

@@ -122,6 +122,25 @@ def test_a_rollback_survives_kill_9_at(
     assert device.state.running.release_version == "1.0.0"
 
 
+@pytest.mark.parametrize(
+    "failpoint", ["journal-before:kill", "journal-after:kill", "collect:kill", "collected:kill:2"]
+)
+def test_a_model_that_is_wanted_no_more_stays_gone_after_kill_9_at(
+    failpoint: str, committed: Scene, tmp_path: Path
+) -> None:
+    device = Device(committed, tmp_path / DEVICE)
+    committed.fleet.want(DEVICE, {})
+    with AgentProcess(device.config, failpoint) as agent:
+        agent.wait_killed()
+    blobs = device.folder / "releases" / "blobs" / "sha256"
+    with AgentProcess(device.config) as agent:
+        eventually(lambda: device.state.running is None, what="idle")
+        eventually(lambda: list(blobs.iterdir()) == [], what="no files")
+        agent.stop()
+    assert device.state.phase is Phase.IDLE
+    assert device.state.previous is None
+
+
 def test_the_testing_child_that_is_killed_is_a_failed_test(
     committed: Scene, good: Release, tmp_path: Path
 ) -> None:

@@ -55,3 +55,29 @@ def test_a_full_disk_loses_lines_and_nothing_else(caplog: pytest.LogCaptureFixtu
         results.write({"n": 1})
     results.close()
     assert len(caplog.records) == 1  # said once, not for every frame
+
+
+def test_a_rotation_that_fails_is_made_up_for_when_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "results.jsonl"
+    path.parent.mkdir()
+    results = ResultsFile(path, max_bytes=39)
+    for n in range(4):
+        results.write({"n": n})
+    path.parent.rename(tmp_path / "away")  # neither renamed nor opened again
+    for n in range(3):
+        results.write({"lost": n})
+    (tmp_path / "away").rename(path.parent)
+    results.write({"n": 9})
+    results.close()
+    assert lines(path)[-1] == {"n": 9}
+    assert lines(path.with_name("results.jsonl.1"))
+
+
+def test_it_is_made_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "results.jsonl"
+    results = ResultsFile(path)
+    results.write({"lost": 1})
+    path.parent.mkdir()
+    results.write({"n": 1})
+    results.close()
+    assert lines(path) == [{"n": 1}]

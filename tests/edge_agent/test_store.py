@@ -32,8 +32,8 @@ def key(release: Release) -> tuple[str, str]:
 
 def test_only_what_is_wanted_stays(stored: tuple[ReleaseStore, list[Release]]) -> None:
     store, [first, second] = stored
-    assert store.keep_only([key(first), key(second)]) == 0
-    assert store.keep_only([key(second)]) > 0
+    assert store.keep_only(lambda: [key(first), key(second)]) == 0
+    assert store.keep_only(lambda: [key(second)]) > 0
     assert not store.blobs.has(first.digest)
     variant = store.variant(*key(second))
     for digest in store.needed(variant):
@@ -51,7 +51,7 @@ def test_what_a_crash_left_goes_and_a_download_to_resume_stays(
     model.unlink()
     (folder / ".new-abc").write_bytes(b"x")
     (folder / f".{'0' * 64}.part").write_bytes(b"x")
-    store.keep_only([key(first), key(second)])
+    store.keep_only(lambda: [key(first), key(second)])
     assert [path.name for path in folder.glob(".*")] == [part.name]
 
 
@@ -62,9 +62,49 @@ def test_nothing_is_removed_while_a_wanted_release_cannot_be_read(
     store.blobs.remove(second.variants[0].digest)
     before = list(store.blobs.all())
     with pytest.raises(ReleaseError):
-        store.keep_only([key(second)])
+        store.keep_only(lambda: [key(second)])
     assert list(store.blobs.all()) == before
     assert store.blobs.has(first.digest)
+
+
+def test_nothing_is_removed_while_someone_is_at_work(
+    stored: tuple[ReleaseStore, list[Release]],
+) -> None:
+    store, [first, second] = stored
+    with store.in_use():
+        assert store.keep_only(lambda: [key(second)]) is None
+        assert store.blobs.has(first.digest)
+    assert store.keep_only(lambda: [key(second)])
+
+
+def test_one_at_a_time_fetches_a_blob_and_who_waits_may_give_up(tmp_path: Path) -> None:
+    store = ReleaseStore(tmp_path)
+
+    def pause(_seconds: float) -> None:
+        raise InterruptedError
+
+    with (
+        store.alone_with("sha256:a", pause),
+        store.alone_with("sha256:b", pause),
+        pytest.raises(InterruptedError),
+        store.alone_with("sha256:a", pause),
+    ):
+        pass
+    with store.alone_with("sha256:a", pause):
+        pass
+
+
+def test_a_blob_that_the_disk_cannot_read_is_damaged(
+    stored: tuple[ReleaseStore, list[Release]],
+) -> None:
+    store, [first, _] = stored
+    digest = first.variants[0].file("model").digest
+    # A process's own memory gives EIO to whoever reads it at 0, as a bad sector does.
+    store.blobs.path(digest).unlink()
+    store.blobs.path(digest).symlink_to("/proc/self/mem")
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        store.check(digest)
+    assert not store.blobs.has(digest)
 
 
 def test_a_damaged_blob_is_removed_so_that_it_can_be_fetched_again(

@@ -100,8 +100,8 @@ GOLDEN = GoldenSet(
         ("1", 0.0, Verdict.PASS),
         ("1", 1e-6, Verdict.FAIL),  # the same runtime must compute the same bits
         ("2", 0.05, Verdict.PASS),  # another one within its stated tolerance
-        ("2", 0.5, Verdict.UNDECIDED),  # beyond it nobody knows
-        ("2", np.nan, Verdict.UNDECIDED),
+        ("2", 0.5, Verdict.UNDECIDED),  # beyond it two labels say little
+        ("2", np.nan, Verdict.FAIL),
         ("1", np.nan, Verdict.FAIL),
     ],
 )
@@ -113,6 +113,39 @@ def test_the_comparison_with_what_was_recorded(
     assert gate.result is expected
     assert result.label_accuracy is not None
     assert result.label_accuracy.n == 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "wrong", "expected"),
+    [
+        (200, 0, Verdict.PASS),
+        (100, 0, Verdict.UNDECIDED),
+        (200, 2, Verdict.UNDECIDED),
+        (200, 12, Verdict.FAIL),
+    ],
+)
+def test_beyond_the_tolerance_for_another_runtime_the_labels_decide(
+    samples: int, wrong: int, expected: Verdict
+) -> None:
+    labels = np.random.default_rng(1).integers(0, 10, samples)
+    outputs = np.eye(10, dtype=np.float32)[labels]
+    golden = GoldenSet(
+        inputs=np.zeros((samples, 1, 1), np.uint8), labels=labels, outputs=(outputs,)
+    )
+    ours = outputs + np.float32(0.2)
+    ours[:wrong] = np.roll(ours[:wrong], 1, axis=1)
+    _, gate = compare((ours,), golden, [recorded(outputs)], ("r", "2", "x"))
+    assert (gate.name, gate.result) == ("golden.labels", expected)
+    assert f"{wrong} of {samples}" in gate.reason
+    # The same runtime must compute the same, whatever the labels say.
+    _, gate = compare((ours,), golden, [recorded(outputs)], ("r", "1", "x"))
+    assert (gate.name, gate.result) == ("golden.outputs", Verdict.FAIL)
+
+
+def test_without_labels_another_runtime_beyond_its_tolerance_is_undecided() -> None:
+    golden = GoldenSet(inputs=GOLDEN.inputs, labels=None, outputs=GOLDEN.outputs)
+    _, gate = compare((OUTPUTS + 1,), golden, [recorded(OUTPUTS)], ("r", "2", "x"))
+    assert gate.result is Verdict.UNDECIDED
 
 
 def test_the_recording_of_this_very_runtime_goes_before_the_others() -> None:

@@ -19,6 +19,7 @@ from edge_agent.update.machine import (
     ModelState,
     Refuse,
     Restarted,
+    Unwanted,
     Wanted,
     is_blocked,
     kept,
@@ -116,6 +117,21 @@ def test_wanting_what_runs_ends_an_update_to_something_else() -> None:
     assert (state.phase, live(state), state.candidate) == (Phase.COMMITTED, desired(1), None)
 
 
+def test_a_first_release_that_is_taken_back_in_its_trial_is_never_committed() -> None:
+    state = step(in_trial(1), Unwanted())
+    assert (state.phase, live(state), kept(state)) == (Phase.IDLE, None, ())
+    assert step(state, Done(phase=Phase.TRIAL, about=desired(1))) == state
+
+
+def test_a_model_that_is_wanted_no_more_stops_and_its_marks_stay() -> None:
+    failed = step(in_trial(2, committed(1)), Fail(about=desired(2), reason="unsure"))
+    state = step(failed, Unwanted())
+    assert (live(state), kept(state)) == (None, ())
+    assert is_blocked(state, desired(2))
+    assert step(state, Wanted(desired=desired(1))).phase is Phase.RESOLVING
+    assert report(state).running_release == ""
+
+
 def test_a_repeated_wish_does_not_begin_again_but_its_nonce_is_taken() -> None:
     state = in_trial(2, committed(1))
     again = step(state, Wanted(desired=desired(2, nonce="new")))
@@ -180,6 +196,7 @@ def in_trial_of(wish: DesiredModel, before: ModelState) -> ModelState:
 wishes = st.builds(desired, st.integers(0, 3), st.integers(1, 3), st.sampled_from(["", "n"]))
 events = st.one_of(
     st.builds(Wanted, desired=wishes),
+    st.just(Unwanted()),
     st.builds(Done, phase=st.sampled_from(Phase), about=wishes),
     st.builds(Refuse, about=wishes, reason=st.just("no")),
     st.builds(Fail, about=wishes, reason=st.just("bad")),
@@ -201,7 +218,9 @@ def test_any_event_is_taken_in_any_state_and_the_journal_holds_every_state(
             assert not is_blocked(after, after.candidate)
             assert not same_release(after.candidate, after.running)
         if after.running != state.running and not isinstance(event, Broken):
-            assert isinstance(event, Wanted | Done)  # nothing else changes what is committed
+            assert isinstance(
+                event, Wanted | Unwanted | Done
+            )  # nothing else changes what is committed
         report(after)
         state = after
 
@@ -221,6 +240,7 @@ class DeviceMachine(RuleBasedStateMachine):
         self.proven: set[str] = set()
         self.failed: set[tuple[str, int]] = set()
         self.harmed = False
+        self.unwanted = True
 
     def write(self, event: Event, crash: str) -> None:
         if crash == "before":
@@ -231,6 +251,9 @@ class DeviceMachine(RuleBasedStateMachine):
         if self.journal.phase is Phase.COMMITTED and before.phase is Phase.TRIAL:
             assert self.journal.running is not None
             self.proven.add(self.journal.running.release)
+            self.unwanted = False
+        if isinstance(event, Unwanted):
+            self.unwanted = True
         gave_up = isinstance(event, Fail | Restarted) and before.phase in IN_MOTION
         if gave_up and self.journal.phase is Phase.ROLLED_BACK:
             assert before.candidate is not None
@@ -257,6 +280,10 @@ class DeviceMachine(RuleBasedStateMachine):
     @rule(wish=wishes, crash=crashes)
     def want(self, wish: DesiredModel, crash: str) -> None:
         self.write(Wanted(desired=wish), crash)
+
+    @rule(crash=crashes)
+    def take_back(self, crash: str) -> None:
+        self.write(Unwanted(), crash)
 
     @precondition(lambda self: self.journal.phase in IN_MOTION)
     @rule(outcome=st.sampled_from(["done", "done", "done", "refuse", "fail"]), crash=crashes)
@@ -299,7 +326,9 @@ class DeviceMachine(RuleBasedStateMachine):
 
     @invariant()
     def once_something_was_committed_something_committed_can_run(self) -> None:
-        if self.proven and not self.harmed:
+        if self.unwanted:
+            assert self.journal.running is None
+        elif not self.harmed:
             assert self.journal.running is not None
         if self.journal.running is not None:
             assert self.journal.running.release in self.proven

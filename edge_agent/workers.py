@@ -1,0 +1,130 @@
+"""The workers of all models: who takes frames now, and what becomes of one that is stuck.
+
+A model's own update thread alone changes its worker; everyone may look, deliver and report.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cloud_sync.messages import Window as WindowRecord
+from edge_agent.loaded import LoadedRelease
+from edge_agent.mailbox import Frame
+from edge_agent.worker import OnResult, Worker
+from edgeml.errors import DeviceError, EdgemlError
+
+log = logging.getLogger(__name__)
+
+RETIRE_S = 5.0
+
+
+class Workers:
+    """See the module.
+
+    Args:
+        on_result: called with the line of every result.
+        on_windows: called with what was done since the last report.
+    """
+
+    def __init__(
+        self, on_result: OnResult, on_windows: Callable[[Iterable[WindowRecord]], None]
+    ) -> None:
+        self._on_result = on_result
+        self._on_windows = on_windows
+        self._of: dict[str, Worker] = {}
+        self._abandoned: list[Worker] = []
+
+    def running(self, model: str) -> LoadedRelease | None:
+        """The release that takes a model's frames; None where nothing does."""
+        worker = self._of.get(model)
+        return None if worker is None or worker.abandoned else worker.loaded
+
+    def stuck_s(self, model: str) -> float:
+        """How long a model's inference has been stuck; 0 where it is not."""
+        worker = self._of.get(model)
+        return worker.stuck_s() if worker else 0.0
+
+    def deliver(self, model: str, frame: Frame) -> None:
+        """Leave a frame for a model; dropped where the model does not run."""
+        worker = self._of.get(model)
+        if worker is not None:
+            worker.mailbox.put(frame)
+
+    def go_live(self, model: str, loaded: LoadedRelease) -> LoadedRelease | None:
+        """Let a release take a model's next frame.
+
+        Returns:
+            The one that ran until now, still warm; None where there is none to use again.
+        """
+        worker = self._of.get(model)
+        if worker is not None and not worker.abandoned:
+            try:
+                before, windows = worker.swap(loaded)
+            except DeviceError:
+                self.abandon(model)
+            else:
+                self._on_windows(windows)
+                return before
+        if worker is None:
+            fresh = Worker(model, loaded, self._on_result)
+        else:
+            self._report(worker)
+            fresh = worker.successor(loaded)
+        self._of[model] = fresh
+        fresh.start()
+        return None
+
+    def retire(self, model: str) -> LoadedRelease | None:
+        """End a model; returns what ran, None where nothing did or it cannot be closed."""
+        worker = self._of.pop(model, None)
+        if worker is None:
+            return None
+        worker.stop()
+        if not worker.abandoned and not worker.join(RETIRE_S):
+            self._give_up(worker)
+        self._report(worker)
+        return None if worker.abandoned else worker.loaded
+
+    def abandon(self, model: str) -> int:
+        """Give a stuck worker up; returns how many such threads this process has."""
+        worker = self._of.get(model)
+        if worker is not None and not worker.abandoned:
+            self._give_up(worker)
+        return len(self._abandoned)
+
+    def set_sites(self, site: Callable[[str], Mapping[str, Any]]) -> None:
+        """Let every release follow what the site sets; one that does not let it stays."""
+        for model, worker in list(self._of.items()):
+            try:
+                worker.set_site(site(model))
+            except EdgemlError as error:
+                log.error("%s: %s", model, error)  # noqa: TRY400 -- the sentence says it all
+
+    def report(self, timeout_s: float) -> None:
+        """Report what every model did since the last time; one that is busy does so later."""
+        for worker in list(self._of.values()):
+            self._report(worker, timeout_s)
+
+    def stop(self) -> None:
+        """Ask all to end after the frame in flight."""
+        for worker in list(self._of.values()):
+            worker.stop()
+
+    def join(self, deadline: float) -> None:
+        """Wait for all to end, until a monotonic time."""
+        for worker in list(self._of.values()):
+            worker.join(max(0.05, deadline - time.monotonic()))
+
+    def _give_up(self, worker: Worker) -> None:
+        log.error("%s: its inference is stuck; the thread is abandoned", worker.model)
+        worker.abandon()
+        self._abandoned = [w for w in (*self._abandoned, worker) if not w.join(0.0)]
+
+    def _report(self, worker: Worker, timeout_s: float = RETIRE_S) -> None:
+        try:
+            windows = worker.windows(timeout_s)
+        except DeviceError as error:
+            log.warning("telemetry: %s", error)
+            return
+        self._on_windows(windows)
