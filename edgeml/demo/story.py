@@ -232,9 +232,12 @@ class Story:
                 for gate in variant["gates"]
             )
             self._tell.good(
-                f"{variant['target']} {variant['precision']}, {variant['bytes']} bytes, "
+                f"{variant['target']} {variant['precision']} on {variant['runtime']}, "
+                f"{variant['bytes']} bytes, "
                 f"{variant['verification']}: {gates or 'the reference'}"
             )
+        for warning in result["warnings"]:
+            self._tell.say(f"convert warns: {warning}")
         if result.get("float_kept_because"):
             self._tell.say(f"Float was kept: {result['float_kept_because']}")
 
@@ -322,8 +325,9 @@ class Story:
     def _bad_rollout(self, release: str) -> None:
         self._tell.chapter(f"Try {MODEL}:{release}, which is bad in a way that installs cleanly")
         self._tell.say(
-            "Its pipeline scales the image by 1/255 twice. It loads, answers and matches its "
-            "own recorded outputs; what it does with live frames is another matter."
+            "Its pipeline scales the image by 1/255 twice. The warning above was not read: the "
+            "release loads, answers and matches its own recorded outputs, and is as wrong in "
+            "int8 as in float32. What it does with live frames is another matter."
         )
         rollout = self._create_rollout(release)
         ended = self._follow(rollout)
@@ -403,7 +407,7 @@ class Story:
         if bad is not None:
             held = held and bad.accuracy < min(r.accuracy for r in good)
         self._ledger.note(
-            f"{camera.device}'s good releases read the belt rightly",
+            f"{camera.device}'s good releases read more than {MIN_RIGHT:.0%} of the belt rightly",
             held=held,
             numbers=", ".join(f"{r.release_version} {r.accuracy:.1%}" for r in found.values()),
         )
