@@ -22,7 +22,8 @@ def demo(
 
     Converts a digits model, starts a fleet server and three agents that watch a conveyor
     belt, rolls out release 1.0.0, tries the bad 1.1.0 (the canary takes itself back and the
-    fleet halts), then rolls out 1.2.0, which was trained for worse light. Exits non-zero if a promise did not hold.
+    fleet halts), then rolls out 1.2.0, which was trained for worse light. Exits non-zero if a
+    promise did not hold.
     """
     from edgeml.demo.story import Ports, tell
 

@@ -77,6 +77,8 @@ class LiteRtSession:
             self._interpreter.allocate_tensors()
             inputs = self._interpreter.get_input_details()
             outputs = self._interpreter.get_output_details()
+        except SystemError as error:  # how tflite-runtime fails on numpy 2
+            raise does_not_load(NAME, f"{_package()} is built for another numpy") from error
         except Exception as error:
             raise ModelError(
                 f"litert cannot load {model.name}.",
@@ -152,7 +154,7 @@ def _litert() -> Any:
     try:
         return importlib.import_module(_PACKAGES[_package() or "ai-edge-litert"])
     except ImportError as error:
-        raise does_not_load(NAME, error) from error
+        raise does_not_load(NAME, str(error)) from error
 
 
 def _delegated(operators: Sequence[dict[str, Any]]) -> set[int]:

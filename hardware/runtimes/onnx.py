@@ -68,7 +68,7 @@ class OnnxSession:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise does_not_load(NAME, error) from error
+            raise does_not_load(NAME, str(error)) from error
 
         ort.set_default_logger_severity(3)
         provider = options.provider or CPU_PROVIDER

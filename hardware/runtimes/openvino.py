@@ -144,7 +144,7 @@ def _openvino() -> Any:
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise does_not_load(NAME, error) from error
+        raise does_not_load(NAME, str(error)) from error
     finally:
         if blocked:
             del sys.modules[tool]
@@ -160,6 +160,8 @@ def _read(ov: Any, model: Path) -> Any:
         return _core().read_model(str(model))
     # Asked for by name: trying every frontend on a broken file fills the log.
     frontend = ov.frontend.FrontEndManager().load_by_framework("onnx")
+    if not frontend.supported(str(model)):
+        raise RuntimeError("It is no ONNX model")
     return frontend.convert(frontend.load(str(model)))
 
 

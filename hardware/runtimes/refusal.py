@@ -27,11 +27,11 @@ def refused(specs: Sequence[TensorSpec], inputs: Sequence[NDArray[Any]], why: st
     )
 
 
-def does_not_load(runtime: str, error: ImportError) -> DeviceError:
-    """The error for a runtime that is installed and cannot be imported."""
+def does_not_load(runtime: str, why: str) -> DeviceError:
+    """The error for a runtime that is installed and cannot be used here."""
     return DeviceError(
         f"The runtime {runtime} does not load.",
-        why=f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+        why=f"{why.splitlines()[0]}." if why else "",
         fix="Reinstall it, in a version for this Python and system.",
     )
 
