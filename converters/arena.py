@@ -66,8 +66,15 @@ class Timing(msgspec.Struct, frozen=True):
     info: RuntimeInfo
 
     @property
-    def latency(self) -> Latency:
-        """Its percentiles."""
+    def p50_ms(self) -> float:
+        """The median; NaN where nothing was timed."""
+        return self.latency.p50_ms if self.latency else float("nan")
+
+    @property
+    def latency(self) -> Latency | None:
+        """Its percentiles; None where nothing was timed."""
+        if not self.milliseconds:
+            return None
         p50, p95, p99 = np.percentile(self.milliseconds, [50, 95, 99])
         return Latency(
             p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99), n=len(self.milliseconds)

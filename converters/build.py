@@ -41,7 +41,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a release and its evidence are made of.
 
     `candidates` are those that were chosen, `doubted` those that were measured and left out;
-    recordings are by lane, attempts by the flavours that were searched.
+    recordings are by target and lane, attempts by the flavours that were searched.
     """
 
     request: Request
@@ -53,7 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     doubted: tuple[Candidate, ...]
     attempts: Mapping[str, tuple[Attempt, ...]]
     golden: GoldenSet
-    recorded: Mapping[str, Recorded]
+    recorded: Mapping[tuple[str, str], list[Recorded]]
     warnings: tuple[str, ...]
 
 
@@ -139,19 +139,15 @@ def _builder(parts: Parts) -> ReleaseBuilder:
             "golden": ("golden.npz", golden),
             "recorded": (
                 "recorded.npz",
-                encode_recorded([parts.recorded[candidate.lane.key]]),
+                encode_recorded(parts.recorded[candidate.target.name, candidate.lane.key]),
             ),
         }
         if parts.pipeline is not None:
             files["pipeline"] = ("pipeline.toml", parts.pipeline)
-        needs = candidate.target.requirements()
         builder.add_variant(
             target=candidate.target.name,
             rank=_place(parts.recipe, candidate)[1],
-            requires=msgspec.structs.replace(
-                needs,
-                runtimes=tuple(r for r in needs.runtimes if r.name == candidate.lane.runtime),
-            ),
+            requires=candidate.target.requirements(runtimes=[candidate.lane.runtime]),
             format=FORMAT,
             precision=artifact.precision,
             quantization=artifact.quantization,

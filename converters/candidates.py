@@ -6,14 +6,19 @@ import msgspec
 
 from cloud_sync.evidence import GateResult, Verification
 from converters.arena import Judged, Lane, Timing
-from converters.contest import Contest
+from converters.contest import Contender
 from converters.decide import Choice, choose, choose_float
+from converters.emulated import Emulated
 from converters.recipe import FLOAT, Recipe
 from hardware.profiles import TargetProfile
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact on a runtime, for a target; `gates` is empty for the float model."""
+    """An artifact on a runtime, for a target.
+
+    `gates` are accuracy and speed-up; of the float model, what it loses on this runtime where
+    it was judged on another first.
+    """
 
     target: TargetProfile
     lane: Lane
@@ -22,53 +27,48 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...]
     judged: Judged
     timing: Timing
-    verification: Verification
+    verification: Verification = Verification.ARTIFACT_EXECUTED
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is the model as it came."""
+        return self.lane.artifact.precision == FLOAT
 
 
 def candidates_of(
     target: TargetProfile,
-    contest: Contest,
-    *,
-    verification: Verification,
-    decided: Recipe | None,
-    accept: str,
+    contenders: Sequence[Contender],
+    timings: Mapping[str, Timing],
     judged: Mapping[str, Judged],
+    accept: str,
 ) -> list[Candidate]:
     """The contenders of a contest as candidates for one target.
 
     Args:
         target: what they are for.
-        contest: where they won.
-        verification: how far they were checked for that target.
-        decided: the recipe that is replayed, whose decisions stand.
-        accept: the reason that was given for deploying on an undecided accuracy gate.
+        contenders: the lanes, with their gates.
+        timings: of the last race, by lane.
         judged: what the metric made of each lane's answers.
+        accept: the reason that was given for deploying on an undecided gate.
     """
     return [
         Candidate(
             target=target,
             lane=contender.lane,
             move=contender.move,
-            choice=(
-                choose(contender.accuracy, contender.speed, accept=accept)
-                if decided is None
-                else _as_decided(decided, target, contender.lane)
-            ),
+            choice=choose(contender.accuracy, contender.speed, accept=accept),
             gates=(contender.accuracy, contender.speed),
             judged=judged[contender.lane.key],
-            timing=contest.timings[contender.lane.key],
-            verification=verification,
+            timing=timings[contender.lane.key],
         )
-        for contender in contest.contenders
+        for contender in contenders
     ]
 
 
 def float_candidates(
     target: TargetProfile,
-    contest: Contest,
     lanes: Sequence[Lane],
-    *,
-    verification: Verification,
+    timings: Mapping[str, Timing],
     judged: Mapping[str, Judged],
     conversions: Mapping[str, GateResult],
 ) -> list[Candidate]:
@@ -76,9 +76,8 @@ def float_candidates(
 
     Args:
         target: what they are for.
-        contest: where they were timed.
         lanes: the float model on each runtime.
-        verification: how far they were checked for that target.
+        timings: of the last race, by lane.
         judged: what the metric made of each lane's answers.
         conversions: by runtime, the gate on what the float model loses there.
     """
@@ -90,22 +89,47 @@ def float_candidates(
             choice=choose_float(conversions.get(lane.runtime)),
             gates=tuple(filter(None, [conversions.get(lane.runtime)])),
             judged=judged[lane.key],
-            timing=contest.timings[lane.key],
-            verification=verification,
+            timing=timings[lane.key],
         )
         for lane in lanes
     ]
 
 
-def _as_decided(recipe: Recipe, target: TargetProfile, lane: Lane) -> Choice:
-    accepted = next(
-        (
-            variant.accepted
-            for variant in recipe.variants
-            if variant.target == target.name
-            and variant.runtime == lane.runtime
-            and variant.precision != FLOAT
-        ),
-        "",
-    )
-    return Choice(deployable=True, accepted=accepted, reason="as the recipe says")
+def emulated_candidate(
+    candidate: Candidate, found: Emulated, speed: GateResult | None, accept: str
+) -> Candidate:
+    """A candidate by what emulation of its target's processor showed.
+
+    Args:
+        candidate: as it was judged here.
+        found: what it answered there.
+        speed: the gate that takes the place of this machine's times, where they say nothing.
+        accept: the reason that was given for deploying on an undecided gate.
+    """
+    timing = candidate.timing
+    if speed is not None:
+        timing = msgspec.structs.replace(timing, milliseconds=(), load_ms=0.0, memory_bytes=0)
+    if candidate.is_float:
+        gates = candidate.gates
+        if found.accuracy is not None:
+            gates = (msgspec.structs.replace(found.accuracy, name="conversion"),)
+        choice = choose_float(gates[0] if gates else None)
+    else:
+        accuracy, here = candidate.gates
+        gates = (found.gate(accuracy), speed or here)
+        choice = choose(*gates, accept=accept)
+    return msgspec.structs.replace(candidate, gates=gates, choice=choice, timing=timing)
+
+
+def as_decided(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candidate]:
+    """The candidates that a recipe decided on, whatever their gates say this time."""
+    decided = {(v.target, v.runtime, v.precision): v for v in recipe.variants}
+    kept = []
+    for candidate in candidates:
+        key = (candidate.target.name, candidate.lane.runtime, candidate.lane.artifact.precision)
+        if key in decided:
+            choice = Choice(
+                deployable=True, accepted=decided[key].accepted, reason="as the recipe says"
+            )
+            kept.append(msgspec.structs.replace(candidate, choice=choice))
+    return kept

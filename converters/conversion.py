@@ -15,33 +15,43 @@ digest. What was measured goes into the evidence, which is another artifact.
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cloud_sync.evidence import Accuracy, GateResult
+from cloud_sync.golden import GoldenSet, Recorded
 from converters import build
 from converters.arena import Arena, Lane
 from converters.cache import Cache, default_cache
-from converters.candidates import Candidate, candidates_of, float_candidates
+from converters.candidates import (
+    Candidate,
+    as_decided,
+    candidates_of,
+    emulated_candidate,
+    float_candidates,
+)
 from converters.contest import Contest, Contestants, nothing_raced
 from converters.decide import kept_because, warnings_about
+from converters.emulated import Emulator, no_speed
 from converters.executor import Executor, LocalExecutor, RayExecutor
 from converters.gates import metric_gate, metric_score
 from converters.golden import golden_set, recorded_outputs
 from converters.loading import Loaded, load
 from converters.metrics import chance_of
 from converters.mismatch import find_mismatch
-from converters.plan import flavours_of
+from converters.plan import EMULATED_RUNTIMES, flavours_of
 from converters.progress import Progress, Silent
 from converters.recipe import FLOAT, Recipe, VariantRecipe
 from converters.request import Request, check
 from converters.result import ConversionResult, LeftOut
+from converters.toolchains import emulation
 from converters.tools import tool_versions
 from converters.workshop import Workshop
 from edgeml.errors import ModelError, UserError
+from hardware.capabilities import Capabilities, Cpu
 from hardware.profiles import TargetProfile
 
 
@@ -104,8 +114,18 @@ def run(request: Request, progress: Progress, cache: Cache | None = None) -> Con
             loaded = load(request, progress)
             cache = cache or default_cache()
             workshop = Workshop(loaded, folder, cache, progress)
-            with closing(Arena(executor, loaded, cache, progress)) as arena:
-                return _Conversion(request, loaded, workshop, arena, progress).finish(folder)
+            with ExitStack() as stack:
+                arena = stack.enter_context(closing(Arena(executor, loaded, cache, progress)))
+                conversion = _Conversion(
+                    request,
+                    loaded,
+                    workshop=workshop,
+                    arena=arena,
+                    cache=cache,
+                    progress=progress,
+                    stack=stack,
+                )
+                return conversion.finish(folder)
     except OSError as error:
         raise UserError(
             f"The release could not be written to {request.out}.",
@@ -118,8 +138,19 @@ def run(request: Request, progress: Progress, cache: Cache | None = None) -> Con
 
 class _Conversion:
     def __init__(
-        self, request: Request, loaded: Loaded, workshop: Workshop, arena: Arena, progress: Progress
+        self,
+        request: Request,
+        loaded: Loaded,
+        *,
+        workshop: Workshop,
+        arena: Arena,
+        cache: Cache,
+        progress: Progress,
+        stack: ExitStack,
     ) -> None:
+        self._cache = cache
+        self._stack = stack
+        self._emulated: dict[str, Arena] = {}
         self._request = request
         self._loaded = loaded
         self._workshop = workshop
@@ -144,16 +175,10 @@ class _Conversion:
         found = self._arena.judge(lane, baseline).found
         with self._arena.opened(lane) as session:
             golden = golden_set(session, self._loaded.task, self._loaded.evaluation, found)
-        recorded = {}
-        for lane in {candidate.lane.key: candidate.lane for candidate in chosen}.values():
-            with self._arena.opened(lane) as session:
-                recorded[lane.key] = recorded_outputs(
-                    session,
-                    self._loaded.task,
-                    golden,
-                    precision=lane.artifact.precision,
-                    host=self._loaded.host,
-                )
+        recorded = {
+            (candidate.target.name, candidate.lane.key): self._recordings(candidate, golden)
+            for candidate in chosen
+        }
         recipe = self._recipe(chosen)
         left_out = _left_out(candidates, contests)
         self._progress.step("Writing the release")
@@ -223,6 +248,7 @@ class _Conversion:
         return warnings
 
     def _runtimes_of(self, target: TargetProfile) -> tuple[str, ...]:
+        """The runtimes of a target that run the model here."""
         return tuple(r for r in self._loaded.plan.runtimes_of(target) if r in self._usable)
 
     def _contests(self) -> dict[tuple[str, ...], Contest]:
@@ -230,52 +256,107 @@ class _Conversion:
             self._workshop, self._arena, self._loaded, self._request, self._progress
         )
         contests: dict[tuple[str, ...], Contest] = {}
-        recipe = self._loaded.recipe
-        for target in self._loaded.plan.targets:
-            if flavours_of(target) in contests:
-                continue
-            runtimes = self._runtimes_of(target)
+        recipe, targets = self._loaded.recipe, self._loaded.plan.targets
+        for flavours in dict.fromkeys(flavours_of(target) for target in targets):
+            mine = [target for target in targets if flavours_of(target) == flavours]
+            runtimes = list(dict.fromkeys(r for target in mine for r in self._runtimes_of(target)))
             if recipe is None:
-                contests[flavours_of(target)] = contestants.search(flavours_of(target), runtimes)
+                contests[flavours] = contestants.search(flavours, runtimes)
             else:
-                lanes = [
+                names = {target.name for target in mine}
+                lanes = {
                     Lane(self._workshop.make(variant.rules), variant.runtime)
                     for variant in recipe.variants
-                    if variant.target == target.name and variant.precision != FLOAT
-                ]
-                contests[flavours_of(target)] = contestants.replay(lanes, runtimes)
+                    if variant.target in names and variant.precision != FLOAT
+                }
+                contests[flavours] = contestants.replay(
+                    sorted(lanes, key=lambda lane: lane.key), runtimes
+                )
         return contests
 
     def _candidates(self, contests: dict[tuple[str, ...], Contest]) -> list[Candidate]:
         candidates: list[Candidate] = []
+        baseline, conversions = self._workshop.float, self._conversions()
         for target in self._loaded.plan.targets:
             contest = contests[flavours_of(target)]
             runtimes = self._runtimes_of(target)
-            candidates += candidates_of(
-                target,
-                contest,
-                verification=self._loaded.plan.verification_of(target),
-                decided=self._loaded.recipe,
-                accept=self._request.accept_undecided,
-                judged={
-                    c.lane.key: self._arena.judge(c.lane, self._workshop.float)
-                    for c in contest.contenders
-                },
+            floats = [Lane(baseline, runtime) for runtime in runtimes]
+            contenders = [c for c in contest.contenders if c.lane.runtime in runtimes]
+            lanes = [*floats, *(contender.lane for contender in contenders)]
+            judged = {lane.key: self._arena.judge(lane, baseline) for lane in lanes}
+            made = candidates_of(
+                target, contenders, contest.timings, judged, self._request.accept_undecided
             )
-            candidates += float_candidates(
-                target,
-                contest,
-                [Lane(self._workshop.float, runtime) for runtime in runtimes],
-                verification=self._loaded.plan.verification_of(target),
-                judged={
-                    f"{self._workshop.float.key}@{r}": self._arena.judge(
-                        Lane(self._workshop.float, r), self._workshop.float
-                    )
-                    for r in runtimes
-                },
-                conversions=self._conversions(),
-            )
+            made += float_candidates(target, floats, contest.timings, judged, conversions)
+            made = [self._checked(candidate) for candidate in made]
+            if self._loaded.recipe is not None:
+                made = as_decided(made, self._loaded.recipe)
+            candidates += made
         return candidates
+
+    def _checked(self, candidate: Candidate) -> Candidate:
+        """A candidate as far as it can be checked for its target: here, or emulated."""
+        plan, request = self._loaded.plan, self._request
+        target, lane = candidate.target, candidate.lane
+        candidate = msgspec.structs.replace(
+            candidate, verification=plan.verification_of(target, lane.runtime)
+        )
+        cpu = plan.emulated.get(target.name)
+        if cpu is None or lane.runtime not in EMULATED_RUNTIMES:
+            return candidate
+        emulator = Emulator(
+            self._arena,
+            self._emulated_arena(target),
+            cpu=cpu,
+            loaded=self._loaded,
+            cache=self._cache,
+            progress=self._progress,
+        )
+        found = emulator.verify(
+            lane,
+            self._workshop.float,
+            max_drop=request.max_drop,
+            confidence=request.confidence,
+        )
+        speed = no_speed(cpu, request.min_speedup) if target.name in plan.foreign else None
+        return emulated_candidate(candidate, found, speed, request.accept_undecided)
+
+    def _emulated_arena(self, target: TargetProfile) -> Arena:
+        """Where a target's processor is emulated; one for each, closed at the end."""
+        cpu = self._loaded.plan.emulated[target.name]
+        if cpu not in self._emulated:
+            command = emulation.command(target.architecture, cpu)
+            executor = LocalExecutor(command, name=f"emulated {cpu}")
+            arena = Arena(executor, self._loaded, self._cache, self._progress)
+            self._emulated[cpu] = self._stack.enter_context(closing(arena))
+        return self._emulated[cpu]
+
+    def _recordings(self, candidate: Candidate, golden: GoldenSet) -> list[Recorded]:
+        """What a variant answers to the golden set, on each processor that executes it."""
+        plan, target, lane = self._loaded.plan, candidate.target, candidate.lane
+        places: list[tuple[Arena, Capabilities]] = []
+        if target.name not in plan.foreign:
+            places.append((self._arena, self._loaded.host))
+        if target.name in plan.emulated and lane.runtime in EMULATED_RUNTIMES:
+            there = Capabilities(
+                architecture=target.architecture,
+                cpu=Cpu(features=tuple(f.split("|")[0] for f in target.cpu_features)),
+            )
+            places.append((self._emulated_arena(target), there))
+        made = []
+        for arena, host in places:
+            with arena.opened(lane) as session:
+                made.append(
+                    recorded_outputs(
+                        session,
+                        self._loaded.task,
+                        golden,
+                        precision=lane.artifact.precision,
+                        host=host,
+                        is_emulated=arena is not self._arena,
+                    )
+                )
+        return made
 
     def _conversions(self) -> dict[str, GateResult]:
         """By runtime but the first, what the float model itself loses on it."""
@@ -300,7 +381,7 @@ class _Conversion:
         variants = []
         for target in self._loaded.plan.targets:
             mine = [c for c in chosen if c.target.name == target.name]
-            mine.sort(key=lambda c: c.timing.latency.p50_ms)
+            mine.sort(key=_by_speed)
             variants += [
                 VariantRecipe(
                     target=target.name,
@@ -313,6 +394,12 @@ class _Conversion:
                 for rank, candidate in enumerate(mine)
             ]
         return Recipe(tools=tool_versions(), inputs=self._loaded.inputs, variants=tuple(variants))
+
+
+def _by_speed(candidate: Candidate) -> tuple[float, bool]:
+    """The fastest first; where nothing was timed, what was accepted before float32."""
+    latency = candidate.timing.latency
+    return latency.p50_ms if latency else 0.0, candidate.lane.artifact.precision == FLOAT
 
 
 def _left_out(

@@ -29,11 +29,11 @@ def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choi
     Args:
         accuracy: the gate on its accuracy drop.
         speed: the gate on its speed.
-        accept: the reason that was given for deploying on an undecided accuracy gate.
+        accept: the reason that was given for deploying on an undecided gate.
     """
     if accuracy.result is Verdict.FAIL:
         return Choice(deployable=False, reason=f"it loses too much accuracy: {accuracy.reason}")
-    if speed.result is not Verdict.PASS:
+    if speed.result is Verdict.FAIL or (speed.result is Verdict.UNDECIDED and not accept):
         return Choice(deployable=False, reason=f"it is not shown to be faster: {speed.reason}")
     if accuracy.result is Verdict.UNDECIDED and not accept:
         return Choice(
@@ -41,11 +41,11 @@ def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choi
             undecided=True,
             reason=f"its accuracy is undecided: {accuracy.reason}",
         )
-    if accuracy.result is Verdict.UNDECIDED:
+    if Verdict.UNDECIDED in {accuracy.result, speed.result}:
         return Choice(
             deployable=True,
             accepted=accept,
-            reason=f"undecided, accepted ({accept}): {accuracy.reason}",
+            reason=f"undecided, accepted ({accept}): {accuracy.reason} {speed.reason}",
         )
     return Choice(deployable=True, reason=f"{accuracy.reason} {speed.reason}")
 

@@ -1,11 +1,12 @@
 """Which targets a conversion makes, on which runtimes, given what this machine can execute."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from cloud_sync.evidence import Verification
 from converters.result import Skipped
+from converters.toolchains import emulation
 from edgeml.errors import TargetError, UserError
 from hardware.capabilities import Capabilities
 from hardware.profiles import TargetProfile, select
@@ -13,6 +14,8 @@ from hardware.requirements import runtime_fits, unmet
 from hardware.runtimes import runtimes as known_runtimes
 
 FORMAT = "onnx"  # of what is executed here
+EMULATED_RUNTIMES = ("onnxruntime",)  # what the emulators' toolchains hold
+_QEMU_NAMES = {"amd64": "x86-64"}
 
 # Of each profile's arithmetic: the flavours of integers worth trying, the fastest first.
 _FLAVOURS = {"u8s8": ("u8s8", "s8s8"), "u8s8-reduced": ("u8s8-reduced", "u8u8")}
@@ -22,12 +25,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Targets to convert for, each with its runtimes, and those that were left out.
 
     `runtimes` are by target, in the profile's order; `proxies` are targets whose
-    instructions this machine has and exceeds.
+    instructions this machine has and exceeds, `emulated` the processors that stand in for
+    targets under an emulator, and `foreign` those of them that cannot be executed here at all.
     """
 
     targets: tuple[TargetProfile, ...]
     runtimes: dict[str, tuple[str, ...]]
     proxies: frozenset[str] = frozenset()
+    emulated: dict[str, str] = {}
+    foreign: frozenset[str] = frozenset()
     skipped: tuple[Skipped, ...]
 
     @property
@@ -39,8 +45,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The runtimes that execute a target's candidates here."""
         return self.runtimes[target.name]
 
-    def verification_of(self, target: TargetProfile) -> Verification:
-        """How far executing here checks a variant for a target."""
+    def verification_of(self, target: TargetProfile, runtime: str) -> Verification:
+        """How far a variant for a target is checked by executing it on a runtime."""
+        if target.name in self.emulated and runtime in EMULATED_RUNTIMES:
+            return Verification.ARTIFACT_EXECUTED_EMULATED
         if target.name in self.proxies:
             return Verification.CPU_PROXY
         return Verification.ARTIFACT_EXECUTED
@@ -51,13 +59,26 @@ def flavours_of(target: TargetProfile) -> tuple[str, ...]:
     return _FLAVOURS.get(target.int8, (target.int8,))
 
 
-def plan(names: Sequence[str], host: Capabilities, wanted: Sequence[str] = ()) -> Plan:
+def emulated_cpu(profile: TargetProfile) -> str | None:
+    """The processor that can stand in for a target's, where its toolchain is installed."""
+    if not emulation.is_ready(profile.architecture):
+        return None
+    return emulation.cpu_for(profile.architecture, profile.cpu_features)
+
+
+def plan(
+    names: Sequence[str],
+    host: Capabilities,
+    wanted: Sequence[str] = (),
+    emulated: Callable[[TargetProfile], str | None] = emulated_cpu,
+) -> Plan:
     """Choose the targets that can be executed here, and the runtimes for each.
 
     Args:
         names: targets and groups of them.
         host: this machine.
         wanted: the only runtimes to use; none names all.
+        emulated: which processor can stand in for a target's, if any.
 
     Raises:
         TargetError: a target is not known, one that was named exactly cannot be executed
@@ -67,16 +88,30 @@ def plan(names: Sequence[str], host: Capabilities, wanted: Sequence[str] = ()) -
     _check_runtimes(wanted, host)
     chosen, skipped = [], []
     runtimes: dict[str, tuple[str, ...]] = {}
+    processors: dict[str, str] = {}
+    foreign: set[str] = set()
     for profile in select(names):
         runtimes[profile.name] = _runtimes(profile, host, wanted)
         reasons = _cannot_execute(profile, host, runtimes[profile.name])
-        if not reasons:
+        processor = emulated(profile) if reasons or _exceeds(profile, host) else None
+        can_emulate = set(EMULATED_RUNTIMES) & set(runtimes[profile.name])
+        if processor and can_emulate:
+            processors[profile.name] = processor
+            if reasons:
+                foreign.add(profile.name)
+                runtimes[profile.name] = tuple(
+                    r for r in runtimes[profile.name] if r in EMULATED_RUNTIMES
+                )
+            chosen.append(profile)
+        elif not reasons:
             chosen.append(profile)
         elif profile.name in names:
             raise TargetError(
                 f"The target {profile.name} cannot be executed on this machine.",
                 why=f"It {'; it '.join(reasons)}; a variant that was never run proves nothing.",
-                fix="Convert on such a machine, or name the group cpu to make what runs here.",
+                fix="Execute it under emulation (edgeml toolchain install "
+                f"emulate-{_QEMU_NAMES.get(profile.architecture, profile.architecture)}), "
+                "convert on such a machine, or name the group cpu to make what runs here.",
             )
         else:
             skipped.append(Skipped(target=profile.name, reason="; ".join(reasons)))
@@ -89,6 +124,8 @@ def plan(names: Sequence[str], host: Capabilities, wanted: Sequence[str] = ()) -
         targets=tuple(chosen),
         runtimes={profile.name: runtimes[profile.name] for profile in chosen},
         proxies=frozenset(p.name for p in chosen if _exceeds(p, host)),
+        emulated=processors,
+        foreign=frozenset(foreign),
         skipped=tuple(skipped),
     )
 

@@ -26,7 +26,7 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     rank: int
     accuracy: Accuracy
-    latency: Latency
+    latency: Latency | None
     memory_bytes: int
     load_ms: float
     gates: tuple[GateResult, ...] = ()

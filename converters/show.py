@@ -86,9 +86,9 @@ def _row(variant: VariantResult) -> tuple[str, ...]:
         variant.precision,
         f"{variant.bytes / 1000:.0f}",
         f"{accuracy.value:.4f} ({accuracy.low:.4f}-{accuracy.high:.4f})",
-        f"{variant.latency.p50_ms:.3f}",
-        f"{variant.latency.p95_ms:.3f}",
-        f"{variant.memory_bytes / 1e6:.0f}",
+        f"{variant.latency.p50_ms:.3f}" if variant.latency else "-",
+        f"{variant.latency.p95_ms:.3f}" if variant.latency else "-",
+        f"{variant.memory_bytes / 1e6:.0f}" if variant.memory_bytes else "-",
         ", ".join(f"{gate.name} {gate.result}" for gate in variant.gates) or "the baseline",
     )
 

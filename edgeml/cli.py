@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import converters.cli
+import converters.toolchains.cli
 import edge_agent.cli
 import edgeml.demo.cli
 import fleet.cli
@@ -26,6 +27,9 @@ _EXTRA_OF = {
     "cv2": "agent",
     "paho": "agent",
     "onnx": "convert",
+    "jinja2": "convert",
+    "matplotlib": "convert",
+    "pycocotools": "convert",
     "rich": "convert",
     "scipy": "convert",
     "alembic": "fleet",
@@ -51,6 +55,7 @@ app.add_typer(fleet.cli.fleet_app, name="fleet")
 app.add_typer(fleet.cli.releases_app, name="releases")
 app.add_typer(fleet.cli.rollout_app, name="rollout")
 app.add_typer(fleet.cli.devices_app, name="devices")
+app.add_typer(converters.toolchains.cli.app, name="toolchain")
 
 
 def _version(wanted: bool) -> None:

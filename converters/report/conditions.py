@@ -21,7 +21,7 @@ def conditions(parts: "Parts") -> Iterator[tuple[str, str]]:
     request, host, inputs = parts.request, parts.host, parts.recipe.inputs
     candidates = (*parts.candidates, *parts.doubted)
     samples = max((len(c.judged.outcomes) for c in candidates), default=0)
-    rounds = sorted({c.timing.latency.n for c in candidates})
+    rounds = sorted({n for c in candidates if (n := len(c.timing.milliseconds))})
     yield "Machine", host.cpu.model or "unknown"
     hardware = (
         f"{host.cpu.cores} cores",

@@ -90,7 +90,8 @@ def _own(view: View, candidate: Candidate) -> charts.Whisker:
 
 
 def _latency(race: Race) -> Figure | None:
-    lanes = sorted(race.candidates, key=lambda c: c.timing.latency.p50_ms)
+    timed = [c for c in race.candidates if c.timing.milliseconds]
+    lanes = sorted(timed, key=lambda c: c.timing.p50_ms)
     if not lanes:
         return None
     rows = [
@@ -111,18 +112,16 @@ def _latency(race: Race) -> Figure | None:
 
 
 def _pareto(view: View, race: Race) -> Figure | None:
-    floats = [c for c in race.candidates if c.lane.artifact.precision == FLOAT]
+    timed = [c for c in race.candidates if c.timing.milliseconds]
+    floats = [c for c in timed if c.lane.artifact.precision == FLOAT]
     if not floats:
         return None
-    best = min(floats, key=lambda c: c.timing.latency.p50_ms)
+    best = min(floats, key=lambda c: c.timing.p50_ms)
     # Speeds are measured beside float32 on the same runtime; on one scale they need one float32.
-    relative = {
-        c.lane.runtime: best.timing.latency.p50_ms / c.timing.latency.p50_ms for c in floats
-    }
+    relative = {c.lane.runtime: best.timing.p50_ms / c.timing.p50_ms for c in floats}
     raced = {
-        (c.lane.artifact.digest, c.lane.runtime): best.timing.latency.p50_ms
-        / c.timing.latency.p50_ms
-        for c in race.candidates
+        (c.lane.artifact.digest, c.lane.runtime): best.timing.p50_ms / c.timing.p50_ms
+        for c in timed
     }
     points = [
         charts.Point(

@@ -178,7 +178,7 @@ class View:
         chosen = [c for c in self.parts.candidates if c.target.name == target]
         doubted = [c for c in self.parts.doubted if c.target.name == target]
         chosen.sort(key=self._rank)
-        return chosen + sorted(doubted, key=lambda c: c.timing.latency.p50_ms)
+        return chosen + sorted(doubted, key=lambda c: c.timing.p50_ms)
 
     def _rank(self, candidate: Candidate) -> int:
         lane = candidate.lane
@@ -210,17 +210,20 @@ class View:
         )
 
     def _why_quantized(self, best: Candidate, floats: Sequence[Candidate]) -> Iterator[str]:
-        here = best.timing.latency.p50_ms
+        if not best.timing.milliseconds:
+            yield f"{_what(best)} was accepted: {best.choice.reason}"
+            return
+        here = best.timing.p50_ms
         beside = next((f for f in floats if f.lane.runtime == best.lane.runtime), None)
-        before = f" instead of {words.number(beside.timing.latency.p50_ms)}" if beside else ""
+        before = f" instead of {words.number(beside.timing.p50_ms)}" if beside else ""
         yield (
             f"{_what(best)} won: {speed_gain(gate_named(best.gates, 'speedup'))}, "
             f"{words.number(here)} ms an inference{before}."
         )
         yield accuracy_cost(gate_named(best.gates, "accuracy"), self.parts.request.max_drop)
-        fastest = min(floats, key=lambda f: f.timing.latency.p50_ms, default=None)
+        fastest = min(floats, key=lambda f: f.timing.p50_ms, default=None)
         if fastest is not None and fastest.lane.runtime != best.lane.runtime:
-            there = fastest.timing.latency.p50_ms
+            there = fastest.timing.p50_ms
             yield (
                 f"The fastest float32 is on {fastest.lane.runtime} and takes "
                 f"{words.number(there)} ms: the winner has {there / here:.2f} x its speed."
@@ -232,8 +235,7 @@ class View:
     def _why_float(self, best: Candidate, others: Sequence[Candidate]) -> Iterator[str]:
         score = self.score(best)
         yield (
-            f"Float32 was kept, on {best.lane.runtime}, where it is fastest: "
-            f"{words.number(best.timing.latency.p50_ms)} ms an inference, {score.metric} "
+            f"Float32 was kept, on {best.lane.runtime}{_time_of(best)}: {score.metric} "
             f"{words.share(score.value)} ({words.share(score.low)} to {words.share(score.high)})."
         )
         quantized = [c for c in others if c.lane.artifact.precision != FLOAT]
@@ -241,7 +243,7 @@ class View:
             if other.choice.deployable:
                 yield (
                     f"{_what(other)} is in the release too, but takes "
-                    f"{words.number(other.timing.latency.p50_ms)} ms."
+                    f"{words.number(other.timing.p50_ms)} ms."
                 )
             else:
                 yield f"{_what(other)} was left out: {other.choice.reason.rstrip('.')}."
@@ -269,15 +271,21 @@ class View:
             size=words.size(artifact.size),
             accuracy=words.share(score.value),
             interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}",
-            p50=words.number(latency.p50_ms),
-            p95=words.number(latency.p95_ms),
-            load=f"{words.number(timing.load_ms)} ms",
-            memory=words.size(timing.memory_bytes),
+            p50=words.number(latency.p50_ms) if latency else "-",
+            p95=words.number(latency.p95_ms) if latency else "-",
+            load=f"{words.number(timing.load_ms)} ms" if latency else "-",
+            memory=words.size(timing.memory_bytes) if latency else "-",
             verification=str(candidate.verification),
             verified=_VERIFIED.get(candidate.verification, ""),
             gates=tuple(GateLine(**gate_line(gate)) for gate in candidate.gates),
             reason=words.sentence(candidate.choice.reason),
         )
+
+
+def _time_of(best: Candidate) -> str:
+    if not best.timing.milliseconds:
+        return ""
+    return f", where it is fastest, {words.number(best.timing.p50_ms)} ms an inference"
 
 
 def _what(candidate: Candidate) -> str:

@@ -49,7 +49,7 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
 
 
 def convert(model: Path, data: Data, out: Path, *more: str) -> tuple[int, dict[str, Any]]:
-    options = ("--target", "cpu", "--min-speedup", "0", "--json", *more)
+    options = ("--target", "cpu", "--min-speedup", "0", "--json", "--runtime", "onnxruntime", *more)
     code, stdout, _ = invoke(*convert_arguments(model, data, out, *options))
     return code, json.loads(stdout)
 

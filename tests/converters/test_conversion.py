@@ -25,7 +25,13 @@ Data = tuple[Path, Path]
 
 def run(model: Path, data: Data, out: Path, **more: Any) -> ConversionResult:
     """Convert for this machine; any speed will do, since a test's machine is noisy."""
-    options = {"targets": ("cpu",), "min_speedup": 0.0, "name": "toy", "version": "1.0.0"} | more
+    options = {
+        "targets": ("cpu",),
+        "min_speedup": 0.0,
+        "name": "toy",
+        "version": "1.0.0",
+        "runtimes": ("onnxruntime",),
+    } | more
     return convert(model, calibration=data[0], evaluation=data[1], out=out, **options)
 
 
@@ -64,6 +70,24 @@ def test_this_machine_resolves_the_release_to_the_fastest_variant(
     assert chosen is not None
     mine = [v for v in converted.variants if v.target == chosen.target]
     assert chosen.digest == min(mine, key=lambda v: v.latency.p50_ms).digest
+
+
+def test_each_runtime_here_gets_variants_of_its_own(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    wanted = ("onnxruntime", "openvino")
+    result = run(convnet, quarters_data, tmp_path / "out", runtimes=wanted)
+    release = Layout.open(result.path).release()
+    for variant in release.variants:
+        [runtime] = variant.requires.runtimes
+        recordings = decode_recorded(
+            Layout.open(result.path).blobs.path(variant.file("recorded").digest).read_bytes()
+        )
+        assert {recorded.runtime for recorded in recordings} == {runtime.name}
+    assert {v.runtime for v in result.variants if v.precision == "float32"} == set(wanted)
+    for variant in result.variants:
+        if variant.precision == "float32" and variant.runtime == "openvino":
+            assert [gate.name for gate in variant.gates] == ["conversion"]
 
 
 def test_targets_of_the_group_that_cannot_run_here_are_named(converted: ConversionResult) -> None:

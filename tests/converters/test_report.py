@@ -108,7 +108,7 @@ def test_the_headline_says_what_won_how_fast_it_is_and_what_it_cost(pages: dict[
 
 def test_it_says_why_float_was_kept_and_what_would_decide(pages: dict[str, Page]) -> None:
     text = pages["undecided"].text
-    assert "Float32 was kept, on openvino, where it is fastest: 5.02 ms an inference" in text
+    assert "Float32 was kept, on openvino, where it is fastest, 5.02 ms an inference" in text
     assert "was left out: its accuracy is undecided: 2 of 100 samples lost and 1 gained" in text
     assert "100 samples, about 1,152 would decide" in text
     assert "--accept-undecided REASON" in text

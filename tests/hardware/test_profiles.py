@@ -54,7 +54,7 @@ def test_the_flavours_of_int8_follow_the_instructions() -> None:
     assert {name: profile.int8 for name, profile in profiles().items()} == {
         "cpu-x86-64": "u8s8-reduced",
         "cpu-x86-64-vnni": "u8s8",
-        "cpu-arm64": "u8s8-reduced",
+        "cpu-arm64": "u8s8",
         "cpu-arm64-dotprod": "u8s8",
     }
 
