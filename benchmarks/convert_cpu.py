@@ -4,7 +4,8 @@ For each model: edgeml converts it with the commands' own defaults (accuracy wit
 at 95 % confidence, at least 1.1 x float32); onnxruntime's `quantize_static` with its documented
 defaults makes its file, with and without its pre-processing. Then all files run in turns, each
 in a process of its own, on every runtime here that can run them, and are judged by the same
-metric and the same paired test. `M.accuracy_drop_points` is in points, its spread the interval
+metric and the same paired test. NNCF takes part where its toolchain is installed (`edgeml
+toolchain install nncf`). `M.accuracy_drop_points` is in points, its spread the interval
 at 95 %. The data are of `benchmarks.shared_models`; without them there is nothing to measure.
 """
 
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from converters.loading import Loaded, load
 from converters.methods import observe, prepare
 from converters.progress import Silent
 from converters.request import Request
+from converters.toolchains.exchange import ask
+from converters.toolchains.store import require
 from converters.workshop import FLOAT_RULES, Artifact
-from edgeml.errors import ModelError
+from edgeml.errors import ModelError, ToolchainError
 
 _QUICK = ("kws_dscnn", "cifar_resnet20")
 _NOTHING = Cache(None)
@@ -96,7 +99,7 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> list[Row]:
     floats = [
         Lane(_artifact("float32", model.file), runtime) for runtime in loaded.plan.all_runtimes
     ]
-    peers = _peers(model, calibration, out)
+    peers = _peers(model, calibration, evaluation, out)
     with closing(Arena(LocalExecutor(), loaded, _NOTHING, Silent())) as arena:
         lanes = [Lane(peer.artifact, lane.runtime) for peer in peers for lane in floats]
         judged, lanes = _judge(arena, [ours, *floats, *lanes], floats[0].artifact)
@@ -118,7 +121,6 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> list[Row]:
             metric=f"{name}.accuracy_drop_points",
             value=100 * ((gate.baseline or 0) - (gate.value or 0)),
             unit=f"points of {model.metric.split(':')[0]}",
-            peer=_drops(loaded, base, judged, [lane for lane in lanes if lane not in floats][1:]),
             spread=(
                 100 * ((gate.baseline or 0) - (gate.high or 0)),
                 100 * ((gate.baseline or 0) - (gate.low or 0)),
@@ -131,11 +133,24 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> list[Row]:
         ),
         _speed(f"{name}.speed_vs_float32", times, ours, fastest_float),
     ]
+    rows += [
+        Row(
+            metric=f"{name}.peer_drop_points[{lane.key}]",
+            value=100 * ((found.baseline or 0) - (found.value or 0)),
+            unit=f"points, {found.result}",
+            n=found.n,
+        )
+        for lane in lanes
+        if lane not in floats and lane is not ours
+        for found in [_gate(loaded, base[lane.runtime], judged[lane.key])]
+    ]
     if passing:
         rival = min(passing, key=lambda lane: _p50(times[lane.key]))
         metric = f"{name}.speed_vs_fastest_passing_peer"
         rows.append(_speed(metric, times, ours, rival))
-    static = next(peer for peer in peers if peer.maker == "quantize_static")
+    static = next((peer for peer in peers if peer.maker == "quantize_static"), None)
+    if static is None:
+        return rows
     each = taken / max(1, progress.tried)
     rows.append(
         Row(
@@ -189,17 +204,6 @@ def _gate(loaded: Loaded, baseline: Judged, candidate: Judged) -> Any:
     )
 
 
-def _drops(
-    loaded: Loaded, base: dict[str, Judged], judged: dict[str, Judged], lanes: Sequence[Lane]
-) -> str:
-    parts = []
-    for lane in lanes:
-        gate = _gate(loaded, base[lane.runtime], judged[lane.key])
-        drop = 100 * ((gate.baseline or 0) - (gate.value or 0))
-        parts.append(f"{lane.key} {drop:+.2f} ({gate.result})")
-    return ", ".join(parts)
-
-
 def _p50(timing: Timing) -> float:
     return statistics.median(timing.milliseconds)
 
@@ -221,24 +225,50 @@ def _speed(metric: str, times: dict[str, Timing], ours: Lane, peer: Lane) -> Row
     )
 
 
-def _peers(model: SharedModel, calibration: Path, out: Path) -> list[Entry]:
+def _peers(model: SharedModel, calibration: Path, evaluation: Path, out: Path) -> list[Entry]:
+    """What other quantizers make of a model; one that fails is named and left out."""
     made = []
-    for maker, prepares in (("quantize_static", False), ("quantize_static+prepared", True)):
+    makers: tuple[tuple[str, Callable[[Path], float]], ...] = (
+        ("quantize_static", lambda path: _static(model, calibration, path, prepares=False)),
+        ("quantize_static+prepared", lambda path: _static(model, calibration, path, prepares=True)),
+        ("nncf", lambda path: _nncf(model, calibration, None, path)),
+        ("nncf+accuracy-control", lambda path: _nncf(model, calibration, evaluation, path)),
+    )
+    for maker, make in makers:
         path = out / f"{maker}.onnx"
-        begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.convert_cpu", "--quantize-static",
-             str(model.file), str(calibration), str(path), str(int(prepares))],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"{model.name}: {maker} failed: {last}", file=sys.stderr)
+        try:
+            seconds = make(path)
+        except (ToolchainError, subprocess.CalledProcessError) as error:
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+            last = (said.strip().splitlines() or ["no message"])[-1]
+            print(f"{model.name}: {maker} is left out: {last}", file=sys.stderr)
             continue
-        seconds = float(done.stdout.strip().splitlines()[-1])
         made.append(Entry(maker, _artifact(maker, path), seconds))
-        del begun
     return made
+
+
+def _static(model: SharedModel, calibration: Path, path: Path, *, prepares: bool) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.convert_cpu", "--quantize-static",
+         str(model.file), str(calibration), str(path), str(int(prepares))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def _nncf(model: SharedModel, calibration: Path, evaluation: Path | None, path: Path) -> float:
+    """NNCF in its toolchain; with evaluation data its accuracy control, which knows top1 alone."""
+    if evaluation is not None and model.metric != "top1":
+        raise ToolchainError("NNCF's accuracy control is run on top1 here.")
+    request: dict[str, Any] = {
+        "model": str(model.file),
+        "output": str(path),
+        "calibration": str(calibration),
+        "method": "quantize" if evaluation is None else "quantize_with_accuracy_control",
+    }
+    if evaluation is not None:
+        request |= {"evaluation": str(evaluation), "max_drop": 0.01}
+    return float(ask(require("nncf"), request, timeout_s=1800)["seconds"])
 
 
 def _quantize_static(model: str, calibration: str, out: str, prepares: str) -> None:
@@ -261,7 +291,7 @@ def _quantize_static(model: str, calibration: str, out: str, prepares: str) -> N
 
     begun = time.perf_counter()
     if prepares == "1":
-        quant_pre_process(model, f"{out}.prepared")
+        quant_pre_process(model, f"{out}.prepared", skip_symbolic_shape=True)
         model = f"{out}.prepared"
     quantize_static(model, out, Reader())
     print(time.perf_counter() - begun)
