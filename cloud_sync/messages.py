@@ -173,7 +173,11 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """Sent on every connect: who the device is, and the last signed state it accepted."""
+    """Sent on every connect: who the device is, and the last signed state it accepted.
+
+    `counter` rises with each hello of one boot, over restarts of the agent: its monotonic clock
+    in nanoseconds. A hello that is late or comes again is known by it. 0 says nothing.
+    """
 
     version: int = MESSAGE_VERSION
     device: str
@@ -183,6 +187,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities
     reported: ReportedState
     accepted: str = ""  # the DSSE envelope, as JSON, of the last desired state accepted
+    counter: int = 0
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,11 +285,15 @@ class EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MqttAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """How a device reaches the broker; with TLS the certificate speaks and `password` is empty."""
+    """How a device reaches the broker; with TLS the certificate speaks and `password` is empty.
+
+    `ca` is the authority (PEM) that vouches for the broker; empty where it is the fleet's own.
+    """
 
     url: str  # mqtt://host:port or mqtts://host:port
     username: str = ""
     password: str = ""
+    ca: str = ""
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):

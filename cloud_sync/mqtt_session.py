@@ -24,6 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from cloud_sync.address import require_private
 from cloud_sync.messages import MAX_MESSAGE_BYTES
 from edgeml.errors import RemoteError, TrustError, UserError
 
@@ -70,7 +71,7 @@ class MqttSession:
         refusal: set while the broker's certificate is one that this client does not accept.
 
     Raises:
-        UserError: the URL is none.
+        UserError: the URL is none, or leads off this machine without TLS.
         TrustError: the files for TLS cannot be read.
     """
 
@@ -88,6 +89,7 @@ class MqttSession:
         tls: tuple[Path | None, Path | None, Path | None] | None = None,
     ) -> None:
         self._host, self._port, self._secure = parse_url(url)
+        require_private("mqtts" if self._secure else "mqtt", self._host, of="broker")
         self._ca = tls[0] if tls else None
         self._on_message = on_message
         self._on_connect = on_connect

@@ -136,7 +136,9 @@ class Arena:
             feeds = self._feeds()
             for session in sessions.values():
                 session.keep(feeds)
-            rounds = take_turns(sessions, len(feeds), seconds=seconds)
+            rounds = take_turns(
+                sessions, len(feeds), seconds=seconds, on_round=self._progress.advance
+            )
             timings = {
                 key: Timing(
                     milliseconds=tuple(rounds[key]),
@@ -321,6 +323,7 @@ def take_turns(
     seconds: float,
     least_rounds: int = 40,
     most_rounds: int = 2000,
+    on_round: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time sessions in turns; returns milliseconds by name, one a round.
@@ -342,6 +345,7 @@ def take_turns(
         too_slow = spent >= 4 * seconds and rounds >= 12  # noqa: PLR2004
         if enough or too_slow:
             break
+        on_round(rounds)
         turn = rounds % len(names)
         for name in names[turn:] + names[:turn]:
             taken = sessions[name].time(rounds % feeds, runs[name])

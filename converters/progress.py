@@ -60,10 +60,11 @@ class Terminal:
 
     @contextmanager
     def running(self) -> Iterator["Terminal"]:
-        """Show the live line for as long as the block runs, and never lose a Ctrl-C in it.
+        """Show the live line for as long as the block runs, and stop at Ctrl-C between two steps.
 
-        Python drops a KeyboardInterrupt that is raised where nothing can catch it (while an
-        object is collected, in a library's callback): the next step raises it again.
+        A KeyboardInterrupt that comes anywhere can tear what is under way, and Python drops one
+        that comes where nothing can catch it. So the first Ctrl-C is noted and raised by the
+        next step, sample or round; a second one is raised at once.
         """
         before = signal.getsignal(signal.SIGINT)
         if before is not signal.SIG_IGN:
@@ -75,8 +76,9 @@ class Terminal:
             signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
         self._interrupted = True
-        raise KeyboardInterrupt
 
     def _go_on(self) -> None:
         if self._interrupted:
@@ -98,6 +100,7 @@ class Terminal:
 
     def note(self, what: str) -> None:
         """Print a line that stays."""
+        self._go_on()
         self._print(f"  {what}")
 
     def _print(self, what: str) -> None:

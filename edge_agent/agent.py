@@ -398,6 +398,7 @@ class Agent:
             device=self._device,
             agent_version=agent_version(),
             boot_id=self._boot_id,
+            counter=time.monotonic_ns(),
             stream=stream,
             capabilities=self._capabilities,
             reported=state.reported(),

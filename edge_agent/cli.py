@@ -16,7 +16,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def enroll(
     *,
     device: Annotated[str, typer.Option(help="The device's id, for which the token was made.")],
-    fleet: Annotated[str, typer.Option(help="The fleet's device listener, http://HOST:8081.")],
+    fleet: Annotated[str, typer.Option(help="The fleet's device listener, https://HOST:8081.")],
     token: Annotated[str, typer.Option(help="The one-time token of `edgeml fleet enroll`.")],
     data: Annotated[Path, typer.Option(help="A new folder for the device's identity and data.")],
     as_json: _Json = False,

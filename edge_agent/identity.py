@@ -47,7 +47,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     def tls_files(self) -> tuple[Path, Path, Path]:
         """CA, certificate and key, for a broker that is reached over TLS."""
         folder = self.data / "identity"
-        return folder / "ca.pem", folder / "device.pem", folder / "device.key"
+        ca = folder / ("broker-ca.pem" if self.mqtt.ca else "ca.pem")
+        return ca, folder / "device.pem", folder / "device.key"
 
 
 def enroll_device(fleet_url: str, device: str, token: str, data: Path) -> Path:
@@ -192,6 +193,8 @@ def _write(beside: Path, data: Path, fleet_url: str, answer: Enrolled) -> None:
     write_atomically(folder / "device.pem", answer.certificate.encode(), 0o600)
     write_atomically(folder / "ca.pem", answer.ca.encode(), 0o644)
     write_atomically(folder / "director.pem", answer.director_key.encode(), 0o644)
+    if answer.mqtt.ca:
+        write_atomically(folder / "broker-ca.pem", answer.mqtt.ca.encode(), 0o644)
     write_atomically(folder / "mqtt.json", msgspec.json.encode(answer.mqtt), 0o600)
     config = AgentConfig(device=answer.device, data_dir=str(data.resolve()), fleet_url=fleet_url)
     write_atomically(beside / "agent.toml", _toml(config).encode(), 0o644)

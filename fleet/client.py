@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 import httpx
 
+from cloud_sync.address import http_client
 from cloud_sync.release import Layout
 from cloud_sync.transfer import OciClient
 from edgeml import errors
-from edgeml.errors import EdgemlError, RemoteError, UserError
+from edgeml.errors import EdgemlError, RemoteError
 from fleet.resources import (
     AuditInfo,
     DeviceInfo,
@@ -61,22 +62,13 @@ class FleetClient:
         token: the operator's token.
 
     Raises:
-        UserError: the address is none.
+        UserError: the address is none, or would be spoken to without TLS over a network.
     """
 
     def __init__(self, base_url: str, token: str) -> None:
         self._base_url = base_url.rstrip("/")
-        try:
-            self._auth = BearerAuth(self._base_url, token)
-            self._client = httpx.Client(
-                base_url=self._base_url, auth=self._auth, timeout=_TIMEOUT, trust_env=False
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise UserError(
-                f"{base_url[:200]!r} is no fleet's address.",
-                why=f"{error}.",
-                fix="Write --fleet http://127.0.0.1:8080.",
-            ) from None
+        self._client = http_client(self._base_url, None, _TIMEOUT, of="fleet")
+        self._auth = self._client.auth = BearerAuth(self._base_url, token)
 
     def __enter__(self) -> Self:
         return self
@@ -293,7 +285,9 @@ def error_of(response: httpx.Response) -> EdgemlError:
     raised: type[EdgemlError] = RemoteError
     if isinstance(found, type) and issubclass(found, EdgemlError):
         raised = found
-    return raised(what, why=why or (detail if detail != what else ""), fix=fix)
+    if "what" not in body and detail != what:
+        why = why or detail
+    return raised(what, why=why, fix=fix)
 
 
 def _part(name: str) -> str:

@@ -53,6 +53,7 @@ class Controller:
     def __init__(self, services: Services, *, every_s: float = EVERY_S) -> None:
         self._services = services
         self._every_s = every_s
+        self._up_since = services.now()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
@@ -130,7 +131,8 @@ class Controller:
         policy = rollouts.policy_of(row)
         release = releases.document(session.get_one(tables.Release, row.release))
         seen = observations.of_rollout(session, row, release, policy)
-        return row, policy, decide(policy, rollouts.state_of(row), seen, self._services.now())
+        state, now = rollouts.state_of(row), self._services.now()
+        return row, policy, decide(policy, state, seen, now, self._up_since)
 
     def _apply(
         self, session: Session, row: tables.Rollout, policy: Policy, decision: Decision
@@ -157,8 +159,10 @@ class Controller:
                         state, status=RolloutStatus.HALTED, reason=action.reason
                     )
         rollouts.keep(row, state, decision)
+        signed = {device: desired.reissue(self._services, session, device) for device in touched}
+        # Last, as everywhere: whoever waits for the audit log holds all else that it needs.
         self._note(session, row, decision)
-        return {device: desired.reissue(self._services, session, device) for device in touched}
+        return signed
 
     def _assign(
         self, session: Session, state: RolloutState, policy: Policy, action: Assign

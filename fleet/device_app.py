@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -24,6 +24,7 @@ from fleet.services import enrollment, reported
 from fleet.services.context import Services
 
 _JSON = "application/json"
+_MAX_ENROLL_BYTES = 1 << 16
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -67,7 +68,8 @@ class _Handlers:
         return guarded
 
     async def enroll(self, request: Request) -> Response:
-        wanted = decode(await _body(request), EnrollRequest)
+        # Whoever has no token yet has no business with more than a certificate's request.
+        wanted = decode(await _body(request, _MAX_ENROLL_BYTES), EnrollRequest)
         enrolled = await run_in_threadpool(enrollment.enroll, self._services, wanted)
         return Response(encode(enrolled), media_type=_JSON)
 
@@ -105,19 +107,20 @@ class _Handlers:
         return Unauthorized(what, why=why, challenge=f'{SCHEME} challenge="{challenge}"')
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = MAX_ENVELOPE_BYTES) -> bytes:
     """The request's body, bounded.
 
     Raises:
-        RemoteError: it is too long.
+        RemoteError: it is too long, or did not come whole.
     """
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_ENVELOPE_BYTES:
-            raise RemoteError(
-                "A message was refused.", why=f"It is longer than {MAX_ENVELOPE_BYTES} bytes."
-            )
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise RemoteError("A message was refused.", why=f"It is longer than {most} bytes.")
+    except ClientDisconnect:
+        raise RemoteError("A message was refused.", why="Its end did not come.") from None
     return bytes(data)
 
 

@@ -76,6 +76,7 @@ class Ingest:
         self._queue: queue.Queue[_Message | None] = queue.Queue(maxsize=max_waiting)
         self._keys: dict[str, tuple[float, PublicKey]] = {}
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+        services.replaced.tell(self._forget)
 
     def start(self) -> None:
         """Begin to store."""
@@ -105,7 +106,7 @@ class Ingest:
             TrustError: the device did not sign it.
             RemoteError: it cannot be read, or the database does not follow.
         """
-        signed = records.verify(self._services, device, envelope, self._key(device))
+        signed = self._open(device, envelope)
         done: Future[bytes] = Future()
         busy = RemoteError("The fleet is busy.", why="Its queue is full.", fix="Send it later.")
         try:
@@ -133,7 +134,8 @@ class Ingest:
         for message in messages:
             try:
                 if message.kind in _BATCHES:
-                    batches.append((message, message.signed or self._verify(message)))
+                    signed = message.signed or self._open(message.device, message.payload)
+                    batches.append((message, signed))
                 elif message.kind is Up.HELLO:
                     self._hello(message)
                 else:
@@ -174,9 +176,14 @@ class Ingest:
                 told.add(ack)
                 records.publish_ack(self._services, message.device, ack)
 
-    def _verify(self, message: _Message) -> SignedBatch:
-        key = self._key(message.device)
-        return records.verify(self._services, message.device, message.payload, key)
+    def _open(self, device: str, envelope: bytes) -> SignedBatch:
+        """Verify a batch."""
+
+        def newer() -> PublicKey:
+            self._forget(device)
+            return self._key(device)
+
+        return records.verify(self._services, device, envelope, self._key(device), newer)
 
     def _hello(self, message: _Message) -> None:
         answer = reported.hello(self._services, message.device, message.payload)
@@ -197,3 +204,6 @@ class Ingest:
             known = (now, reported.device_key(self._services, device))
             self._keys[device] = known
         return known[1]
+
+    def _forget(self, device: str) -> None:
+        self._keys.pop(device, None)

@@ -5,11 +5,11 @@ with the option that changes it.
 """
 
 import errno
-import ipaddress
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud_sync.address import is_loopback
 from edgeml.errors import UserError
 
 _BACKLOG = 2048
@@ -37,20 +37,6 @@ class Tls:
 
     certificate: Path
     key: Path
-
-
-def is_loopback(host: str) -> bool:
-    """Whether packets to a host never leave this machine.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
-    (True, False, True)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require_tls(listener: Listener, tls: Tls | None) -> None:

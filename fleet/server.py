@@ -17,13 +17,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
-import uvicorn
-from starlette.types import ASGIApp
+from sqlalchemy.exc import SQLAlchemyError
 
+from cloud_sync.address import is_loopback, require_private
 from cloud_sync.mqtt_session import MqttSession, parse_url
 from edgeml.errors import TrustError, UserError
 from fleet import broker, console
@@ -35,15 +35,19 @@ from fleet.device_app import device_app
 from fleet.incarnation import HeadFile
 from fleet.ingest import Ingest, subscriptions
 from fleet.keys import load_or_create
-from fleet.listeners import Listener, Tls, check_free, is_loopback, require_tls, take
+from fleet.listeners import Listener, Tls, check_free, require_tls, take
 from fleet.operator_app import operator_app
 from fleet.registry import Registry
-from fleet.services import enrollment, recovery, reported
+from fleet.services import enrollment, recovery, reported, retention
 from fleet.services.context import Services
+from fleet.services.retention import Retention
+from fleet.serving import Limits, served
 
 _LOG = logging.getLogger(__name__)
-_GRACE_S = 3
 _BUS_PATIENCE_S = 10.0
+_FORGET_EVERY_S = 600.0
+OPERATORS = Limits(bodies=False)
+DEVICES = Limits(bodies=True)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Options:
     tls: Tls | None = None
     external: ExternalBroker | None = None
     database_url: str = ""
+    keep: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
             host, port, _ = parse_url(services.mqtt_url)
             embedded = await broker.start(host, port, accounts)
             stack.push_async_callback(embedded.stop)
+            services.replaced.tell(embedded.disconnect)
             reported.all_offline(services)
         ingest = Ingest(services)
         ingest.start()
@@ -147,10 +153,12 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
         controller = Controller(services)
         controller.start()
         stack.push_async_callback(asyncio.to_thread, controller.stop)
+        forgetting = asyncio.create_task(_forget(services, options.keep))
+        stack.callback(forgetting.cancel)
         access = Access(services)
         apps = (operator_app(services, access, console.mount), device_app(services, ingest))
-        for app, taken in zip(apps, sockets, strict=True):
-            await stack.enter_async_context(_served(app, taken, options.tls, stop))
+        for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
+            await stack.enter_async_context(served(app, taken, options.tls, stop, limits))
         await _bus_ready(bus, stop)
         scheme = "https" if options.tls else "http"
         yield Running(
@@ -173,15 +181,24 @@ def _check_options(options: Options) -> None:
                 why="It speaks without TLS, and others could reach it.",
                 fix="Run a broker with TLS, such as Mosquitto, and name it: --broker mqtts://HOST",
             )
+        _check_reach(options, options.mqtt.host)
         return
     host, _, secure = parse_url(options.external.url)
-    if not secure and not is_loopback(host):
-        raise UserError(
-            f"The broker {options.external.url} was refused.",
-            why="It is not on this machine, and mqtt:// speaks without TLS.",
-            fix="Use mqtts://.",
-        )
+    require_private("mqtts" if secure else "mqtt", host, of="broker")
+    _check_reach(options, host)
     _check_broker_files(options.external, secure=secure)
+
+
+def _check_reach(options: Options, broker_host: str) -> None:
+    """Refuse to send devices elsewhere to a broker that only this machine reaches."""
+    if is_loopback(broker_host) and not is_loopback(options.devices.host):
+        raise UserError(
+            f"The {options.devices.name} at {options.devices.address} was refused.",
+            why=f"Devices on other machines would be told that MQTT is on {broker_host}, which is "
+            "to each of them itself.",
+            fix="Run a broker with TLS that they reach and name it, --broker mqtts://HOST, "
+            "or listen on 127.0.0.1.",
+        )
 
 
 def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
@@ -214,6 +231,11 @@ def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
                 why=f"{error.strerror or error}.",
                 fix=f"Name another file with {option}.",
             ) from None
+
+
+def _broker_ca(external: ExternalBroker | None) -> str:
+    """The authority that vouches for the broker, for devices to trust it, too."""
+    return external.ca.read_text() if external and external.ca else ""
 
 
 @contextmanager
@@ -266,6 +288,7 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
             registry=Registry(data / "registry"),
             head=HeadFile(data / "keys" / "head.json"),
             mqtt_url=mqtt_url,
+            mqtt_ca=_broker_ca(options.external),
             console_url=f"{scheme}://{_address(options.operators, sockets[0])}",
             now=time.time,
         )
@@ -313,38 +336,17 @@ async def _bus_ready(bus: MqttSession, stop: asyncio.Event) -> None:
         _LOG.warning("the broker does not answer yet: %s", bus.last_error or "no connection")
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without its own signal handlers: the fleet has one for all parts."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _served(
-    app: ASGIApp, taken: socket, tls: Tls | None, stop: asyncio.Event
-) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_S,
-        ssl_certfile=tls.certificate if tls else None,
-        ssl_keyfile=tls.key if tls else None,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[taken]))
-    task.add_done_callback(lambda _: stop.set())
-    while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn has no event
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+async def _forget(services: Services, keep: Retention) -> None:
+    """Delete now and then what is not kept any more."""
+    while True:
+        try:
+            number = await asyncio.to_thread(retention.forget, services, keep)
+        except SQLAlchemyError:
+            _LOG.exception("what is old could not be deleted")
+        else:
+            if number:
+                _LOG.info("deleted %d rows that are not kept any more", number)
+        await asyncio.sleep(_FORGET_EVERY_S)
 
 
 def _is_device(services: Services, name: str, password: str) -> bool:

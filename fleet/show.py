@@ -1,17 +1,20 @@
 """The fleet's answers as text for a terminal."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fleet.resources import (
     DeviceInfo,
     Explanation,
     Health,
     Plan,
+    PlannedDevice,
     ReleaseInfo,
     RolloutDevice,
     RolloutInfo,
 )
+
+_MAX_NAMED = 10
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -64,14 +67,19 @@ def releases_text(releases: Sequence[ReleaseInfo]) -> str:
 
 def release_text(release: ReleaseInfo) -> str:
     """A release and its variants."""
+    head = ["target", "runtime", "precision", "bytes", "verified", "digest"]
     rows = [
-        [v["target"], v["precision"], str(v["bytes"]), v["verification"], v["digest"][:19]]
+        [
+            v["target"],
+            ", ".join(runtime["name"] for runtime in v["requires"].get("runtimes", ())) or "-",
+            v["precision"],
+            str(v["bytes"]),
+            v["verification"],
+            v["digest"][:19],
+        ]
         for v in release["variants"]
     ]
-    return (
-        f"{release['model']}:{release['version']}  {release['digest']}\n"
-        f"{table(['target', 'precision', 'bytes', 'verified', 'digest'], rows)}"
-    )
+    return f"{release['model']}:{release['version']}  {release['digest']}\n{table(head, rows)}"
 
 
 def rollouts_text(rollouts: Sequence[RolloutInfo]) -> str:
@@ -110,26 +118,46 @@ def explanation_text(explanation: Explanation) -> str:
     return "\n\n".join(parts)
 
 
-def plan_text(plan: Plan) -> str:
-    """What each device would get."""
+def plan_text(
+    plan: Plan,
+    waves: Sequence[tuple[str, Sequence[str]]],
+    online: Collection[str],
+    taken: Mapping[str, str],
+) -> str:
+    """What each device would get, and in which wave.
+
+    Args:
+        plan: the plan.
+        waves: of each wave its size in words and the devices that it adds.
+        online: the devices that are online.
+        taken: the devices that another rollout of the model has, and which one.
+    """
+    number_of = {device: n for n, (_, added) in enumerate(waves, 1) for device in added}
+    planned = sorted(plan["devices"], key=lambda d: (number_of.get(d["device"], 99), d["device"]))
     rows = [
         [
             d["device"],
+            str(number_of.get(d["device"], "-")),
+            "yes" if d["device"] in online else "no",
             d["hardware_class"] or "-",
             f"{d['target']} {d['precision']}" if d["variant"] else "nothing",
             str(d["bytes"]),
-            d["reason"],
+            _planned(d, number_of, taken),
         ]
-        for d in plan["devices"]
+        for d in planned
     ]
-    classes = "\n".join(
+    classes = [
         f"  {name or 'unknown'}: " + ", ".join(f"{n} x {what}" for what, n in counted.items())
         for name, counted in plan["by_class"].items()
-    )
-    return (
-        f"{plan['model']}:{plan['version']} fits {plan['fitting']} of "
-        f"{plan['fitting'] + plan['unfitting']} devices, {plan['bytes']} bytes in all.\n"
-        f"{classes}\n{table(['device', 'hardware class', 'variant', 'bytes', 'why'], rows)}"
+    ]
+    lines = [
+        f"  wave {n} ({size}): {_added(added, online)}" for n, (size, added) in enumerate(waves, 1)
+    ]
+    head = ["device", "wave", "online", "hardware class", "variant", "bytes", "why"]
+    total = plan["fitting"] + plan["unfitting"]
+    fits = f"{plan['model']}:{plan['version']} fits {plan['fitting']} of {total} devices"
+    return "\n".join(
+        [f"{fits}, {plan['bytes']:,} bytes in all.", *classes, *lines, table(head, rows)]
     )
 
 
@@ -159,19 +187,48 @@ def device_text(device: DeviceInfo) -> str:
     rows = [
         [
             model,
-            str(wanted.get(model, {}).get("release_version", "-")),
-            str(said.get(model, {}).get("running_version", "-")),
+            str(wanted.get(model, {}).get("release_version", "")) or "nothing",
+            str(said.get(model, {}).get("running_version", "")) or "nothing",
             str(said.get(model, {}).get("phase", "-")),
             str(said.get(model, {}).get("reason", "")),
         ]
         for model in sorted({*wanted, *said})
     ]
     sources = ", ".join(s["name"] for s in device["configuration"].get("sources", ())) or "none"
+    parts = [devices_text([device])]
+    if rows:
+        parts.append(table(["model", "desired", "running", "phase", "why"], rows))
+    parts.append(f"{configuration_text(device)}\nsources: {sources}")
+    return "\n\n".join(parts)
+
+
+def configuration_text(device: DeviceInfo) -> str:
+    """`configuration 4`, and whether the device runs it; its reason if it refused it."""
+    wanted = device["configuration"].get("config_version", 0)
+    text, said = f"configuration {wanted}", device["reported"]
+    if not wanted:
+        return (
+            f"no configuration yet; give it one: edgeml devices configure {device['device']} FILE"
+        )
+    if said is None:
+        return f"{text}, the device has not said hello yet"
+    if said["config_version"] == wanted:
+        return f"{text}, the device runs it"
+    refused = refusal(device)
+    if refused:
+        return f"{text} REFUSED, {refused}"
     return (
-        f"{devices_text([device])}\n\n"
-        f"{table(['model', 'desired', 'running', 'phase', 'why'], rows)}\n\n"
-        f"configuration {device['configuration'].get('config_version', 0)}, sources: {sources}"
+        f"{text}; the device last said that it runs {said['config_version']} (it tells every 30 s)"
     )
+
+
+def refusal(device: DeviceInfo) -> str:
+    """What the device runs since it refused its configuration, and why; empty if it did not."""
+    said, desired = device["reported"] or {}, device["desired"]
+    heard = (said.get("desired_epoch", 0), said.get("desired_counter", 0))
+    if not said.get("config_error") or (desired and heard < (desired["epoch"], desired["counter"])):
+        return ""
+    return f"runs {said['config_version']}: {said['config_error']}"
 
 
 def counts(rollout: RolloutInfo) -> str:
@@ -199,6 +256,26 @@ def _places(devices: Sequence[RolloutDevice]) -> str:
             for d in devices
         ],
     )
+
+
+def _planned(planned: PlannedDevice, number_of: Mapping[str, int], taken: Mapping[str, str]) -> str:
+    device = planned["device"]
+    if device in taken:
+        return f"{taken[device]} has it until that has ended."
+    if planned["variant"] and device not in number_of:
+        return "The policy's waves end before it."
+    return planned["reason"]
+
+
+def _added(devices: Sequence[str], online: Collection[str]) -> str:
+    """`cam-1 (online), cam-2 (offline)`."""
+    if not devices:
+        return "nobody new"
+    shown = [f"{d} ({'online' if d in online else 'offline'})" for d in devices[:_MAX_NAMED]]
+    left = devices[_MAX_NAMED:]
+    if left:
+        shown.append(f"and {len(left)} more, {sum(d in online for d in left)} of them online")
+    return ", ".join(shown)
 
 
 def _runs(device: DeviceInfo) -> str:

@@ -12,31 +12,26 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-COMMANDS = (
-    "convert",
-    "inspect",
-    "demo",
-    "agent enroll",
-    "agent run",
-    "agent status",
-    "fleet up",
-    "fleet enroll",
-    "releases push",
-    "releases list",
-    "releases show",
-    "rollout create",
-    "rollout plan",
-    "rollout list",
-    "rollout status",
-    "rollout explain",
-    "rollout watch",
-    "rollout pause",
-    "rollout resume",
-    "rollout abort",
-    "devices list",
-    "devices show",
-    "devices configure",
-)
+
+
+def names() -> list[str]:
+    """Every command as it is typed: `convert`, `fleet up`, in the order of `edgeml --help`."""
+    from typer import Typer
+    from typer.main import get_command_name
+
+    from edgeml.cli import app
+
+    def walk(group: Typer, prefix: str) -> list[str]:
+        found = []
+        for command in group.registered_commands:
+            assert command.callback is not None
+            found.append(prefix + (command.name or get_command_name(command.callback.__name__)))
+        for inner in group.registered_groups:
+            assert inner.typer_instance is not None
+            found += walk(inner.typer_instance, f"{prefix}{inner.name} ")
+        return found
+
+    return walk(app, "")
 
 
 def commands() -> str:
@@ -47,7 +42,7 @@ def commands() -> str:
     from edgeml.cli import app
 
     parts = ["# Commands\n", "Written by `make docs` from each command's own `--help`.\n"]
-    for command in COMMANDS:
+    for command in names():
         shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="edgeml").output
         text = re.sub(rf"{re.escape(str(Path.home()))}", "~", shown).rstrip()
         parts.append(f"## edgeml {command}\n\n```\n{text.strip()}\n```\n")

@@ -126,8 +126,7 @@ class Connection(asyncio.Protocol):
                 assigned=session.client_id if not connect.client_id else "",
             )
         )
-        for packet in session.resume(connect.receive_maximum, connect.maximum_packet):
-            self._transport.write(packet)
+        session.resume(connect.receive_maximum, connect.maximum_packet)
         self.pump()
         if not self._paused:
             self._transport.resume_reading()

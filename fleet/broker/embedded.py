@@ -6,10 +6,10 @@ also has the measurements and what it does not do).
 """
 
 import asyncio
-import ipaddress
 import logging
 from typing import Final
 
+from cloud_sync.address import is_loopback
 from edgeml.errors import UserError
 from fleet.broker.access import may_be_named, may_use
 from fleet.broker.connection import Connection
@@ -186,11 +186,7 @@ async def start(host: str, port: int, credentials: Credentials) -> EmbeddedBroke
         UserError: `host` is not loopback, or the port is taken.
     """
     host = "127.0.0.1" if host == "localhost" else host
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise UserError(
             f"The embedded broker does not listen on {host}.",
             why="It speaks without TLS, so nothing may leave the machine.",

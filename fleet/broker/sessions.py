@@ -38,7 +38,8 @@ class Session:
     Args:
         username: the account that owns it.
         client_id: its name, unique per account.
-        bounds: the oldest waiting message makes room when one is reached.
+        bounds: the oldest waiting message makes room when one is reached. What is in flight
+            counts against the bytes, so that a client that acknowledges nothing gains nothing.
     """
 
     def __init__(self, username: str, client_id: str, bounds: Bounds) -> None:
@@ -49,7 +50,7 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.dropped = 0
         self._waiting: deque[Message] = deque()
-        self._waiting_bytes = 0
+        self._bytes = 0
         self._in_flight: dict[int, Message] = {}
         self._again: deque[int] = deque()
         self._window = MAX_WINDOW
@@ -61,44 +62,55 @@ class Session:
         """How many messages wait to be sent."""
         return len(self._waiting)
 
+    @property
+    def size(self) -> int:
+        """The size of all that waits or is not acknowledged."""
+        return self._bytes
+
     def offer(self, message: Message) -> None:
         """Queue a message, with the QoS and the retain flag that the client is to see."""
         self._waiting.append(message)
-        self._waiting_bytes += message.size
-        while len(self._waiting) > self.bounds.messages or self._waiting_bytes > self.bounds.bytes:
-            self._waiting_bytes -= self._waiting.popleft().size
+        self._bytes += message.size
+        while self._waiting and (
+            len(self._waiting) > self.bounds.messages or self._bytes > self.bounds.bytes
+        ):
+            self._bytes -= self._waiting.popleft().size
             self.dropped += 1
 
-    def resume(self, receive_maximum: int, maximum_packet: int) -> Iterator[bytes]:
-        """Begin a connection: yield again, marked so, what the last one did not acknowledge.
-
-        What this connection's window has no room for comes with `take`.
-        """
+    def resume(self, receive_maximum: int, maximum_packet: int) -> None:
+        """Begin a connection: what the last one did not acknowledge is to be taken again."""
         self._window = min(receive_maximum, MAX_WINDOW)
         self._largest = maximum_packet
         self._again = deque(self._in_flight)
-        yield from self._repeated()
 
     def take(self) -> Iterator[bytes]:
-        """Yield packets to send, oldest first, until the window is full or nothing waits."""
+        """Yield packets to send until the window is full or nothing waits.
+
+        First come those, marked so, that an earlier connection did not acknowledge, then what
+        waits; each oldest first.
+        """
         yield from self._repeated()
         while self._waiting and (not self._waiting[0].qos or self._room()):
             message = self._waiting.popleft()
-            self._waiting_bytes -= message.size
             packet_id = self._new_id() if message.qos else 0
             packet = encoding.publish(
                 message, packet_id=packet_id, dup=False, retain=message.retain
             )
+            if packet_id and len(packet) <= self._largest:
+                self._in_flight[packet_id] = message
+            else:
+                self._bytes -= message.size
             if len(packet) > self._largest:
                 self.dropped += 1
                 continue
-            if packet_id:
-                self._in_flight[packet_id] = message
             yield packet
 
     def acknowledge(self, packet_id: int) -> None:
         """Forget a message that the client has acknowledged; an unknown one is no matter."""
-        self._in_flight.pop(packet_id, None)
+        message = self._in_flight.pop(packet_id, None)
+        if message is None:
+            return
+        self._bytes -= message.size
         if packet_id in self._again:
             self._again.remove(packet_id)
 
@@ -112,7 +124,7 @@ class Session:
             message = self._in_flight[packet_id]
             packet = encoding.publish(message, packet_id=packet_id, dup=True, retain=message.retain)
             if len(packet) > self._largest:
-                del self._in_flight[packet_id]
+                self._bytes -= self._in_flight.pop(packet_id).size
                 self.dropped += 1
                 continue
             yield packet

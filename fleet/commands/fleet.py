@@ -51,6 +51,15 @@ def up(
     database: Annotated[
         str, typer.Option(help="Database URL; SQLite in the data folder by default.")
     ] = "",
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Days that telemetry and other records are kept.")
+    ] = 30.0,
+    keep_mb: Annotated[
+        int, typer.Option(min=1, help="Megabytes of records that are kept; the oldest go first.")
+    ] = 4096,
+    keep_proofs_days: Annotated[
+        float, typer.Option(min=0, help="Days that evidence and security events are kept.")
+    ] = 365.0,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     as_json: AsJson = False,
@@ -58,6 +67,7 @@ def up(
     """Start the fleet: registry, broker, REST API and console in one process."""
     from fleet.listeners import Listener
     from fleet.server import ExternalBroker, Options, Running, serve
+    from fleet.services.retention import Retention
 
     external = None
     if broker:
@@ -77,6 +87,9 @@ def up(
         tls=_tls(tls_cert, tls_key),
         external=external,
         database_url=database,
+        keep=Retention(
+            records_days=keep_days, records_bytes=keep_mb << 20, proofs_days=keep_proofs_days
+        ),
     )
     logging.basicConfig(
         level=os.environ.get("EDGEML_LOG", "INFO").upper(),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from edgeml.errors import UserError
 from fleet.commands.connection import (
     DATA,
     FLEET,
@@ -29,6 +30,7 @@ def push(
     version: Annotated[
         str | None, typer.Option(help="Which release, if the folder holds several.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name each blob.")] = False,
     why: Why = "",
     fleet: FleetUrl = FLEET,
     token: Token = "",
@@ -38,11 +40,17 @@ def push(
     """Push a release to the fleet's registry and register it."""
     from fleet.show import release_text
 
+    sizes: dict[str, int] = {}  # what variants share is told of once for each
+
     def tell(digest: str, size: int) -> None:
-        typer.echo(f"  {digest[:19]} {size} bytes", err=True)
+        if verbose and digest not in sizes:
+            typer.echo(f"  {digest} {size:,} bytes", err=True)
+        sizes[digest] = size
 
     with connect(fleet, token, data) as client:
         found = client.push(folder, version, on_blob=tell, reason=why)
+    total = f"{len(sizes)} blobs, {sum(sizes.values()):,} bytes"
+    typer.echo(f"{total}, are in the fleet's registry.", err=True)
     show(found, release_text(found), as_json=as_json)
 
 
@@ -60,6 +68,13 @@ def list_releases(
 
     with connect(fleet, token, data) as client:
         found = client.releases(model)
+        models = [m["model"] for m in client.models()] if model and not found else []
+    if models:
+        raise UserError(
+            f"There is no release of a model {model[:128]!r}.",
+            why=f"The fleet has releases of {', '.join(models)}.",
+            fix="Name one of these with --model, or push one: edgeml releases push FOLDER",
+        )
     show(found, releases_text(found), as_json=as_json)
 
 

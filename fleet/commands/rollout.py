@@ -41,6 +41,9 @@ def create(
     *,
     policy: _Policy = None,
     selector: _Selector = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Create it even if it chooses no device now.")
+    ] = False,
     why: Why = "",
     fleet: FleetUrl = FLEET,
     token: Token = "",
@@ -48,11 +51,18 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Roll a release out; it begins at once."""
+    from fleet.commands import forecast
     from fleet.show import rollout_text
 
+    model, version = split_name(name)
     text = read_text(policy) if policy else ""
     with connect(fleet, token, data) as client:
-        found = client.create_rollout(*split_name(name), text, selector, why)
+        planned = client.plan(model, version, text, selector)
+        if not planned["devices"] and not allow_empty:
+            raise forecast.nobody(planned["selector"], client.devices())
+        for note in forecast.shared(planned, client.rollouts(model)):
+            typer.echo(f"note: {note}", err=True)
+        found = client.create_rollout(model, version, text, selector, why)
     show(found, rollout_text(found), as_json=as_json)
 
 
@@ -67,13 +77,36 @@ def plan(
     data: Data = DATA,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a rollout would do, device by device, before it starts."""
+    """Show what a rollout would do, wave by wave and device by device, before it starts."""
+    from fleet.commands import forecast
+    from fleet.rollouts import parse_policy
     from fleet.show import plan_text
 
+    model, version = split_name(name)
     text = read_text(policy) if policy else ""
     with connect(fleet, token, data) as client:
-        found = client.plan(*split_name(name), text, selector)
-    show(found, plan_text(found), as_json=as_json)
+        found = client.plan(model, version, text, selector)
+        devices, rollouts = client.devices(), client.rollouts(model)
+    rules = parse_policy(text)
+    taken = forecast.taken_by(rollouts)
+    waves = forecast.waves(rules, found, taken)
+    online = {d["device"] for d in devices if d["online"]}
+    if found["devices"]:
+        labels = [str(wave) for wave in rules.waves]
+        printed = plan_text(found, list(zip(labels, waves, strict=True)), online, taken)
+    else:
+        said = forecast.nobody(found["selector"], devices)
+        printed = f"{said.what} {said.why} {said.fix}"
+    notes = [f"note: {note}" for note in forecast.shared(found, rollouts)]
+    show(
+        {
+            **found,
+            "waves": waves,
+            "online": sorted(online & {d["device"] for d in found["devices"]}),
+        },
+        "\n".join([printed, *notes]),
+        as_json=as_json,
+    )
 
 
 @rollout_app.command("list")

@@ -85,7 +85,11 @@ async def _overview(feed: Feed, request: Request) -> None:
     parts: list[tuple[Any, Callable[[Overview], Any], Callable[[Any], None]]] = [
         (summary, lambda o: o.summary, sections.summary),
         (rollouts, lambda o: o.rollouts, lambda cards: sections.rollouts(cards, folds)),
-        (devices, lambda o: (o.devices, o.more_devices), lambda d: sections.devices(*d)),
+        (
+            devices,
+            lambda o: (o.devices, o.more_devices, o.unread_devices),
+            lambda d: sections.devices(*d),
+        ),
         (releases, lambda o: o.releases, sections.releases),
         (events, lambda o: o.events, sections.events),
     ]

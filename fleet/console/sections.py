@@ -190,8 +190,8 @@ def _at(kind: str, place: float) -> None:
     ui.element("i").classes(kind).style(f"left: {place}%")
 
 
-def devices(rows: tuple[DeviceRow, ...], more: int) -> None:
-    """The devices; those that want attention first."""
+def devices(rows: tuple[DeviceRow, ...], more: int, unread: int) -> None:
+    """The devices; of those that were read, the ones that want attention first."""
     write("h2", "Devices")
     if not rows:
         _empty(
@@ -210,10 +210,18 @@ def devices(rows: tuple[DeviceRow, ...], more: int) -> None:
                     write("span", row.runs, "end")
                 if row.update:
                     write("span", row.update, f"small {row.tone}")
+                if row.trouble:
+                    write("span", row.trouble, "small warn")
                 about = (row.seen, row.hardware_class, row.labels)
                 write("span", " · ".join(filter(None, about)), "small soft")
     if more:
         write("p", f"and {plural(more, 'device')} more: edgeml devices list", "small soft")
+    if unread:
+        text = (
+            f"{plural(unread, 'device')}, the last by name, are not looked at here: neither for "
+            "what wants attention nor for what releases run."
+        )
+        write("p", text, "small warn")
 
 
 def releases(rows: tuple[ReleaseRow, ...]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from fleet.console.plot import Plot, plot_of, wants_at_least
 from fleet.resources import AuditInfo, DeviceInfo, Explanation, Health, ReleaseInfo, RolloutInfo
+from fleet.show import refusal
 
 MAX_DEVICES = 12
 MAX_RELEASES = 6
@@ -36,11 +37,14 @@ _LABELS = {
     "devices.failed": "Failed devices",
     "committed": "Committed with evidence",
     "golden.outputs": "Golden outputs, largest difference",
+    "golden.labels": "Golden labels missed",
     "live.confident_share": "Confident share",
     "live.error_rate": "Error rate",
+    "live.stuck": "Inference that does not end",
     "live.latency_p95": "Latency p95 on the device",
     "latency_p95_ratio": "Latency p95 against the release before",
 }
+_STOPS = {"halted": "stopped", "aborted": "aborted", "paused": "paused"}
 _AT_REST = {"", "idle", "committed"}
 
 
@@ -69,7 +73,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A wave; `state` is `done`, `now`, `stopped` or `next`."""
+    """A wave; `state` is `done`, `now`, `paused`, `aborted`, `stopped` or `next`."""
 
     label: str
     state: str
@@ -117,6 +121,7 @@ class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     online: bool
     runs: str
     update: str
+    trouble: str  # why it does not run the configuration that is wanted of it
     tone: str
     labels: str
     hardware_class: str
@@ -144,12 +149,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything on the page."""
+    """Everything on the page.
+
+    `more_devices` are not shown; `unread_devices` of them were not even looked at, and have no
+    part in the order of those that are, nor in what releases run.
+    """
 
     summary: Summary
     rollouts: tuple[RolloutCard, ...]
     devices: tuple[DeviceRow, ...]
     more_devices: int
+    unread_devices: int
     releases: tuple[ReleaseRow, ...]
     events: tuple[Event, ...]
 
@@ -172,6 +182,7 @@ def overview(
         ),
         devices=tuple(rows[:MAX_DEVICES]),
         more_devices=max(0, health["devices"] - len(rows[:MAX_DEVICES])),
+        unread_devices=max(0, health["devices"] - len(devices)),
         releases=tuple(_release(r, devices) for r in releases[:MAX_RELEASES]),
         events=tuple(_event(e, now) for e in events),
     )
@@ -209,6 +220,8 @@ def _summary(
 ) -> Summary:
     total, online = health["devices"], health["online"]
     moving = [f"{i['model']}:{i['version']}" for i, _ in rollouts if i["status"] == "running"]
+    paused = sum(i["status"] == "paused" for i, _ in rollouts)
+    motion = f"In motion: {', '.join(moving)}" if moving else "No rollout in motion"
     notices = []
     if health["frozen"]:
         text = f"Rollouts are frozen: {health['frozen'].rstrip('.')}."
@@ -220,7 +233,7 @@ def _summary(
         devices=f"{online:,} of {total:,} devices are online" if total else "No device yet",
         tone="idle" if not total else "good" if online == total else "warn",
         facts=(
-            f"In motion: {', '.join(moving)}" if moving else "No rollout in motion",
+            f"{motion}, {paused:,} paused" if paused else motion,
             plural(len(releases), "release"),
             f"edgeml {health['version']}",
         ),
@@ -245,12 +258,15 @@ def _device(info: DeviceInfo, now: float) -> DeviceRow:
         if model.get("running_version")
     ]
     seen, online = info["last_seen"], info["online"]
-    tones = [*worst, *([] if online else ["warn"])]
+    refused = refusal(info)
+    wanted = info["configuration"].get("config_version", 0)
+    tones = [*worst, *([] if online and not refused else ["warn"])]
     return DeviceRow(
         name=info["device"],
         online=online,
-        runs=", ".join(runs) or "nothing yet",
+        runs=", ".join(runs) or "runs nothing",
         update=", ".join(moving),
+        trouble=f"configuration {wanted} refused, {refused}" if refused else "",
         tone=min(tones, key=("bad", "warn", "busy", "good", "idle").index, default="good"),
         labels=", ".join(f"{key}={value}" for key, value in sorted(info["labels"].items())),
         hardware_class=info["hardware_class"] or "unknown hardware",
@@ -302,6 +318,8 @@ def _card(info: RolloutInfo, why: Explanation, *, is_latest: bool) -> RolloutCar
 
 def _state(device: Mapping[str, Any]) -> str:
     outcome, phase = str(device["outcome"]), str(device["phase"]).replace("_", " ")
+    if outcome == "restored" and not device["running_version"]:
+        return "restored, runs nothing, as before"
     return f"{outcome}, {phase}" if phase and phase != outcome else outcome
 
 
@@ -312,7 +330,7 @@ def _steps(info: RolloutInfo) -> tuple[Step, ...]:
         if status == "completed" or index < now:
             state = "done"
         elif index == now:
-            state = "stopped" if status in {"halted", "aborted", "paused"} else "now"
+            state = _STOPS.get(status, "now")
         else:
             state = "next"
         steps.append(Step(label=_wave(wave), state=state))

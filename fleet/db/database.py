@@ -6,12 +6,13 @@ another came first. On PostgreSQL the database itself orders them and the lock i
 """
 
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -40,7 +41,8 @@ class Database:
             raise UserError(
                 "The fleet's database cannot be opened.",
                 why=f"{error}.",
-                fix="Write --database sqlite:////path/file.db or postgresql+psycopg://host/name.",
+                fix="Write --database sqlite:////path/file.db, or postgresql+psycopg://host/name "
+                "after pip install edgeml[postgres].",
             ) from None
         self._writer = threading.RLock() if self.is_sqlite else nullcontext()
 
@@ -62,6 +64,14 @@ class Database:
             session.connection(execution_options={"writes": True})
             yield session
             session.commit()
+
+    def one_at_a_time(self, session: Session, what: str) -> None:
+        """Wait for the other writing sessions that are at the same thing; until the commit.
+
+        On SQLite there is one writing session anyway.
+        """
+        if not self.is_sqlite:
+            session.execute(select(func.pg_advisory_xact_lock(zlib.crc32(what.encode()))))
 
     def close(self) -> None:
         """Close all connections."""

@@ -85,6 +85,7 @@ class Device(Table):
     agent_version: Mapped[str] = mapped_column(_NAME)
     boot_id: Mapped[str] = mapped_column(_NAME)
     stream: Mapped[str] = mapped_column(_NAME)
+    hello_counter: Mapped[int] = mapped_column(BigInteger, server_default="0")
     reported_epoch: Mapped[int] = mapped_column(BigInteger)
     reported_counter: Mapped[int] = mapped_column(BigInteger)
     reported_config_version: Mapped[int]
@@ -252,7 +253,7 @@ class Record(Table):
     model: Mapped[str] = mapped_column(_NAME)
     release: Mapped[str] = mapped_column(_DIGEST)
     at: Mapped[float | None]
-    received_at: Mapped[float]
+    received_at: Mapped[float] = mapped_column(index=True)
     body: Mapped[bytes]
 
 
@@ -281,7 +282,7 @@ class Evidence(Table):
     rollout: Mapped[str] = mapped_column(String(64), index=True)
     stage: Mapped[str] = mapped_column(String(16))
     nonce: Mapped[str] = mapped_column(String(64))
-    received_at: Mapped[float]
+    received_at: Mapped[float] = mapped_column(index=True)
     document: Mapped[bytes]
     signed_batch: Mapped[int | None] = mapped_column(ForeignKey("signed_batches.id"))
 

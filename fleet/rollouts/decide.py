@@ -1,4 +1,4 @@
-"""The rollout engine: `decide(policy, rollout, devices, now) -> Decision`. Pure.
+"""The rollout engine: `decide(policy, rollout, devices, now, up_since) -> Decision`. Pure.
 
 It remembers nothing: called with the same persisted state it says the same, so that a fleet
 that is killed at any point goes on where it was. It advances only when every gate of the wave
@@ -31,7 +31,9 @@ Devices = Sequence[DeviceObservation]
 _AT_REST = frozenset({Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REFUSED})
 
 
-def decide(policy: Policy, rollout: RolloutState, devices: Devices, now: float) -> Decision:
+def decide(
+    policy: Policy, rollout: RolloutState, devices: Devices, now: float, up_since: float = 0.0
+) -> Decision:
     """What to do now.
 
     Args:
@@ -40,6 +42,7 @@ def decide(policy: Policy, rollout: RolloutState, devices: Devices, now: float) 
         devices: every device that the policy selects or that the rollout has assigned, in any
             order.
         now: Unix seconds.
+        up_since: since when the fleet listens; no device is late for what was before.
     """
     devices = sorted(devices, key=lambda d: d.device)
     match rollout.status:
@@ -51,7 +54,7 @@ def decide(policy: Policy, rollout: RolloutState, devices: Devices, now: float) 
         case RolloutStatus.HALTED | RolloutStatus.ABORTED:
             return _wind_down(policy, rollout, devices)
         case RolloutStatus.RUNNING:
-            return _drive(policy, rollout, devices, now)
+            return _drive(policy, rollout, devices, now, up_since)
 
 
 def wave_devices(policy: Policy, rollout: RolloutState, devices: Devices) -> Devices:
@@ -84,11 +87,13 @@ def _able(devices: Devices) -> list[DeviceObservation]:
     ]
 
 
-def _drive(policy: Policy, rollout: RolloutState, devices: Devices, now: float) -> Decision:
+def _drive(
+    policy: Policy, rollout: RolloutState, devices: Devices, now: float, up_since: float
+) -> Decision:
     wave = wave_devices(policy, rollout, devices)
     if not wave:
         return _say(explain.nobody(devices))
-    gates = wave_gates(wave, rollout.release, policy, now)
+    gates = wave_gates(wave, rollout.release, policy, now, up_since)
     if any(gate.result is Verdict.FAIL for gate in gates):
         sentence = explain.halted(policy, rollout, gates)
         return Decision(actions=(Halt(reason=sentence),), sentence=sentence, gates=gates)
@@ -96,7 +101,8 @@ def _drive(policy: Policy, rollout: RolloutState, devices: Devices, now: float) 
     pending = [
         d
         for d in wave
-        if not is_done(d, rollout.release) and not failure(d, rollout.release, policy, now)
+        if not is_done(d, rollout.release)
+        and not failure(d, rollout.release, policy, now, up_since)
     ]
     if assigns or pending:
         sentence = explain.waiting(policy, rollout, wave, pending, len(assigns))

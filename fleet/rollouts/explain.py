@@ -51,7 +51,7 @@ def halted(policy: Policy, rollout: RolloutState, gates: Sequence[GateResult]) -
     bad = [gate for gate in gates if gate.result is Verdict.FAIL]
     first = next((gate for gate in bad if gate.name == FAILURES), bad[0])
     then = (
-        "Every device that it touched goes back to the release before."
+        "Every device that it touched was told to go back to what it ran before."
         if policy.on_failure == "rollback"
         else 'The devices stay as they are (on_failure = "pause").'
     )
@@ -112,11 +112,20 @@ def completed(
 ) -> str:
     """The last wave held its gates."""
     text = f"{release_name(rollout)} is on {count(len(wave))} and {_held(policy, wave, gates)}"
-    left = len(devices) - len(wave)
-    if left:
-        refusing = [d for d in devices if is_refusing(d)]
-        who = f", {refusing[0].device} refused it: {refusing[0].reason}" if refusing else ""
-        text += f"; {count(left)} selected cannot take it{who.rstrip('.')}"
+    taken = {d.device for d in wave}
+    left = [d for d in devices if d.device not in taken]
+    refusing = [d for d in left if is_refusing(d)]
+    unfit = [d for d in left if not d.variant and not d.assigned_variant and d not in refusing]
+    busy = [d for d in left if d.busy and d not in refusing and d not in unfit]
+    able = len(left) - len(refusing) - len(unfit) - len(busy)
+    if able:
+        text += f"; the policy's waves end at {len(wave)} of {count(len(wave) + able)}"
+    if refusing or unfit:
+        who = f"{refusing[0].device} refused it: {refusing[0].reason}" if refusing else ""
+        who = who or f"{unfit[0].device}: {unfit[0].unfit}"
+        text += f"; {count(len(refusing) + len(unfit))} selected cannot take it, {who.rstrip('.')}"
+    if busy:
+        text += f"; another rollout of this model has {count(len(busy))} ({busy[0].device})"
     return f"{text}."
 
 

@@ -45,8 +45,14 @@ def is_refusing(device: DeviceObservation) -> bool:
     return device.phase is Phase.REFUSED and device.variant in {"", device.assigned_variant}
 
 
-def failure(device: DeviceObservation, release: str, policy: Policy, now: float) -> Failure | None:
-    """Why a device counts as failed, if it does."""
+def failure(
+    device: DeviceObservation, release: str, policy: Policy, now: float, up_since: float = 0.0
+) -> Failure | None:
+    """Why a device counts as failed, if it does.
+
+    Its silence counts only while the fleet listened: what it said while the fleet was down is in
+    its outbox. So one that was given the release before `up_since` must be heard from first.
+    """
     if device.phase is Phase.ROLLED_BACK:
         return Failure(device=device, why=f"rolled back: {device.reason or 'it gave no reason'}")
     if device.phase is Phase.COMMITTED:
@@ -60,7 +66,9 @@ def failure(device: DeviceObservation, release: str, policy: Policy, now: float)
             return Failure(device=device, why=f"is too slow: {slow}")
     if device.phase is Phase.REFUSED or device.assigned_at is None:
         return None
-    waited = now - device.assigned_at
+    if device.assigned_at < up_since and (device.last_seen or 0.0) < up_since:
+        return None
+    waited = now - max(device.assigned_at, up_since)
     if waited <= policy.limits.device_timeout_s or is_done(device, release):
         return None
     lack = "sent no evidence" if device.phase is Phase.COMMITTED else "has not committed"
@@ -68,14 +76,18 @@ def failure(device: DeviceObservation, release: str, policy: Policy, now: float)
 
 
 def wave_gates(
-    wave: Sequence[DeviceObservation], release: str, policy: Policy, now: float
+    wave: Sequence[DeviceObservation],
+    release: str,
+    policy: Policy,
+    now: float,
+    up_since: float = 0.0,
 ) -> tuple[GateResult, ...]:
     """The gates of a wave's devices: failures over all, then evidence for each class.
 
     Failures within the policy's limit are tolerated: those devices have their say in the first
     gate only. Above it, their figures are shown too, since they say why the rollout stops.
     """
-    found = [f for device in wave if (f := failure(device, release, policy, now))]
+    found = [f for device in wave if (f := failure(device, release, policy, now, up_since))]
     gates = [_failures(wave, found, release, policy)]
     tolerated = gates[0].result is not Verdict.FAIL
     failed = {f.device.device for f in found}

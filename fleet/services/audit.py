@@ -34,6 +34,7 @@ def append(
     services: Services, session: Session, caller: Caller, action: str, subject: str, **detail: Any
 ) -> None:
     """Add an entry in a session that the caller commits; call `sync_head` after that."""
+    services.database.one_at_a_time(session, "audit")
     last = _last(session)
     entry = tables.AuditEntry(
         seq=last.seq + 1 if last else 1,

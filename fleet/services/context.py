@@ -60,6 +60,22 @@ class Publisher:
         return self._bus is not None and self._bus.publish(topic, payload)
 
 
+class Replaced:
+    """Tells who has to know that a device got a new identity, and its old one is good no more."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[str], None]] = []
+
+    def tell(self, listener: Callable[[str], None]) -> None:
+        """Have a function called with the id of each such device, on any thread."""
+        self._listeners.append(listener)
+
+    def __call__(self, device: str) -> None:
+        """Tell all of them."""
+        for listener in tuple(self._listeners):
+            listener(device)
+
+
 class Counters:
     """Counts what happened since the start; safe to use from several threads."""
 
@@ -94,7 +110,8 @@ class Counters:
 class Services:
     """The database, the keys, the registry, the clock, and where changes are told.
 
-    `mqtt_url` is what devices are told at enrolment, `console_url` where the console is;
+    `mqtt_url` is what devices are told at enrolment, with `mqtt_ca` where the broker's authority
+    (PEM) is not the fleet's own; `console_url` is where the console is;
     `head` is the file beside the keys that a restored database does not agree with.
     """
 
@@ -103,9 +120,11 @@ class Services:
     registry: Registry
     head: HeadFile
     mqtt_url: str = ""
+    mqtt_ca: str = ""
     console_url: str = ""
     now: Callable[[], float] = time.time
     changes: Changes = field(default_factory=Changes)
     publisher: Publisher = field(default_factory=Publisher)
     counters: Counters = field(default_factory=Counters)
+    replaced: Replaced = field(default_factory=Replaced)
     started_at: float = field(default_factory=time.time)

@@ -20,23 +20,33 @@ from cloud_sync.messages import (
     topic,
 )
 from cloud_sync.trust import PayloadType, sign
+from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.services import facts
 from fleet.services.context import Services
 
 LIFETIME_S = 90 * 86400.0
+# A device returns the envelope, base64 and escaped, within its hello, which has a bound itself.
+MAX_STATE_BYTES = 256 << 10
 
 
 def reissue(services: Services, session: Session, device: str) -> bytes:
     """Sign what the tables want of a device under a new version, and return the envelope.
 
     The caller commits the session and then publishes (`publish`).
+
+    Raises:
+        UserError: the state is larger than a device takes.
     """
     session.flush()
+    # Whoever changes what a device is to be waits here for another who does: no two states
+    # have one version, and the later one has all of the earlier.
+    row = session.get_one(
+        tables.Device, device, with_for_update={"key_share": True}, populate_existing=True
+    )
     now = services.now()
     epoch = facts.epoch(session)
-    last = session.get(tables.DesiredState, device)
-    row = session.get_one(tables.Device, device)
+    last = session.get(tables.DesiredState, device, populate_existing=True)
     state = DesiredState(
         device=device,
         epoch=epoch,
@@ -46,7 +56,15 @@ def reissue(services: Services, session: Session, device: str) -> bytes:
         models=models(session, device),
         configuration=msgspec.json.decode(row.configuration, type=Configuration),
     )
-    envelope = sign(encode(state), PayloadType.DESIRED, services.keys.director)
+    encoded = encode(state)
+    if len(encoded) > MAX_STATE_BYTES:
+        raise UserError(
+            f"The desired state of {device} cannot be signed.",
+            why=f"With {len(state.models)} models and its configuration it has {len(encoded)} "
+            f"bytes, a device takes {MAX_STATE_BYTES}.",
+            fix="Make the configuration smaller.",
+        )
+    envelope = sign(encoded, PayloadType.DESIRED, services.keys.director)
     session.merge(
         tables.DesiredState(
             device=device,
@@ -96,7 +114,9 @@ def models(session: Session, device: str) -> dict[str, DesiredModel]:
             nonce=row.nonce,
             trial=msgspec.json.decode(row.trial, type=TrialPolicy),
         )
-        for row in session.scalars(query.order_by(tables.DesiredModel.model))
+        for row in session.scalars(
+            query.order_by(tables.DesiredModel.model), execution_options={"populate_existing": True}
+        )
     }
 
 

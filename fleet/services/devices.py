@@ -22,6 +22,7 @@ from fleet.services.context import Caller, Services
 
 ONLINE_S = 120.0
 MAX_PAGE = 1000
+MAX_CONFIGURATION_BYTES = 128 << 10  # the rest of a desired state is for its models
 _MAX_SOURCES = 64
 _MIN_TELEMETRY_S = 0.1
 
@@ -77,7 +78,7 @@ def configure(
     """
     wanted = parse_configuration(settings)
     with audited(services, caller, "device.configure", device, settings=settings) as session:
-        row = _get(session, device)
+        row = _get(session, device, lock=True)
         row.config_version += 1
         wanted = msgspec.structs.replace(wanted, config_version=row.config_version)
         row.configuration = msgspec.json.encode(wanted).decode()
@@ -138,6 +139,13 @@ def parse_configuration(settings: dict[str, Any]) -> Configuration:
         raise UserError(what, why=f"{error}.") from None
     _check_values(wanted, what)
     _check_lasting(wanted, what)
+    size = len(msgspec.json.encode(wanted))
+    if size > MAX_CONFIGURATION_BYTES:
+        raise UserError(
+            what,
+            why=f"It has {size} bytes; at most {MAX_CONFIGURATION_BYTES} are allowed.",
+            fix="Put large data into the release.",
+        )
     return wanted
 
 
@@ -209,8 +217,8 @@ def _tables(value: Any, what: str) -> list[dict[str, Any]]:
     return list(value)
 
 
-def _get(session: Session, device: str) -> tables.Device:
-    row = session.get(tables.Device, device)
+def _get(session: Session, device: str, *, lock: bool = False) -> tables.Device:
+    row = session.get(tables.Device, device, with_for_update={"key_share": True} if lock else None)
     if row is None:
         raise NotFound(
             f"There is no device {device[:64]!r}.", fix="See them all: edgeml devices list"

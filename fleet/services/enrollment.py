@@ -108,6 +108,7 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
             )
         append(services, session, Caller(f"device {device}"), "device.enroll", device)
         certificate = row.certificate
+    services.replaced(device)
     sync_head(services)
     services.counters.add("enrolled")
     services.changes.announce()
@@ -116,7 +117,9 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
         certificate=certificate,
         ca=services.keys.ca,
         director_key=services.keys.director_pem,
-        mqtt=MqttAccess(url=services.mqtt_url, username=device, password=password),
+        mqtt=MqttAccess(
+            url=services.mqtt_url, username=device, password=password, ca=services.mqtt_ca
+        ),
     )
 
 
@@ -166,6 +169,7 @@ def _new_device(device: str) -> tables.Device:
         agent_version="",
         boot_id="",
         stream="",
+        hello_counter=0,
         reported_epoch=0,
         reported_counter=0,
         reported_config_version=0,

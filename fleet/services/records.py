@@ -5,7 +5,7 @@ Many batches go into one transaction. What was stored of a stream is kept as a m
 gone; a gap record accounts for what the device itself has dropped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,13 @@ class _Open:
     notable: bool = False
 
 
-def verify(services: Services, device: str, envelope: bytes, key: PublicKey) -> SignedBatch:
+def verify(
+    services: Services,
+    device: str,
+    envelope: bytes,
+    key: PublicKey,
+    newer: Callable[[], PublicKey] | None = None,
+) -> SignedBatch:
     """Check who signed a batch and that it can be stored.
 
     Args:
@@ -75,13 +81,14 @@ def verify(services: Services, device: str, envelope: bytes, key: PublicKey) -> 
         device: who the channel (topic or token) says it is from.
         envelope: the DSSE envelope's JSON.
         key: the device's public key.
+        newer: asked for the key again before a batch is refused; it may have been replaced.
 
     Raises:
         TrustError: the device did not sign it, or it speaks of another.
         RemoteError: it cannot be read.
     """
     try:
-        payload = open_envelope(envelope, {key_id(key): key}, PayloadType.BATCH)
+        payload = _opened(envelope, key, newer)
     except TrustError as error:
         security.record(services, "forged-batch", device, str(error))
         raise
@@ -168,6 +175,16 @@ def telemetry(
     }
 
 
+def _opened(envelope: bytes, key: PublicKey, newer: Callable[[], PublicKey] | None) -> bytes:
+    try:
+        return open_envelope(envelope, {key_id(key): key}, PayloadType.BATCH)
+    except TrustError:
+        now = newer() if newer else key
+        if key_id(now) == key_id(key):
+            raise
+        return open_envelope(envelope, {key_id(now): now}, PayloadType.BATCH)
+
+
 def _check(batch: Batch) -> None:
     named = batch.stream.isprintable() and 0 < len(batch.stream) <= _MAX_STREAM
     if not named or len(batch.records) > MAX_RECORDS:
@@ -247,7 +264,8 @@ def _row(batch: Batch, record: Record, body: _Body, now: float) -> dict[str, Any
         "release": fit(str(release), 71),
         "at": record.at,
         "received_at": now,
-        "body": bytes(record.body),
+        # What was understood, not what came: no device can put in what a reader stumbles over.
+        "body": bytes(record.body) if body is None else msgspec.json.encode(body),
     }
 
 

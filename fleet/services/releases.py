@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from cloud_sync.evidence import Evidence
@@ -31,17 +32,9 @@ def register(services: Services, caller: Caller, model: str, digest: str) -> Rel
     if release.model != model:
         raise ReleaseError(f"{digest} is {release.name}.", why=f"It was named as {model[:128]!r}.")
     records = _pushed_evidence(services, release)
-    with services.database.read() as session:
-        known = session.get(tables.Release, digest)
-        taken = None if known else find(session, model, release.version)
-    if known:
-        return _info(known)
-    if taken:
-        raise Conflict(
-            f"{release.name} exists already, as {taken.digest}.",
-            why="A release is immutable.",
-            fix="Give the new release another version.",
-        )
+    row = _known(services, release, digest)
+    if row is not None:
+        return _info(row)
     now = services.now()
     row = tables.Release(
         digest=digest,
@@ -51,24 +44,50 @@ def register(services: Services, caller: Caller, model: str, digest: str) -> Rel
         created_by=caller.actor,
         document=msgspec.json.encode(release).decode(),
     )
-    with audited(services, caller, "release.register", release.name, digest=digest) as session:
-        session.add(row)
-        session.add_all(
-            tables.Evidence(
-                device=None,
-                model=model,
-                release=digest,
-                variant=record.variant[:71],
-                rollout="",
-                stage=record.stage[:16],
-                nonce="",
-                received_at=now,
-                document=msgspec.json.encode(record),
-                signed_batch=None,
+    try:
+        with audited(services, caller, "release.register", release.name, digest=digest) as session:
+            session.add(row)
+            session.flush()
+            session.add_all(
+                tables.Evidence(
+                    device=None,
+                    model=model,
+                    release=digest,
+                    variant=record.variant[:71],
+                    rollout="",
+                    stage=record.stage[:16],
+                    nonce="",
+                    received_at=now,
+                    document=msgspec.json.encode(record),
+                    signed_batch=None,
+                )
+                for record in records
             )
-            for record in records
-        )
+    except IntegrityError:
+        # Another registered it, or its version, since we looked.
+        found = _known(services, release, digest)
+        if found is None:
+            raise
+        return _info(found)
     return _info(row)
+
+
+def _known(services: Services, release: Release, digest: str) -> tables.Release | None:
+    """The row of a release that is registered already.
+
+    Raises:
+        Conflict: another release has its version.
+    """
+    with services.database.read() as session:
+        known = session.get(tables.Release, digest)
+        taken = None if known else find(session, release.model, release.version)
+    if taken:
+        raise Conflict(
+            f"{release.name} exists already, as {taken.digest}.",
+            why="A release is immutable.",
+            fix="Give the new release another version.",
+        )
+    return known
 
 
 def list_releases(services: Services, model: str = "") -> list[ReleaseInfo]:

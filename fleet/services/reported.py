@@ -16,6 +16,7 @@ from fleet.services.context import Services
 _DIGEST = 71
 _MODEL = 128
 _MAX_INT = 2**31 - 1
+_MAX_COUNTER = 2**62
 SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
 
 
@@ -55,7 +56,10 @@ def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
     recovery.notice_newer(services, device, held)
     with services.database.write() as session:
         row = session.get_one(tables.Device, device, with_for_update=True)
-        _take(services, session, row, said)
+        if _is_late(row, said):
+            services.counters.add("hello.late")
+        else:
+            _take(services, session, row, said)
         if row.unreconciled:
             recovery.reconcile(services, session, row, held)
         answer = desired.current(services, session, device)
@@ -167,6 +171,16 @@ def apply_model(
         place.phase_at = now
 
 
+def _is_late(row: tables.Device, said: Hello) -> bool:
+    """Whether a hello is older than what is known, or the same again.
+
+    Boots have no order: of another boot than the last one it is taken, and the device's next
+    hello puts right what an old one says.
+    """
+    same = (row.stream, row.boot_id) == (fit(said.stream, 128), fit(said.boot_id, 128))
+    return same and 0 < said.counter <= row.hello_counter
+
+
 def _take(services: Services, session: Session, row: tables.Device, said: Hello) -> None:
     now = services.now()
     if row.stream and said.stream != row.stream:
@@ -176,6 +190,7 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.agent_version = fit(said.agent_version, 128)
     row.boot_id = fit(said.boot_id, 128)
     row.stream = fit(said.stream, 128)
+    row.hello_counter = max(0, min(said.counter, _MAX_COUNTER))
     row.reported_epoch = min(said.reported.desired_epoch, _MAX_INT)
     row.reported_counter = min(said.reported.desired_counter, _MAX_INT)
     row.reported_config_version = min(said.reported.config_version, _MAX_INT)

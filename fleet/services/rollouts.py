@@ -238,7 +238,8 @@ def _change(
                 f"The rollout {rollout} cannot be changed so ({verb}).",
                 why=f"It is {state.status}.",
             )
-        reason = f"{caller.actor} did {verb} it" + (f": {caller.reason}" if caller.reason else "")
+        past = {"pause": "Paused", "resume": "Resumed", "abort": "Aborted"}[verb]
+        reason = f"{past} by {caller.actor}" + (f": {caller.reason}" if caller.reason else "")
         held = state.wave_held_since if to is RolloutStatus.PAUSED else None
         state = msgspec.structs.replace(
             state, status=to, wave_held_since=held, reason=f"{reason.rstrip('.')}."

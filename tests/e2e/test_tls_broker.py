@@ -127,11 +127,17 @@ class Site:
     authority: Authority
     fleet: Path
     broker: Broker
+    broker_ca: Path | None = None
 
     def options(self, url: str = "", ca: Path | None = None) -> tuple[str, ...]:
         """The options of `edgeml fleet up` that name the broker."""
         return (
-            *("--broker", url or self.broker.url, "--broker-ca", str(ca or self.authority.path)),
+            *(
+                "--broker",
+                url or self.broker.url,
+                "--broker-ca",
+                str(ca or self.broker_ca or self.authority.path),
+            ),
             *(
                 "--broker-cert",
                 str(self.fleet),
@@ -218,6 +224,25 @@ def test_a_device_says_hello_gets_its_state_and_reports_it_over_tls(
     assert "Traceback" not in loop.log("fleet") + loop.log(DEVICE)
 
 
+def test_devices_trust_the_broker_by_the_authority_that_the_operator_names(
+    tmp_path: Path,
+) -> None:
+    authority = Authority.make(tmp_path / "fleet" / "keys" / "ca.pem")
+    other = Authority.make(tmp_path / "other" / "ca.pem")
+    broker = Broker(tmp_path, authority.path, other.server(tmp_path / "broker.pem", "localhost"))
+    mine = authority.client(tmp_path / "up.pem", SUPERUSER)
+    loop = OutsideLoop(Site(tmp_path, authority, mine, broker, broker_ca=other.path))
+    try:
+        loop.start_fleet()
+        loop.enroll(DEVICE)
+        loop.start_agent(DEVICE)
+        until("its hello", lambda: f"Received PUBLISH from {DEVICE}" in broker.log)
+        assert "was refused" not in loop.log(DEVICE)
+    finally:
+        loop.close()
+        broker.stop()
+
+
 def test_a_fleet_that_is_told_of_another_ca_does_not_come_up(loop: OutsideLoop, site: Site) -> None:
     other = Authority.make(site.folder / "other" / "ca.pem")
     code, error = refused_up(loop, *site.options(ca=other.path))
@@ -245,7 +270,8 @@ def test_a_device_that_trusts_another_ca_says_so_once_and_goes_on_over_https(
     loop.start_fleet()
     loop.enroll(DEVICE)
     other = Authority.make(site.folder / "other" / "ca.pem")
-    trusted = site.folder / DEVICE / "identity" / "ca.pem"
+    trusted = site.folder / DEVICE / "identity" / "broker-ca.pem"
+    assert trusted.read_text() == site.authority.certificate
     trusted.write_text(other.certificate)
     loop.start_agent(DEVICE)
     sentence = f"The broker at localhost:{site.broker.port} was refused. {trusted} does not vouch"

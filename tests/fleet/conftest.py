@@ -53,9 +53,10 @@ from fleet.keys import load_or_create
 from fleet.listeners import Listener, take
 from fleet.operator_app import operator_app
 from fleet.registry import Registry
-from fleet.server import _served
+from fleet.server import DEVICES, OPERATORS
 from fleet.services import Caller, Services, enrollment, recovery
 from fleet.services import reported as reports
+from fleet.serving import served
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 from hardware.requirements import Requirements, RuntimeRequirement
 
@@ -147,8 +148,8 @@ def listen(services: Services) -> tuple[Listening, Callable[[], None]]:
         ended = asyncio.Event()
         async with AsyncExitStack() as stack:
             apps = (operator_app(services, access), device_app(services, ingest))
-            for app, taken in zip(apps, sockets, strict=True):
-                await stack.enter_async_context(_served(app, taken, None, ended))
+            for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
+                await stack.enter_async_context(served(app, taken, None, ended, limits))
             up.set()
             await asyncio.to_thread(stop.wait)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -55,8 +57,12 @@ def test_releases_are_pushed_listed_and_shown(run: Run, release_folder: Path) ->
     pushed = json.loads(run("releases", "push", str(release_folder), "--json"))
     assert "cpu-x86-64-vnni" in run("releases", "push", str(release_folder))
     assert "digits:1.0.0" in run("releases", "list")
+    assert "digits:1.0.0" in run("releases", "list", "--model", "digits")
+    with pytest.raises(UserError, match=r"no release of a model 'nope'.* releases of digits\."):
+        run("releases", "list", "--model", "nope")
     assert json.loads(run("releases", "show", "digits:1.0.0", "--json")) == pushed
-    assert "int8" in run("releases", "show", "digits:1.0.0")
+    shown = run("releases", "show", "digits:1.0.0")
+    assert "onnxruntime  int8" in shown
 
 
 def test_a_rollout_is_planned_made_paused_resumed_and_aborted(
@@ -69,6 +75,7 @@ def test_a_rollout_is_planned_made_paused_resumed_and_aborted(
     policy.write_text("soak_s = 1\n[[waves]]\npercent = 100\n")
     plan = run("rollout", "plan", "digits:1.0.0", "--policy", str(policy))
     assert "fits 1 of 1 devices" in plan
+    assert "wave 1 (100 %): cam-1 (online)" in plan
     assert "cpu-x86-64-vnni int8" in plan
     assert "There is no rollout yet" in run("rollout", "list")
     made = json.loads(run("rollout", "create", "digits:1.0.0", "--policy", str(policy), "--json"))
@@ -83,7 +90,63 @@ def test_a_rollout_is_planned_made_paused_resumed_and_aborted(
     selected = json.loads(
         run("rollout", "plan", "digits:1.0.0", "--selector", "site=south", "--json")
     )
-    assert selected["devices"] == []
+    assert (selected["devices"], selected["waves"]) == ([], [[], [], [], []])
+
+
+def test_a_rollout_for_nobody_is_refused_and_names_the_nearest_labels(
+    run: Run, release_folder: Path, make_device: Any
+) -> None:
+    run("releases", "push", str(release_folder))
+    with pytest.raises(UserError, match="There is no device yet"):
+        run("rollout", "create", "digits:1.0.0")
+    make_device("cam-1", site="south")
+    wrong = ("digits:1.0.0", "--selector", "site=sotuh")
+    with pytest.raises(UserError, match="does not match") as error:
+        run("rollout", "create", *wrong)
+    assert "Nearest labels: site=south (1 device)." in error.value.fix
+    assert "Nearest labels: site=south (1 device)." in run("rollout", "plan", *wrong)
+    assert "running" in run("rollout", "create", *wrong, "--allow-empty")
+
+
+def test_a_rollout_that_shares_devices_with_another_says_so(
+    run: Run, release_folder: Path, make_device: Any
+) -> None:
+    device = make_device("cam-1", site="north")
+    device.client().hello(device.hello())
+    run("releases", "push", str(release_folder))
+    first = json.loads(run("rollout", "create", "digits:1.0.0", "--json"))["id"]
+    plan = run("rollout", "plan", "digits:1.0.0")
+    assert f"note: {first} is running and chooses 1 device of these, too." in plan
+    assert f"edgeml rollout abort {first}" in plan
+
+
+def test_a_push_says_in_one_line_what_is_there(
+    release_folder: Path, fleet: Any, tmp_path: Path
+) -> None:
+    environment = {"EDGEML_FLEET": fleet.operators, "EDGEML_FLEET_DATA": str(tmp_path / "fleet")}
+    push = ["releases", "push", str(release_folder)]
+    short = CliRunner().invoke(app, push, env=environment).stderr.splitlines()
+    assert len(short) == 1
+    assert re.fullmatch(r"\d+ blobs, [\d,]+ bytes, are in the fleet's registry\.", short[0])
+    long = CliRunner().invoke(app, [*push, "--verbose"], env=environment).stderr.splitlines()
+    assert len(long) == 1 + int(short[0].split()[0])
+
+
+def test_a_configuration_that_the_device_refused_is_shown_so(
+    run: Run, make_device: Any, tmp_path: Path
+) -> None:
+    device = make_device("cam-1")
+    device.client().hello(device.hello())
+    assert "no configuration yet" in run("devices", "show", "cam-1")
+    file = tmp_path / "cam-1.toml"
+    file.write_text(CONFIGURATION)
+    shown = run("devices", "configure", "cam-1", str(file))
+    assert "configuration 1; the device last said that it runs 0" in shown
+    device.take(device.client().hello(device.hello()))
+    said = device.hello()
+    refused = msgspec.structs.replace(said.reported, config_error="no such model")
+    device.client().hello(msgspec.structs.replace(said, reported=refused))
+    assert "configuration 1 REFUSED, runs 0: no such model" in run("devices", "show", "cam-1")
 
 
 def test_devices_are_listed_shown_and_configured(
@@ -135,7 +198,8 @@ def test_a_watch_ends_with_ctrl_c(
     run: Run, fleet: Any, tmp_path: Path, release_folder: Path
 ) -> None:
     run("releases", "push", str(release_folder))
-    rollout = json.loads(run("rollout", "create", "digits:1.0.0", "--json"))["id"]
+    made = run("rollout", "create", "digits:1.0.0", "--allow-empty", "--json")
+    rollout = json.loads(made)["id"]
     with subprocess.Popen(
         [sys.executable, "-m", "edgeml.cli", "rollout", "watch", rollout],
         env={

@@ -207,7 +207,7 @@ def test_an_abort_takes_the_release_back_from_all_it_reached(
     settle(controller)
     sim.say("cam-1", Phase.COMMITTED)
     info = rollouts.abort(services, operator, rollout)
-    assert "operator did abort it: a test." in info["reason"]
+    assert "Aborted by operator: a test." in info["reason"]
     settle(controller)
     back = sim.wanted("cam-1")
     assert back is not None
@@ -291,6 +291,24 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     assert wanted.attempt == 2
     # It has its whole time again: the wait for another variant is no failure.
     assert rollouts.show(services, rollout)["status"] == "running"
+
+
+def test_a_fleet_that_was_down_for_long_takes_what_devices_kept_for_it(
+    services: Services, sim: Sim, push: Callable[..., Release], clock: Any, operator: Any
+) -> None:
+    push("1.0.0")
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", POLICY)["id"]
+    settle(Controller(services))
+    clock.now += 2 * POLICY.limits.device_timeout_s  # down; the device commits meanwhile
+    started = Controller(services)
+    settle(started)
+    assert rollouts.show(services, rollout)["status"] == "running"
+    assert sim.wanted("cam-1") is not None
+    sim.say("cam-1", Phase.COMMITTED)
+    settle(started)
+    clock.now += POLICY.soak_s
+    settle(started)
+    assert sim.wanted("cam-2") is not None
 
 
 def test_a_late_state_does_not_undo_the_end_of_the_same_attempt(

@@ -208,3 +208,34 @@ def test_a_topic_is_read_only_if_it_is_one_of_ours(name: str) -> None:
 @given(st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True), st.sampled_from(Up))
 def test_every_topic_of_ours_is_read(device: str, kind: Up) -> None:
     assert parse_topic(topic(device, kind)) == Address(device, kind)
+
+
+def test_a_replaced_device_is_no_forger_and_the_one_before_it_is(
+    services: Services,
+    ingest: Ingest,
+    device: Any,
+    tmp_path: Path,
+    enroll: Callable[..., Any],
+    window: Callable[..., Any],
+) -> None:
+    def batch(one: Any) -> bytes:
+        one.outbox.append(RecordKind.TELEMETRY, window(1))
+        return signed(one, one.outbox.batch())
+
+    ingest.send("cam-1", batch(device))  # its key is known now
+    folder = tmp_path / "replaced"
+    folder.mkdir()
+    new = enroll(services, folder, "cam-1")
+    ingest.send("cam-1", batch(new))
+    assert "security.forged-batch" not in services.counters.all()
+    with pytest.raises(TrustError):
+        ingest.send("cam-1", batch(device))
+
+
+def test_a_key_that_another_process_replaced_is_asked_for_before_a_batch_is_refused(
+    services: Services, ingest: Ingest, device: Any, window: Callable[..., Any]
+) -> None:
+    ingest._keys["cam-1"] = (float("inf"), generate().public_key())
+    device.outbox.append(RecordKind.TELEMETRY, window(1))
+    ingest.send("cam-1", signed(device, device.outbox.batch()))
+    assert "security.forged-batch" not in services.counters.all()

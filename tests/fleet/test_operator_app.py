@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 
+from cloud_sync.release import Layout
+from cloud_sync.transfer import OciClient
 from fleet.operator_app import operator_app
 
 Make = Callable[..., Any]
@@ -213,3 +217,18 @@ def test_a_fault_of_the_fleets_own_is_told_without_its_traceback(
     assert answer.json()["title"] == "The fleet met a fault of its own."
     assert "Traceback" not in answer.text
     assert fleet.client.health()["devices"] == 0
+
+
+def test_a_release_that_many_register_at_once_is_registered_once(
+    fleet: Any, http: httpx.Client, release_folder: Path
+) -> None:
+    layout = Layout.open(release_folder)
+    release = layout.release()
+    with closing(OciClient(fleet.operators, fleet.client._auth)) as pusher:
+        pusher.push(layout, release)
+    body = {"model": "digits", "digest": release.digest}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: http.post("/api/v1/releases", json=body), range(8)))
+    assert {answer.status_code for answer in answers} <= {200, 201}
+    assert len({answer.text for answer in answers}) == 1
+    assert len(http.get("/api/v1/releases").json()) == 1

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Fleet:
     ports: tuple[int, int, int]
     broker: str = ""
     process: subprocess.Popen[str] | None = None
+    prefix: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -87,7 +88,7 @@ class Fleet:
         log = (self.data.parent / "fleet.log").open("a")
         with log:
             self.process = subprocess.Popen(
-                self.command, stdout=subprocess.PIPE, stderr=log, text=True
+                [*self.prefix, *self.command], stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert self.process.stdout is not None
         text = ""
@@ -305,6 +306,41 @@ def test_the_console_opens_with_the_link_that_is_printed(up: Fleet) -> None:
         assert stranger.get(f"http://127.0.0.1:{up.ports[0]}/_nicegui/x").status_code == 401
 
 
+def test_a_device_that_is_enrolled_again_loses_its_old_connection(
+    up: Fleet, enrolled: Callable[[], Enrolled]
+) -> None:
+    up.start()
+    device = enrolled()
+    session = MqttSession(
+        device.mqtt.url,
+        "cam-1",
+        username="cam-1",
+        password=device.mqtt.password,
+        on_message=lambda _topic, _payload: None,
+    )
+    session.start()
+    assert session.wait_connected(DEADLINE_S)
+    device.outbox.close()
+    enrolled()
+    eventually(lambda: not session.connected)
+    eventually(lambda: "refused this client" in session.last_error)
+    session.close()
+
+
+def test_strangers_that_hold_all_they_can_do_not_stop_the_operator(up: Fleet) -> None:
+    up.prefix = ("bash", "-c", 'ulimit -n 256; exec "$@"', "bash")
+    half = b"POST /device/v1/enroll HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"
+    up.start()
+    with closing(up.client()) as client, ExitStack() as stack:
+        for port in up.ports[:2]:
+            for _ in range(150):
+                stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                with suppress(ConnectionError):
+                    stranger.sendall(half)
+        for _ in range(5):
+            assert client.health()["broker_connected"]
+
+
 def test_two_fleets_do_not_share_a_folder(up: Fleet) -> None:
     up.start()
     other = Fleet(up.data, (free_port(), free_port(), free_port()), up.broker)
@@ -318,6 +354,7 @@ def test_two_fleets_do_not_share_a_folder(up: Fleet) -> None:
     [
         (["--host", "0.0.0.0"], "operators' listener"),
         (["--device-host", "0.0.0.0"], "devices' listener"),
+        (["--device-host", "0.0.0.0", "--tls-cert", "{tls}", "--tls-key", "{tls}"], "devices'"),
         (["--broker", "mqtt://broker.example"], "mqtt://broker.example"),
         (["--broker", "http://broker"], "no broker's address"),
         (["--database", "nonsense"], "database cannot be opened"),
@@ -328,7 +365,9 @@ def test_what_is_not_safe_or_wrong_is_refused(
     tmp_path: Path, options: list[str], what: str
 ) -> None:
     up = Fleet(tmp_path / "fleet", (free_port(), free_port(), free_port()))
-    done = subprocess.run([*up.command, *options], capture_output=True, text=True, check=False)
+    (tmp_path / "tls.pem").write_text("not looked at before the addresses are")
+    given = [option.format(tls=tmp_path / "tls.pem") for option in options]
+    done = subprocess.run([*up.command, *given], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert what in json.loads(done.stdout)["error"]["what"]
     assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from fleet.broker.decoding import Frames
 from fleet.broker.encoding import length
 from fleet.broker.packets import Connect, Message
 from fleet.broker.router import Router
-from fleet.broker.sessions import Session
+from fleet.broker.sessions import DEVICE_BOUNDS, Session
 
 
 def text(value: str) -> bytes:
@@ -142,5 +142,35 @@ def test_a_client_that_does_not_read_is_not_read_from_and_gets_the_rest_when_it_
         assert transport.written == before
         connection.resume_writing()
         assert transport.written.endswith(b"late")
+
+    asyncio.run(body())
+
+
+def test_what_a_returning_client_does_not_read_is_not_heaped_up_for_it() -> None:
+    class Slow(Transport):
+        """One whose client reads nothing: full after the first write that is worth the name."""
+
+        connection: Connection
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            if len(self.written) > 1 << 16:
+                self.connection.pause_writing()
+
+    async def body() -> None:
+        hub, transport = Hub(), Slow()
+        session = Session("cam", "cam", DEVICE_BOUNDS)
+        hub.router._sessions["cam", "cam"] = session
+        session.resume(1000, 1 << 20)
+        for _ in range(40):
+            session.offer(Message(topic="t", payload=bytes(60_000), qos=1, retain=False))
+        assert len(list(session.take())) == 40
+        transport.connection = connection = Connection(hub)
+        connection.connection_made(transport)
+        connection.data_received(HELLO.replace(b"\x05\xc2", b"\x05\xc0"))  # no clean start
+        assert len(transport.written) < 200_000
+        for _ in range(40):
+            connection.resume_writing()
+        assert len(transport.written) > 40 * 60_000
 
     asyncio.run(body())

@@ -37,7 +37,7 @@ def message(topic: str, payload: bytes = b"x", *, qos: int = 1, retain: bool = F
 def joined(router: Router, username: str, *filters: str) -> Session:
     session, _ = router.attach(connect(username), username)
     assert all(code < 0x80 for code in router.subscribe(session, [wanted(f) for f in filters]))
-    list(session.resume(100, 1 << 20))
+    session.resume(100, 1 << 20)
     return session
 
 

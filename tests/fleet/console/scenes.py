@@ -21,7 +21,7 @@ HALTED = (
     "digits:1.1.0 was halted in wave 1 of 2 (1 device): 1 of 1 device failed, none may (cam-1 "
     "rolled back: 3% of 60 results were confident (95 % interval 1% to 11%), the release before "
     "had 96% of 412; at least 77% is wanted). "
-    "Every device that it touched goes back to the release before."
+    "Every device that it touched was told to go back to what it ran before."
 )
 SOAKING = "In wave 1 of 3 (1 device) all 7 gates hold on 1 device; it soaks for 41 of 60 s more."
 DONE = "digits:1.0.0 is on 3 devices and held 9 gates for 6 s on 3 devices."
@@ -65,6 +65,10 @@ class SceneReader:
                 return []
             case "many":
                 return [_device(f"cam-{n:05}", ARM, "1.0.0", n % 50 > 0) for n in range(1000)]
+            case "refused":
+                return [_refusing(_device("cam-1", CLASS, "1.0.0", True))]
+            case "nothing":
+                return [_device("cam-1", CLASS, "", True, "idle")]
             case _:
                 return [
                     _device("cam-1", CLASS, "1.2.0", True, "trial", site="north"),
@@ -82,8 +86,12 @@ class SceneReader:
                 return [_rollout("1.2.0", "running", "", outcomes, wave=2)]
             case "hostile":
                 return [_rollout("1.1.0", "halted", ATTACK, ["failed"], wave=1)]
-            case "halted":
-                return [*self._story("halted")]
+            case "halted" | "paused" | "aborted":
+                return [*self._story(self.scene)]
+            case "nothing":
+                taken_back = _rollout("1.0.0", "aborted", "", ["restored"])
+                taken_back["devices"][0]["running_version"] = ""
+                return [taken_back]
             case _:
                 return [
                     _rollout("1.2.0", "running", SOAKING, ["committed", "waiting", "waiting"]),
@@ -154,6 +162,16 @@ def _device(
         "desired": None,
         "configuration": {},
         "key_id": "k",
+    }
+
+
+def _refusing(device: DeviceInfo) -> DeviceInfo:
+    """A device that refused its fourth configuration."""
+    said = {"config_version": 3, "config_error": "the source 'belt': it needs a name and a model"}
+    return {
+        **device,
+        "reported": {**(device["reported"] or {}), **said},
+        "configuration": {"config_version": 4},
     }
 
 

@@ -62,6 +62,31 @@ def test_the_summary_says_how_the_fleet_is(tmp_path: Path) -> None:
     assert not shown.notices
 
 
+def test_a_paused_rollout_is_amber_and_counted(tmp_path: Path) -> None:
+    shown = scene(tmp_path, "paused")
+    assert shown.rollouts[0].tone == "warn"
+    assert [step.state for step in shown.rollouts[0].steps] == ["paused", "next"]
+    assert shown.summary.facts[0] == "No rollout in motion, 1 paused"
+
+
+def test_an_aborted_rollout_stopped_where_it_was(tmp_path: Path) -> None:
+    assert [s.state for s in scene(tmp_path, "aborted").rollouts[0].steps] == ["aborted", "next"]
+
+
+def test_a_device_taken_back_to_nothing_runs_nothing(tmp_path: Path) -> None:
+    shown = scene(tmp_path, "nothing")
+    assert shown.rollouts[0].cells[0].text == "restored, runs nothing, as before"
+    assert (shown.devices[0].runs, shown.devices[0].update) == ("runs nothing", "")
+
+
+def test_a_refused_configuration_is_told_with_its_reason(tmp_path: Path) -> None:
+    row = scene(tmp_path, "refused").devices[0]
+    assert row.trouble == (
+        "configuration 4 refused, runs 3: the source 'belt': it needs a name and a model"
+    )
+    assert row.tone == "warn"
+
+
 def test_trouble_with_the_fleet_itself_is_noticed(tmp_path: Path) -> None:
     notices = scene(tmp_path, "trouble").summary.notices
     assert [n.tone for n in notices] == ["bad", "warn"]
@@ -76,6 +101,7 @@ def test_devices_that_want_attention_come_first_and_many_are_counted(tmp_path: P
     many = scene(tmp_path, "many")
     assert len(many.devices) == MAX_DEVICES
     assert many.more_devices == 1000 - MAX_DEVICES
+    assert many.unread_devices == 0
 
 
 def test_releases_say_where_they_run(tmp_path: Path) -> None:

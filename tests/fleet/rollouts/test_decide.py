@@ -84,7 +84,7 @@ def test_a_device_that_rolled_back_halts_the_rollout_and_says_why() -> None:
     assert decision.sentence == (
         "digits:1.1.0 was halted in wave 1 of 2 (1 device): 1 of 1 device failed, none may "
         "(a rolled back: 3 % of 60 were sure). "
-        "Every device that it touched goes back to the release before."
+        "Every device that it touched was told to go back to what it ran before."
     )
 
 
@@ -196,6 +196,31 @@ def test_never_more_than_the_limit_are_in_flight() -> None:
     )
 
 
+@pytest.mark.parametrize("last_seen", [None, NOW - 10, NOW + 10])
+def test_time_in_which_the_fleet_was_down_is_nobodys_fault(last_seen: float | None) -> None:
+    up_since = NOW + 2 * POLICY.limits.device_timeout_s
+    seen = last_seen and last_seen + up_since - NOW
+    decision = decide(POLICY, state(), [given("a", last_seen=seen)], up_since, up_since)
+    assert decision.actions == ()
+    assert "a was given it and has not answered yet" in decision.sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "halts"),
+    [
+        ({"last_seen": NOW - 1}, False),  # not heard from since: what it said may be on its way
+        ({"last_seen": NOW + 1}, True),
+        ({"last_seen": NOW - 1, "assigned_at": NOW}, True),
+    ],
+)
+def test_a_device_that_says_nothing_while_the_fleet_listens_is_late(
+    fields: dict[str, float], halts: bool
+) -> None:
+    late = NOW + POLICY.limits.device_timeout_s + 1
+    decision = decide(POLICY, state(), [given("a", **fields)], late, up_since=NOW)
+    assert any(isinstance(action, Halt) for action in decision.actions) is halts
+
+
 def test_a_small_wave_meets_as_many_hardware_classes_as_it_can() -> None:
     devices = [device(f"x{n}") for n in range(5)] + [device("z", hardware_class="arm")]
     wave = wave_devices(Policy(waves=(Wave(count=2),)), state(), devices)
@@ -219,10 +244,10 @@ def test_minimum_evidence_is_asked_of_each_class() -> None:
 
 
 def test_a_paused_rollout_does_nothing_and_keeps_its_reason() -> None:
-    paused = state(status=RolloutStatus.PAUSED, reason="operator did pause it: lunch.")
+    paused = state(status=RolloutStatus.PAUSED, reason="Paused by operator: lunch.")
     decision = decide(POLICY, paused, [device()], NOW)
     assert decision.actions == ()
-    assert decision.sentence == "operator did pause it: lunch."
+    assert decision.sentence == "Paused by operator: lunch."
 
 
 @pytest.mark.parametrize("status", [RolloutStatus.HALTED, RolloutStatus.ABORTED])

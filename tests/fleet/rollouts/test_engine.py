@@ -65,6 +65,7 @@ class FleetMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = NOW
+        self.up_since = 0.0
         self.policy = Policy()
         self.stored = msgspec.json.encode(state())
         self.devices: dict[str, DeviceObservation] = {}
@@ -113,7 +114,9 @@ class FleetMachine(RuleBasedStateMachine):
         self.carry_out(self.decide())
 
     def decide(self) -> Decision:
-        return decide(self.policy, self.rollout, list(self.devices.values()), self.now)
+        return decide(
+            self.policy, self.rollout, list(self.devices.values()), self.now, self.up_since
+        )
 
     def carry_out(self, decision: Decision) -> None:
         rollout = self.rollout
@@ -174,7 +177,8 @@ class FleetMachine(RuleBasedStateMachine):
     def note_late(self) -> None:
         for name, device in self.devices.items():
             at, phase = device.assigned_at, device.phase
-            late = at is not None and self.now - at > TIMEOUT_S
+            known = at is not None and max(at, device.last_seen or 0.0) >= self.up_since
+            late = known and self.now - max(at or 0.0, self.up_since) > TIMEOUT_S
             done = phase is Phase.REFUSED or (phase is Phase.COMMITTED and device.gates)
             if late and not done:
                 self.guilty.add(name)
@@ -196,6 +200,20 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 61.0, TIMEOUT_S + 1]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+
+    @precondition(lambda self: self.begun)
+    @rule(down=st.sampled_from([0.0, 10 * TIMEOUT_S]))
+    def restart(self, down: float) -> None:
+        """The fleet was down: by that alone no device has failed."""
+        self.note_late()
+        self.now += down
+        self.up_since = self.now
+
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data())
+    def hear(self, data: st.DataObject) -> None:
+        """A device says something that changes nothing."""
+        self.put(data.draw(st.sampled_from(sorted(self.devices))), last_seen=self.now)
 
     def moving(self) -> list[str]:
         return [
@@ -297,9 +315,11 @@ class FleetMachine(RuleBasedStateMachine):
         assert len(self.assigned_in) <= most + refused
 
     def teardown(self) -> None:
-        """In the end it stands still: complete, or wound down as the policy says."""
+        """Once all were heard from it stands still: complete, or wound down as the policy says."""
         if not self.begun:
             return
+        for name in self.devices:
+            self.put(name, last_seen=self.now)
         self.operate("resume")
         for _ in range(200):
             for name in self.moving():

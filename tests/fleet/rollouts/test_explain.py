@@ -59,6 +59,47 @@ def test_an_advance_quotes_the_gates_that_were_held() -> None:
     )
 
 
+def completed(policy: Policy, *devices: DeviceObservation) -> str:
+    held = state(wave=len(policy.waves) - 1, wave_held_since=NOW - policy.soak_s)
+    return decide(policy, held, devices, NOW).sentence
+
+
+@pytest.mark.parametrize(
+    ("devices", "end"),
+    [
+        ([committed("a")], "for 60 s on 1 device."),
+        ([committed("a"), device("b")], "; the policy's waves end at 1 of 2 devices."),
+        (
+            [committed("a"), device("b", variant="", unfit="needs arm64.")],
+            "; 1 device selected cannot take it, b: needs arm64.",
+        ),
+        (
+            [committed("a"), device("b"), given("c", Phase.REFUSED, reason="the disk is full.")],
+            (
+                "; the policy's waves end at 1 of 2 devices; 1 device selected cannot take it, "
+                "c refused it: the disk is full."
+            ),
+        ),
+        (
+            [committed("a"), device("b", busy=True)],
+            "; another rollout of this model has 1 device (b).",
+        ),
+    ],
+)
+def test_an_end_says_of_every_device_left_out_why(
+    devices: list[DeviceObservation], end: str
+) -> None:
+    policy = Policy(waves=(Wave(count=1),), soak_s=60.0)
+    sentence = completed(policy, *devices)
+    assert sentence.startswith("digits:1.1.0 is on 1 device and held ")
+    assert sentence.endswith(end)
+
+
+def test_a_halt_says_what_was_done_so_that_it_stays_true() -> None:
+    sentence = decide(POLICY, state(), [rolled_back("a"), given("b")], NOW).sentence
+    assert sentence.endswith("was told to go back to what it ran before.")
+
+
 def test_a_halt_with_the_policy_pause_says_that_devices_stay() -> None:
     policy = Policy(waves=(Wave(count=1),), on_failure="pause")
     sentence = decide(policy, state(), [rolled_back("a")], NOW).sentence

@@ -3,14 +3,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_sync.messages import Configuration
+from cloud_sync.desired import accept
+from cloud_sync.messages import Configuration, DesiredModel, encode
+from cloud_sync.trust import PayloadType, key_id, sign
 from edgeml.errors import UserError
 from fleet.problem import NotFound
-from fleet.services import Services, devices, reported
+from fleet.services import Services, desired, devices, reported
 
 SOURCE = {"name": "belt", "uri": "file:///belt.mp4", "model": "digits"}
 
@@ -130,3 +133,47 @@ def test_a_key_that_two_machines_use_is_shown(
         records.store(services, [signed])
     clone.close()
     assert [event["kind"] for event in security.events(services)["items"]] == ["cloned-key"]
+
+
+def site_of(size: int) -> dict[str, Any]:
+    """Settings whose encoding has this many bytes."""
+    empty = len(msgspec.json.encode(Configuration(site={"digits": {"x": ""}})))
+    return {"site": {"digits": {"x": "y" * (size - empty)}}}
+
+
+def test_the_largest_configuration_is_accepted_by_the_device_and_fits_its_hello(
+    services: Services, device: Any, operator: Any, wanted: DesiredModel
+) -> None:
+    with services.database.write() as session:
+        for number in range(200):
+            desired.want(session, "cam-1", f"model-{number}", wanted)
+    devices.configure(services, operator, "cam-1", site_of(devices.MAX_CONFIGURATION_BYTES))
+    envelope = reported.current_desired(services, "cam-1")
+    assert envelope is not None
+    keys = {key_id(key): key for key in [services.keys.director.public_key()]}
+    accept(envelope, device="cam-1", keys=keys, last=(0, 0), now=services.now())
+    device.take(envelope)
+    hello = sign(encode(device.hello()), PayloadType.HELLO, device.key)
+    assert reported.hello(services, "cam-1", hello) == envelope
+
+
+def test_a_configuration_that_would_make_the_device_deaf_is_refused(
+    services: Services, device: Any, operator: Any
+) -> None:
+    with pytest.raises(UserError, match=r"It has 131073 bytes; at most 131072"):
+        devices.configure(services, operator, "cam-1", site_of(devices.MAX_CONFIGURATION_BYTES + 1))
+    assert devices.show(services, "cam-1")["configuration"]["site"] == {}
+
+
+def test_a_desired_state_that_no_device_takes_is_not_signed(
+    services: Services, device: Any, wanted: DesiredModel
+) -> None:
+    def sign_too_much() -> None:
+        with services.database.write() as session:
+            for number in range(1000):
+                desired.want(session, "cam-1", f"model-{number}", wanted)
+            desired.reissue(services, session, "cam-1")
+
+    with pytest.raises(UserError, match="cannot be signed"):
+        sign_too_much()
+    assert reported.current_desired(services, "cam-1") is None

@@ -254,3 +254,21 @@ def test_whatever_a_device_signs_every_number_is_stored_once_and_acknowledged(
     for low, high in ack.ranges:
         covered |= set(range(low, high + 1))
     assert covered >= set(found)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b'"x":' + b"[" * 400 + b"]" * 400,
+        b'"x":' + b"9" * 5000,
+        b'"x":"\\ud83d\\ude00"',
+        b'"x":1e300',
+    ],
+)
+def test_what_no_reader_could_take_is_not_kept(
+    services: Services, device: Any, window: Callable[..., Any], extra: bytes
+) -> None:
+    body = b"{" + extra + b"," + msgspec.json.encode(window(3))[1:]
+    store(services, device, batch_of(device, (1, RecordKind.TELEMETRY, body)))
+    (found,) = records.telemetry(services)["items"]
+    assert found["window"] == msgspec.to_builtins(window(3))

@@ -80,3 +80,29 @@ def test_a_desired_state_is_signed_anew_before_it_expires(
     second = device.take(reported.current_desired(services, "cam-1"))
     assert (second.counter, second.expires_at) == (2, clock.now + desired.LIFETIME_S)
     assert second.configuration == first.configuration
+
+
+def test_a_hello_that_comes_late_or_again_changes_nothing(
+    services: Services, device: Any, kit: Any, wanted: Any
+) -> None:
+    def hello(counter: int, phase: Phase, boot: str = "boot-1") -> bytes:
+        device.models["digits"] = kit.reported(wanted, phase)
+        said = msgspec.structs.replace(device.hello(), counter=counter, boot_id=boot)
+        return sign(encode(said), PayloadType.HELLO, device.key)
+
+    def phase() -> str:
+        models = (devices.show(services, "cam-1")["reported"] or {})["models"]
+        return str(models["digits"]["phase"])
+
+    old = hello(10, Phase.TRIAL)
+    reported.hello(services, "cam-1", old)
+    reported.hello(services, "cam-1", hello(20, Phase.COMMITTED))
+    for late in (old, hello(15, Phase.TRIAL), hello(20, Phase.TRIAL)):
+        assert reported.hello(services, "cam-1", late) == reported.current_desired(
+            services, "cam-1"
+        )
+        assert phase() == "committed"
+    reported.hello(services, "cam-1", hello(3, Phase.TRIAL, boot="boot-2"))
+    assert phase() == "trial"
+    reported.hello(services, "cam-1", hello(0, Phase.COMMITTED, boot="boot-2"))  # does not count
+    assert phase() == "committed"

@@ -1,0 +1,116 @@
+"""The pages that are written by hand say what the structs say; the generated one is whole."""
+
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.main import get_command
+
+from cloud_sync.messages import Configuration, SourceConfig, TrialPolicy
+from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES
+from edgeml.cli import app
+from fleet.rollouts import Policy, parse_policy
+from fleet.rollouts.policy import DEFAULT_WAVES, Gates, Limits, Wave
+from fleet.services.devices import parse_configuration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+Structs = dict[str, type[msgspec.Struct]]
+
+POLICY: Structs = {
+    "": Policy,
+    "waves.": Wave,
+    "gates.": Gates,
+    "limits.": Limits,
+    "trial.": TrialPolicy,
+}
+CONFIGURATION: Structs = {"": Configuration, "sources.": SourceConfig}
+NOT_A_KEY = {"gates", "limits", "trial", "config_version"}  # whole tables, and the fleet's number
+IN_WORDS: dict[str, Any] = {
+    "waves": ("1 device, 5 %, 25 %, 100 %", DEFAULT_WAVES),
+    "waves.count": ("", None),
+    "waves.percent": ("", None),
+    "sources": ("none", ()),
+    "sources.fps": ("the source's own", None),
+    "site": ("none", {}),
+}
+
+
+def written(page: str) -> dict[str, str]:
+    """Key and default of each row of a page's table of keys."""
+    text = (DOCS / page).read_text()
+    table = text[text.index("| key | default | meaning |") :].split("\n\n")[0]
+    return dict(re.findall(r"^\| `([\w.]+)` \|\s?(.*?)\s?\|", table, re.MULTILINE))
+
+
+def known(structs: Structs) -> Iterator[tuple[str, str]]:
+    """Key and default of each field that a file may set."""
+    for prefix, kind in structs.items():
+        for field in msgspec.structs.fields(kind):
+            key, default = prefix + field.name, field.default
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
+            if key in IN_WORDS:
+                assert default == IN_WORDS[key][1], key
+                yield key, IN_WORDS[key][0]
+            elif default is msgspec.NODEFAULT:
+                yield key, "needed"
+            elif key not in NOT_A_KEY:
+                is_number = isinstance(default, int | float) and not isinstance(default, bool)
+                text = f"{default:g}" if is_number else msgspec.json.encode(default).decode()
+                yield key, f"`{text}`"
+
+
+@pytest.mark.parametrize(("page", "structs"), [("policy.md", POLICY), ("device.md", CONFIGURATION)])
+def test_a_page_has_every_key_with_its_default(page: str, structs: Structs) -> None:
+    assert written(page) == dict(known(structs))
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_the_example_of_the_policy_can_be_used() -> None:
+    assert [parse_policy(text).waves[0].count for text in examples("policy.md")] == [1]
+
+
+def test_the_example_of_a_configuration_can_be_used() -> None:
+    found = [parse_configuration(tomllib.loads(text)) for text in examples("device.md")]
+    assert [configuration.sources[0].fps for configuration in found] == [10]
+
+
+def test_the_kinds_of_sources_are_those_that_the_agent_opens() -> None:
+    text = (DOCS / "device.md").read_text()
+    assert set(re.findall(r"^\| `(\w+):///", text, re.MULTILINE)) == set(SCHEMES)
+    assert [suffix for suffix in IMAGE_SUFFIXES if f"`{suffix}`" not in text] == []
+
+
+def test_every_command_is_on_the_page_of_commands() -> None:
+    every = list(commands(get_command(app), "edgeml"))
+    page = (DOCS / "commands.md").read_text()
+    assert re.findall(r"^## (edgeml .*)$", page, re.MULTILINE) == every
+
+
+def test_the_generator_finds_every_command() -> None:
+    spec = importlib.util.spec_from_file_location("docs", REPOSITORY / "scripts/generate_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    every = list(commands(get_command(app), "edgeml"))
+    assert [f"edgeml {name}" for name in generator.names()] == every
+
+
+def commands(command: Any, name: str) -> Iterator[str]:
+    """Each command below one, as it is typed."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name
+        return
+    for word, found in inner.items():
+        yield from commands(found, f"{name} {word}")
