@@ -336,7 +336,8 @@ def _outcome(number: int, attempt: Attempt) -> Outcome:
 
 
 def _sentence(attempt: Attempt) -> str:
-    if attempt.speedups and not attempt.accuracy and not attempt.refused:
+    slow = attempt.speedups and attempt.fidelity is None
+    if slow and not attempt.accuracy and not attempt.refused:
         return f"{words.sentence(attempt.outcome)[:-1]}: not fast enough to be judged."
     if len(attempt.accuracy) <= 1 or attempt.refused:
         return words.sentence(attempt.outcome)
