@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from converters.dataset import Dataset, open_dataset
 from converters.metrics import Metric, Reweighted, chance_of, find_metric
 from edgeml.errors import ModelError
+from tests.needs import module
 
 ROW = np.array([[0.1, 0.5, 0.4]], np.float32)
 
@@ -58,7 +59,7 @@ def test_top1_agrees_with_argmax_also_for_equal_scores(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_f1_and_auc_agree_with_scikit_learn(seed: int) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = module("sklearn.metrics")
     scores, labels = drawn(seed)
     f1 = find_metric("f1")
     assert f1.score(outcomes(f1, scores, labels)) == pytest.approx(

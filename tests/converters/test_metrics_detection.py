@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from converters.dataset import Boxes, open_dataset
 from converters.metrics import Detections, MeanAveragePrecision, find_metric
 from converters.metrics.detection import suppressed, yolo_detections
 from edgeml.errors import ModelError
-
-COCO = pytest.importorskip("pycocotools.coco").COCO
-COCOeval = pytest.importorskip("pycocotools.cocoeval").COCOeval
 
 
 class Given(MeanAveragePrecision, frozen=True):

@@ -7,58 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.shared_models import prepared
 from converters.dataset import Dataset, open_dataset
 from converters.gates import metric_gate, metric_score
 from converters.metrics import Metric, find_metric
 from hardware.runtimes import open_session
-
-YUNET = """
-import numpy as np
-from converters.metrics import Detections, MeanAveragePrecision
-from converters.metrics.detection import suppressed
-
-class Faces(MeanAveragePrecision, frozen=True):
-    thresholds: tuple[float, ...] = (0.5,)
-
-    def detections(self, outputs):
-        boxes, scores = [], []
-        for level, stride in enumerate((8, 16, 32)):
-            likely, objects, offsets = (outputs[level + 3 * k][0] for k in range(3))
-            rows, columns = np.divmod(np.arange(len(likely)), 320 // stride)
-            centres = (np.stack([columns, rows], 1) + offsets[:, :2]) * stride
-            sizes = np.exp(offsets[:, 2:]) * stride
-            boxes.append(np.concatenate([centres - sizes / 2, centres + sizes / 2], 1))
-            scores.append(np.sqrt(np.clip(likely, 0, 1) * np.clip(objects, 0, 1))[:, 0])
-        boxes, scores = np.concatenate(boxes).astype(float), np.concatenate(scores)
-        kept = scores > 0.05
-        kinds = np.zeros(int(kept.sum()), int)
-        return suppressed(Detections(boxes[kept], scores[kept], kinds), 0.45)
-"""
-
-
-def prepared(spec: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """Samples in the model's input layout, as a folder's spec.json says."""
-    x = x.astype(np.float32)
-    for step in spec["preprocessing"]:
-        if step["op"] == "affine":
-            x = x * np.float32(step["mul"]) + np.float32(step["add"])
-        elif step["op"] == "gray_to_3ch_last":
-            x = x[..., None].repeat(3, axis=-1)
-        elif step["op"] == "transpose":
-            x = x.transpose(step["perm"])
-        elif step["op"] == "upsample2":
-            x = upsampled(upsampled(x, 1), 2)
-    return np.ascontiguousarray(x, np.float32)
-
-
-def upsampled(x: np.ndarray, axis: int) -> np.ndarray:
-    n = x.shape[axis]
-    before = np.take(x, np.clip(np.arange(n) - 1, 0, n - 1), axis)
-    after = np.take(x, np.clip(np.arange(n) + 1, 0, n - 1), axis)
-    doubled = np.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
-    shape = list(x.shape)
-    shape[axis] *= 2
-    return doubled.reshape(shape)
 
 
 def judged(folder: Path, out: Path, metric: Metric, most: int | None = None) -> list[Any]:
@@ -111,13 +64,9 @@ def test_exact_match_decodes_real_lines(shared_models: Path, tmp_path: Path) -> 
     assert sum(judged(folder, tmp_path, metric, most=12)) >= 11
 
 
-def test_face_detection_by_a_metric_of_ones_own(
-    shared_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "yunet_metric.py").write_text(YUNET)
-    monkeypatch.chdir(tmp_path)
+def test_face_detection_by_a_metric_of_ones_own(shared_models: Path, tmp_path: Path) -> None:
     folder = shared_models / "yunet"
-    metric = find_metric("yunet_metric:Faces")
+    metric = find_metric("benchmarks.shared_models:Faces")
     outcomes = judged(folder, tmp_path, metric)
     # Measured there as the area under the curve, here at COCO's 101 recalls.
     assert metric.score(outcomes) == pytest.approx(measured(folder)["ap50"], abs=0.005)

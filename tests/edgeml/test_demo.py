@@ -81,6 +81,25 @@ def test_kill_9_of_the_demo_leaves_no_child_behind(tmp_path: Path) -> None:
     until("the child to end", lambda: not _alive(child), 10)
 
 
+def test_a_ctrl_c_that_python_drops_while_it_forks_is_not_lost(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from edgeml.demo import children as c; "
+        "c.command = lambda a: [sys.executable, '-c', 'pass']; "
+        "once = [signal.SIGINT]; "
+        "os.register_at_fork("
+        "after_in_parent=lambda: once and os.kill(os.getpid(), once.pop())); "
+        "sys.unraisablehook = lambda unraisable: print('dropped', flush=True); "
+        "s = c.Children(Path(sys.argv[1]), {}); s.__enter__(); "
+        "s.run([], timeout_s=30); print('went on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "dropped\n"
+    assert "KeyboardInterrupt" in done.stderr
+
+
 def _alive(pid: int) -> bool:
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
