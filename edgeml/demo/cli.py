@@ -25,7 +25,8 @@ def demo(
     fleet halts), then rolls out 1.2.0, which was trained for worse light. Exits non-zero if a
     promise did not hold.
     """
-    from edgeml.demo.story import Ports, tell
+    from edgeml.demo.setting import Ports
+    from edgeml.demo.story import tell
 
     held = tell(folder.resolve(), Ports(port, device_port, mqtt_port), once=once)
     if not held:

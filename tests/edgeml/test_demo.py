@@ -13,7 +13,7 @@ from edgeml.cli import run
 from edgeml.demo.children import Children
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
-from edgeml.demo.story import prepare_folder
+from edgeml.demo.setting import prepare_folder
 from edgeml.demo.truth import readings
 from edgeml.errors import ExitCode, UserError
 from tests.e2e.loop import _free_port, until
