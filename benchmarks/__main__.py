@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("agent", "fleet")
+BENCHMARKS = ("agent", "pipeline", "fleet")
 
 if __name__ == "__main__":
     print("# Benchmarks\n", flush=True)

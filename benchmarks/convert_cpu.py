@@ -1,21 +1,31 @@
 """What `edgeml convert` makes of trained models, beside other quantizers and float32.
 
-For each model: edgeml converts it with the commands' own defaults (accuracy within one point
-at 95 % confidence, at least 1.1 x float32); onnxruntime's `quantize_static` with its documented
-defaults makes its file, with and without its pre-processing. Then all files run in turns, each
-in a process of its own, on every runtime here that can run them, and are judged by the same
-metric and the same paired test. NNCF takes part where its toolchain is installed (`edgeml
-toolchain install nncf`). `M.accuracy_drop_points` is in points, its spread the interval
-at 95 %. The data are of `benchmarks.shared_models`; without them there is nothing to measure.
+For each model `edgeml convert` runs with its defaults (accuracy within one point at 95 %
+confidence, at least 1.1 x float32), onnxruntime's `quantize_static` with its documented
+defaults, with and without its pre-processing, and NNCF with and without accuracy control where
+its toolchain is installed (`edgeml toolchain install nncf`). Then all files run in turns, each
+in a process of its own: edgeml's on the runtime it chose, the float model and the others' on
+onnxruntime and OpenVINO. All are judged by the same metric and the same paired test against
+the float model on onnxruntime.
+
+`M.accuracy_drop_points` is in points, its spread the interval at 95 %. The time a candidate is
+what somebody waits for: the whole command `edgeml convert`, from its start to its end, over the
+number of files that it made and tried, beside a whole script that calls `quantize_static` once;
+`..._vs_quantize_static_call` sets it beside the call alone. The data are of
+`benchmarks.shared_models`, or of any folder in `EDGEML_MODELS` that has the same files.
 """
 
+import argparse
+import dataclasses
+import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,61 +34,65 @@ import msgspec
 import numpy as np
 
 from benchmarks.measure import Row, main, quartiles, versions
+from benchmarks.quantizers import RUNTIMES, STATIC, Omitted, Quantized, quantized
 from benchmarks.shared_models import SharedModel, models_folder, shared_models
-from cloud_sync.evidence import Verdict
-from converters.arena import Arena, Judged, Lane, Timing
+from cloud_sync.evidence import GateResult, Verdict
+from converters.arena import Arena, Lane
 from converters.cache import Cache
-from converters.conversion import run as convert
 from converters.executor import LocalExecutor
 from converters.gates import metric_gate
 from converters.loading import Loaded, load
 from converters.methods import observe, prepare
 from converters.progress import Silent
+from converters.recipe import FLOAT, Precision
 from converters.request import Request
-from converters.toolchains.exchange import ask
-from converters.toolchains.store import require
 from converters.workshop import FLOAT_RULES, Artifact
-from edgeml.errors import ModelError, ToolchainError
+from edgeml.errors import EdgemlError, ModelError
+from hardware.probes import instruction_set, probe
 
+_ROOT = Path(__file__).resolve().parents[1]
 _QUICK = ("kws_dscnn", "cifar_resnet20")
-_NOTHING = Cache(None)
 _AS_FAST = 0.97  # the same lane raced against itself comes out between this and its inverse
+_CONVERTING_S = 1200.0
+_LANE_S = 2.0
+_SUFFIXES = {"tflite": ".tflite"}
 
 
-class Told(Silent):
-    """Counts what the search tried."""
+class Converted(msgspec.Struct, frozen=True):
+    """What the command made: its best variant, how long it took and how many files it tried."""
 
-    def __init__(self) -> None:
-        self.tried = 0
-
-    def step(self, what: str, total: int = 0) -> None:  # noqa: ARG002 -- the protocol's
-        """Count a candidate."""
-        self.tried += what.startswith("Trying ")
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A file that somebody made of a model; `seconds` is what it took."""
-
-    maker: str
-    artifact: Artifact
+    best: dict[str, Any]
     seconds: float
+    tried: int
 
 
-def measure(quick: bool) -> list[Row]:
-    """All rows; a few models only where `quick`."""
+def measure(quick: bool, model: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows, those of a model as soon as it is done.
+
+    Args:
+        quick: a few models only, raced for a shorter time.
+        model: the models' names; none means all.
+    """
     folder = models_folder()
-    if folder is None:
-        print("benchmarks.convert_cpu: no models; set EDGEML_MODELS.", file=sys.stderr)
-        return []
-    rows = []
-    for model in shared_models(folder):
-        if not quick or model.name in _QUICK:
-            with tempfile.TemporaryDirectory(prefix="edgeml-bench-") as out:
-                rows += _rows_of(model, Path(out), quick)
-    return [*rows, _calibration_memory(quick)]
+    found = shared_models(folder) if folder else []
+    wanted = model or (_QUICK if quick else [each.name for each in found])
+    if unknown := set(wanted) - {each.name for each in found}:
+        _say(f"no {', '.join(sorted(unknown))} in {folder}; set EDGEML_MODELS.")
+    for each in found:
+        if each.name not in wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="edgeml-bench-") as out:
+            begun = time.perf_counter()
+            try:
+                yield from _rows_of(each, Path(out), quick)
+            except (EdgemlError, subprocess.SubprocessError) as error:
+                _say(f"{each.name} is left out: {error}")
+            _say(f"{each.name}: done in {time.perf_counter() - begun:.0f} s")
+    if not model:
+        yield _calibration_memory(quick)
 
 
-def _rows_of(model: SharedModel, out: Path, quick: bool) -> list[Row]:
+def _rows_of(model: SharedModel, out: Path, quick: bool) -> Iterator[Row]:
     calibration, evaluation = model.write_data(out)
     request = Request(
         model=model.file,
@@ -90,211 +104,208 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> list[Row]:
         targets=(_target(),),
         metric=model.metric,
     )
-    progress, begun = Told(), time.perf_counter()
-    result = convert(request, progress, _NOTHING)
-    taken = time.perf_counter() - begun
+    _say(f"{model.name}: edgeml convert")
+    converted = _convert(request)
+    made: list[Quantized] = []
+    omitted: list[str] = []
+    for peer in quantized(model, calibration, evaluation, out):
+        if isinstance(peer, Omitted):
+            omitted.append(f"{peer.maker} left out: {peer.why}")
+        else:
+            made.append(peer)
+        _say(f"{model.name}: {omitted[-1] if isinstance(peer, Omitted) else peer.maker}")
     loaded = load(request, Silent())
-    best = result.variants[0]
-    ours = Lane(_artifact("edgeml", best.file), best.runtime)
-    floats = [
-        Lane(_artifact("float32", model.file), runtime) for runtime in loaded.plan.all_runtimes
+    with closing(Arena(LocalExecutor(), loaded, Cache(None), Silent())) as arena:
+        lanes = _lanes(model, converted, made, loaded, out)
+        yield from _race(model, arena, loaded, lanes, omitted, quick=quick)
+    yield from _times(model, converted, made)
+
+
+def _convert(request: Request) -> Converted:
+    """Run the command as a user does, with an empty cache."""
+    command = [
+        *(sys.executable, "-c", "from edgeml.cli import main; main()", "convert"),
+        *(str(request.model), "--json", "--metric", request.metric),
+        *("--calibration", request.calibration, "--evaluate", request.evaluation),
+        *("--name", request.name, "--version", request.version, "--out", str(request.out)),
+        *("--target", request.targets[0]),
     ]
-    peers = _peers(model, calibration, evaluation, out)
-    with closing(Arena(LocalExecutor(), loaded, _NOTHING, Silent())) as arena:
-        lanes = [Lane(peer.artifact, lane.runtime) for peer in peers for lane in floats]
-        judged, lanes = _judge(arena, [ours, *floats, *lanes], floats[0].artifact)
-        seconds = (1.0 if quick else 3.0) * len(lanes)
-        times = arena.time(lanes, seconds=seconds)
-    base = {lane.runtime: judged[lane.key] for lane in floats if lane.key in judged}
-    passing = [
-        lane
-        for lane in lanes
-        if lane not in floats
-        and lane is not ours
-        and _gate(loaded, base[lane.runtime], judged[lane.key]).result is Verdict.PASS
-    ]
-    fastest_float = min((lane for lane in floats), key=lambda lane: _p50(times[lane.key]))
-    gate = _gate(loaded, base[ours.runtime], judged[ours.key])
-    name = model.name
-    rows = [
-        Row(
-            metric=f"{name}.accuracy_drop_points",
-            value=100 * ((gate.baseline or 0) - (gate.value or 0)),
-            unit=f"points of {model.metric.split(':')[0]}",
-            spread=(
-                100 * ((gate.baseline or 0) - (gate.high or 0)),
-                100 * ((gate.baseline or 0) - (gate.low or 0)),
-            ),
-            n=gate.n,
-            goal="passes at 1 point, 95 %"
-            if best.precision != "float32"
-            else "float32 is the answer",
-            holds=gate.result is Verdict.PASS if best.precision != "float32" else None,
-        ),
-        _speed(f"{name}.speed_vs_float32", times, ours, fastest_float),
-    ]
-    rows += [
-        Row(
-            metric=f"{name}.peer_drop_points[{lane.key}]",
-            value=100 * ((found.baseline or 0) - (found.value or 0)),
-            unit=f"points, {found.result}",
-            n=found.n,
-        )
-        for lane in lanes
-        if lane not in floats and lane is not ours
-        for found in [_gate(loaded, base[lane.runtime], judged[lane.key])]
-    ]
-    if passing:
-        rival = min(passing, key=lambda lane: _p50(times[lane.key]))
-        metric = f"{name}.speed_vs_fastest_passing_peer"
-        rows.append(_speed(metric, times, ours, rival))
-    static = next((peer for peer in peers if peer.maker == "quantize_static"), None)
-    if static is None:
-        return rows
-    each = taken / max(1, progress.tried)
-    rows.append(
-        Row(
-            metric=f"{name}.convert_time_per_candidate_vs_quantize_static",
-            value=each,
-            unit="s a candidate",
-            peer="onnxruntime quantize_static",
-            peer_value=static.seconds,
-            ratio=each / static.seconds,
-            n=progress.tried,
-            goal="at most 3 x",
-            holds=each / static.seconds <= 3,
-        )
+    begun = time.perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=_ROOT,
+        env=os.environ | {"EDGEML_CACHE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_CONVERTING_S,
     )
-    return rows
+    seconds = time.perf_counter() - begun
+    if done.returncode not in {0, 3, 4}:
+        raise ModelError("edgeml convert failed.", why=done.stderr.strip()[-400:])
+    result = json.loads(done.stdout)
+    tried = sum(line.startswith("Trying ") for line in done.stderr.splitlines())
+    return Converted(result["variants"][0], seconds, max(1, tried))
+
+
+_Figures = Mapping[str, Sequence[float]]  # milliseconds by lane
+
+
+class _Lanes(msgspec.Struct, frozen=True):
+    ours: Lane
+    floats: tuple[Lane, ...]
+    peers: tuple[Lane, ...]
+
+
+def _lanes(
+    model: SharedModel, converted: Converted, made: Sequence[Quantized], loaded: Loaded, out: Path
+) -> _Lanes:
+    best = converted.best
+    runtimes = [r.name for r in loaded.host.runtimes if r.name in RUNTIMES]
+    floats = tuple(Lane(_artifact(FLOAT, model.file), runtime) for runtime in runtimes)
+    file = out / f"edgeml{_SUFFIXES.get(best['format'], '.onnx')}"
+    file.write_bytes(Path(best["file"]).read_bytes())
+    ours = Lane(_artifact(f"edgeml {best['precision']}", file, best["precision"]), best["runtime"])
+    # The same file on the same runtime is one lane: raced with itself it would measure noise.
+    same = (lane for lane in floats if lane.runtime == ours.runtime)
+    if file.read_bytes() == model.file.read_bytes():
+        ours = next(same, ours)
+    return _Lanes(
+        ours,
+        floats,
+        tuple(Lane(_artifact(m.maker, m.path), runtime) for m in made for runtime in runtimes),
+    )
+
+
+def _race(
+    model: SharedModel,
+    arena: Arena,
+    loaded: Loaded,
+    lanes: _Lanes,
+    omitted: list[str],
+    *,
+    quick: bool,
+) -> Iterator[Row]:
+    """Judge and race all lanes that run; one that does not is named."""
+    baseline = lanes.floats[0]
+    gates: dict[str, GateResult] = {}
+    running: list[Lane] = []
+    for lane in dict.fromkeys((*lanes.floats, lanes.ours, *lanes.peers)):
+        try:
+            gates[lane.key] = _gate(arena, loaded, baseline, lane)
+        except ModelError as error:
+            omitted.append(f"{lane.key} left out: {error}")
+            _say(f"{model.name}: {omitted[-1]}")
+        else:
+            running.append(lane)
+    _say(f"{model.name}: racing {len(running)} lanes")
+    times = arena.time(running, seconds=(_LANE_S / 4 if quick else _LANE_S) * len(running))
+    figures = {key: timing.milliseconds for key, timing in times.items()}
+    yield _drop(f"{model.name}.accuracy_drop_points", lanes.ours, gates[lanes.ours.key])
+    floats = [lane for lane in lanes.floats if lane in running]
+    fastest = min(floats, key=lambda lane: statistics.median(figures[lane.key]))
+    yield _speed(f"{model.name}.speed_vs_float32", figures, lanes.ours, fastest)
+    peers = [lane for lane in lanes.peers if lane in running]
+    passing = [lane for lane in peers if gates[lane.key].result is Verdict.PASS]
+    metric, note = f"{model.name}.speed_vs_fastest_passing_peer", "; ".join(["", *omitted])
+    if passing:
+        rival = min(passing, key=lambda lane: statistics.median(figures[lane.key]))
+        yield _speed(metric, figures, lanes.ours, rival, note)
+    else:
+        ours = figures[lanes.ours.key]
+        yield Row(metric, statistics.median(ours), "ms", n=len(ours), goal=f"no peer passes{note}")
+    for lane in peers:
+        row = _speed(f"{model.name}.speed_vs[{lane.key}]", figures, lanes.ours, lane)
+        gate = gates[lane.key]
+        said = f"{gate.result}, it drops {100 * _dropped(gate, gate.value):.2f} points"
+        yield dataclasses.replace(row, goal=said, holds=None)
+
+
+def _gate(arena: Arena, loaded: Loaded, baseline: Lane, lane: Lane) -> GateResult:
+    wanted = arena.judge(baseline, baseline.artifact)
+    given = arena.judge(lane, baseline.artifact)
+    return metric_gate(
+        loaded.metric, wanted.outcomes, given.outcomes, max_drop=0.01, confidence=0.95
+    )
+
+
+def _drop(metric: str, lane: Lane, gate: GateResult) -> Row:
+    is_float = lane.artifact.precision == FLOAT
+    return Row(
+        metric=metric,
+        value=100 * _dropped(gate, gate.value),
+        unit=f"points of {gate.unit.partition(':')[0]}, {lane.artifact.key} on {lane.runtime}",
+        spread=(100 * _dropped(gate, gate.high), 100 * _dropped(gate, gate.low)),
+        n=gate.n,
+        goal="float32 is the answer" if is_float else "passes at 1 point, 95 %",
+        holds=None if is_float else gate.result is Verdict.PASS,
+    )
+
+
+def _dropped(gate: GateResult, value: float | None) -> float:
+    return (gate.baseline or 0.0) - (value or 0.0)
+
+
+def _speed(metric: str, figures: _Figures, ours: Lane, peer: Lane, note: str = "") -> Row:
+    ratios = np.divide(figures[peer.key], figures[ours.key])
+    ratio = float(np.median(ratios))
+    return Row(
+        metric=metric,
+        value=statistics.median(figures[ours.key]),
+        unit="ms",
+        peer=peer.key,
+        peer_value=statistics.median(figures[peer.key]),
+        ratio=ratio,
+        spread=quartiles(list(ratios)),
+        n=len(ratios),
+        goal=f"at least 1 x{note}",
+        holds=ratio >= _AS_FAST,
+    )
+
+
+def _times(model: SharedModel, converted: Converted, made: Sequence[Quantized]) -> Iterator[Row]:
+    """The time of a candidate beside a script that quantizes once, and beside the call in it."""
+    static = next((peer for peer in made if peer.maker == STATIC), None)
+    each = converted.seconds / converted.tried
+    name = f"{model.name}.convert_time_per_candidate_vs_quantize_static"
+    script, call = (static.seconds, static.call_seconds) if static else (None, None)
+    row = Row(
+        metric=name,
+        value=each,
+        unit="s",
+        peer=f"a script with {STATIC}",
+        peer_value=script,
+        ratio=each / script if script else None,
+        n=converted.tried,
+        goal="at most 3 x" if script else f"{STATIC} fails",
+        holds=each / script <= 3 if script else None,
+    )
+    yield row
+    if call:
+        yield dataclasses.replace(
+            row,
+            metric=f"{name}_call",
+            peer=f"the call of {STATIC} alone",
+            peer_value=call,
+            ratio=each / call,
+            goal="",
+            holds=None,
+        )
 
 
 def _target() -> str:
-    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    return "cpu-x86-64-vnni" if "vnni" in flags else "cpu-x86-64"
+    return "cpu-x86-64-vnni" if "vnni" in instruction_set(probe()) else "cpu-x86-64"
 
 
-def _artifact(key: str, path: Path) -> Artifact:
+def _artifact(key: str, path: Path, precision: Precision = FLOAT) -> Artifact:
     return Artifact(
         key=key,
         path=path,
         digest=key,
         size=path.stat().st_size,
-        precision="float32",
+        precision=precision,
         rules=FLOAT_RULES,
     )
-
-
-def _judge(
-    arena: Arena, lanes: Sequence[Lane], baseline: Artifact
-) -> tuple[dict[str, Judged], list[Lane]]:
-    """Judge each lane; a runtime that cannot run a file leaves that lane out."""
-    judged, left = {}, []
-    for lane in lanes:
-        try:
-            judged[lane.key] = arena.judge(lane, baseline)
-            left.append(lane)
-        except ModelError as error:
-            print(f"{lane.key}: {error}", file=sys.stderr)
-    return judged, left
-
-
-def _gate(loaded: Loaded, baseline: Judged, candidate: Judged) -> Any:
-    return metric_gate(
-        loaded.metric, baseline.outcomes, candidate.outcomes, max_drop=0.01, confidence=0.95
-    )
-
-
-def _p50(timing: Timing) -> float:
-    return statistics.median(timing.milliseconds)
-
-
-def _speed(metric: str, times: dict[str, Timing], ours: Lane, peer: Lane) -> Row:
-    ratios = np.divide(times[peer.key].milliseconds, times[ours.key].milliseconds)
-    ratio = float(np.median(ratios))
-    return Row(
-        metric=metric,
-        value=_p50(times[ours.key]),
-        unit="ms",
-        peer=peer.key,
-        peer_value=_p50(times[peer.key]),
-        ratio=ratio,
-        spread=quartiles(list(ratios)),
-        n=len(ratios),
-        goal="at least 1 x",
-        holds=ratio >= _AS_FAST,
-    )
-
-
-def _peers(model: SharedModel, calibration: Path, evaluation: Path, out: Path) -> list[Entry]:
-    """What other quantizers make of a model; one that fails is named and left out."""
-    made = []
-    makers: tuple[tuple[str, Callable[[Path], float]], ...] = (
-        ("quantize_static", lambda path: _static(model, calibration, path, prepares=False)),
-        ("quantize_static+prepared", lambda path: _static(model, calibration, path, prepares=True)),
-        ("nncf", lambda path: _nncf(model, calibration, None, path)),
-        ("nncf+accuracy-control", lambda path: _nncf(model, calibration, evaluation, path)),
-    )
-    for maker, make in makers:
-        path = out / f"{maker}.onnx"
-        try:
-            seconds = make(path)
-        except (ToolchainError, subprocess.CalledProcessError) as error:
-            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-            last = (said.strip().splitlines() or ["no message"])[-1]
-            print(f"{model.name}: {maker} is left out: {last}", file=sys.stderr)
-            continue
-        made.append(Entry(maker, _artifact(maker, path), seconds))
-    return made
-
-
-def _static(model: SharedModel, calibration: Path, path: Path, *, prepares: bool) -> float:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.convert_cpu", "--quantize-static",
-         str(model.file), str(calibration), str(path), str(int(prepares))],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return float(done.stdout.strip().splitlines()[-1])
-
-
-def _nncf(model: SharedModel, calibration: Path, evaluation: Path | None, path: Path) -> float:
-    """NNCF in its toolchain; with evaluation data its accuracy control, which knows top1 alone."""
-    if evaluation is not None and model.metric != "top1":
-        raise ToolchainError("NNCF's accuracy control is run on top1 here.")
-    request: dict[str, Any] = {
-        "model": str(model.file),
-        "output": str(path),
-        "calibration": str(calibration),
-        "method": "quantize" if evaluation is None else "quantize_with_accuracy_control",
-    }
-    if evaluation is not None:
-        request |= {"evaluation": str(evaluation), "max_drop": 0.01}
-    return float(ask(require("nncf"), request, timeout_s=1800)["seconds"])
-
-
-def _quantize_static(model: str, calibration: str, out: str, prepares: str) -> None:
-    """The peer in a process of its own: onnxruntime's quantizer as its documentation calls it."""
-    from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
-
-    with np.load(calibration) as arrays:
-        x = arrays["x"]
-    import onnx
-
-    name = onnx.load(model).graph.input[0].name
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left: Iterator[np.ndarray] = iter(x)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            sample = next(self._left, None)
-            return None if sample is None else {name: sample[None]}
-
-    begun = time.perf_counter()
-    if prepares == "1":
-        quant_pre_process(model, f"{out}.prepared", skip_symbolic_shape=True)
-        model = f"{out}.prepared"
-    quantize_static(model, out, Reader())
-    print(time.perf_counter() - begun)
 
 
 def _calibration_memory(quick: bool) -> Row:
@@ -314,33 +325,45 @@ def _calibration_memory(quick: bool) -> Row:
 def _peak_of_calibrating(count: int) -> int:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.convert_cpu", "--calibrate", str(count)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(done.stdout.strip().splitlines()[-1])
 
 
 def _calibrate(count: str) -> None:
-    model = Path(__file__).resolve().parents[1] / "examples" / "digits" / "digits.onnx"
+    model = _ROOT / "examples" / "digits" / "digits.onnx"
     rng = np.random.default_rng(0)
 
     def feeds() -> Iterator[list[np.ndarray]]:
         for _ in range(int(count)):
             yield [rng.normal(0, 1, (1, 1, 28, 28)).astype(np.float32)]
 
-    statistics_ = observe(prepare(model.read_bytes()), feeds)
-    statistics_.ranges("entropy", 99.99)
+    seen = observe(prepare(model.read_bytes()), feeds)
+    seen.ranges("entropy", 99.99)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+def _say(what: str) -> None:
+    print(f"benchmarks.convert_cpu: {what}", file=sys.stderr, flush=True)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="this model; may be given more than once"
+    )
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--quantize-static"]:
-        _quantize_static(*sys.argv[2:])
-    elif sys.argv[1:2] == ["--calibrate"]:
+    if sys.argv[1:2] == ["--calibrate"]:
         _calibrate(sys.argv[2])
     else:
         main(
             "convert_cpu",
             measure,
             description=(__doc__ or "").splitlines()[0],
-            conditions=versions("onnxruntime", "onnx", "numpy"),
+            conditions=versions("onnxruntime", "openvino", "onnx", "numpy"),
+            options=_options,
         )

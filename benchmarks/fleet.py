@@ -28,6 +28,7 @@ from fleet.ingest import MAX_TOGETHER
 from fleet.keys import load_or_create
 from fleet.registry import Registry
 from fleet.services import Caller, Services, enrollment, records
+from fleet.trust import Repository
 
 DEVICE = "bench-1"
 RECORDS = 3
@@ -106,6 +107,7 @@ def _services(data: Path, key: PrivateKey) -> Services:
         keys=keys,
         registry=Registry(data / "registry"),
         head=HeadFile(data / "keys" / "head.json"),
+        trust=Repository(data / "trust", time.time),
     )
     token = enrollment.create_token(services, Caller("benchmark"), DEVICE, {})["token"]
     enrollment.enroll(services, EnrollRequest(token=token, csr=make_request(DEVICE, key)))

@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -129,47 +129,62 @@ def versions(*packages: str) -> dict[str, str]:
 
 def main(
     name: str,
-    run: Callable[[bool], list[Row]],
+    run: Callable[..., Iterable[Row]],
     *,
     description: str,
     conditions: Mapping[str, str],
+    options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> None:
-    """Parse `--quick` and `--json`, run the benchmark, and print its rows.
+    """Parse `--quick` and `--json`, run the benchmark, and print its rows as they come.
+
+    Ctrl-C ends it with what was measured so far.
 
     Args:
         name: the benchmark's module name.
-        run: takes `quick` and returns the rows.
+        run: takes `quick`, and by name what `options` adds, and gives the rows.
         description: what `--help` says.
         conditions: versions and settings that belong to the figures.
+        options: adds options of this benchmark alone.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="a minute instead of a few")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    rows = run(arguments.quick)
+    options(parser)
+    arguments = vars(parser.parse_args())
+    as_json, quick = arguments.pop("json"), arguments.pop("quick")
     where = machine() | dict(conditions)
-    if arguments.json:
+    if not as_json:
+        told = ", ".join(f"{key} {value}" for key, value in where.items())
+        print(f"## {name}\n\n{told}\n\n{_HEAD}", flush=True)
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        for row in run(quick, **arguments):
+            rows.append(row)
+            if not as_json:
+                print(_line(row), flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    if as_json:
         print(json.dumps({"name": name, "machine": where, "rows": [asdict(row) for row in rows]}))
-        return
-    print(f"## {name}\n\n{', '.join(f'{key} {value}' for key, value in where.items())}\n")
-    print(table(rows))
-    if any(row.holds is False for row in rows):
+    elif any(row.holds is False for row in rows):
         print("\nA goal marked 'no' did not hold in this run.", file=sys.stderr)
+    if interrupted:
+        print("\nInterrupted: these are the rows that were done.", file=sys.stderr)
+        sys.exit(130)
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        "| metric | edgeml | peer | ratio (quartiles) | n | goal | holds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        peer = f"{row.peer} {row.peer_value:.4g} {row.unit}" if row.peer_value is not None else ""
-        spread = f" ({row.spread[0]:.3g} to {row.spread[1]:.3g})" if row.spread else ""
-        ratio = f"{row.ratio:.3g}{spread}" if row.ratio is not None else spread.strip()
-        holds = {True: "yes", False: "no", None: ""}[row.holds]
-        lines.append(
-            f"| `{row.metric}` | {row.value:.4g} {row.unit} | {peer} | {ratio} "
-            f"| {row.n} | {row.goal} | {holds} |"
-        )
-    return "\n".join(lines)
+_HEAD = """\
+| metric | edgeml | peer | ratio (quartiles) | n | goal | holds |
+|---|---|---|---|---|---|---|"""
+
+
+def _line(row: Row) -> str:
+    peer = f"{row.peer} {row.peer_value:.4g} {row.unit}" if row.peer_value is not None else ""
+    spread = f" ({row.spread[0]:.3g} to {row.spread[1]:.3g})" if row.spread else ""
+    ratio = f"{row.ratio:.3g}{spread}" if row.ratio is not None else spread.strip()
+    holds = {True: "yes", False: "no", None: ""}[row.holds]
+    return (
+        f"| `{row.metric}` | {row.value:.4g} {row.unit} | {peer} | {ratio} "
+        f"| {row.n} | {row.goal} | {holds} |"
+    )

@@ -16,7 +16,13 @@ import numpy as np
 from converters.metrics import Detections, MeanAveragePrecision
 from converters.metrics.detection import suppressed
 
-_METRICS = {"top1": "top1", "ctc_exact": "exact", "yunet_ap50": "benchmarks.shared_models:Faces"}
+_METRICS = {
+    "top1": "top1",
+    "ctc_exact": "exact",
+    "auc": "auc:reconstruction",
+    "vs_float": "cosine",
+    "yunet_ap50": "benchmarks.shared_models:Faces",
+}
 
 
 class SharedModel(msgspec.Struct, frozen=True):
@@ -30,13 +36,16 @@ class SharedModel(msgspec.Struct, frozen=True):
 
     def write_data(self, out: Path) -> tuple[Path, Path]:
         """Write calibration and evaluation data in the model's input layout; their paths."""
-        return self._write("calibration", out), self._write("dev", out)
+        split = "dev" if (self.folder / "dev.npz").is_file() else "heldout"
+        return self._write("calibration", out), self._write(split, out)
 
     def _write(self, split: str, out: Path) -> Path:
         path = out / f"{self.name}-{split}.npz"
         with np.load(self.folder / f"{split}.npz") as arrays:
-            labels = {key: arrays[key] for key in arrays if key != "x"}
-            np.savez(path, x=prepared(self.spec, arrays["x"]), **labels)
+            x = prepared(self.spec, arrays["x"])
+            windows = len(x) // len(arrays["x"])  # of a recording, each judged by itself
+            labels = {key: arrays[key].repeat(windows, axis=0) for key in arrays if key != "x"}
+        np.savez(path, x=x, **labels)
         return path
 
 
@@ -52,7 +61,8 @@ def shared_models(folder: Path) -> list[SharedModel]:
     found = []
     for path in sorted(folder.glob("*/spec.json")):
         spec = json.loads(path.read_text(encoding="utf-8"))
-        files = [path.parent / name for name in ("float.onnx", "plain.onnx")]
+        names = ("float.onnx", "plain.onnx", spec.get("reference", ""))
+        files = [path.parent / name for name in names if name.endswith(".onnx")]
         file = next((file for file in files if file.is_file()), None)
         metric = _METRICS.get(spec.get("metric", ""))
         if file is None or metric is None:
@@ -77,6 +87,10 @@ def prepared(spec: dict[str, Any], x: np.ndarray) -> np.ndarray:
             x = _doubled(_doubled(x, 1), 2)
         elif step["op"] == "reshape":
             x = x.reshape([len(x), *step["shape"]])
+        elif step["op"] == "frames":
+            starts = range(step["count"])
+            windows = [x[:, i : i + step["width"]].reshape(len(x), -1) for i in starts]
+            x = np.stack(windows, axis=1).reshape(len(x) * len(windows), -1)
         else:
             raise ValueError(f"unknown step {step['op']}")
     return np.ascontiguousarray(x, np.float32)

@@ -6,32 +6,37 @@ and the one that starts a round changes from round to round, so that whatever el
 does falls on all of them. What was measured is cached by everything that it depends on.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from cloud_sync.evidence import Latency
 from converters.cache import Cache
-from converters.executor import Executor, RemoteSession, open_remote
+from converters.evaluation import Answers, Judged, Tensors, evaluate
+from converters.executor import Channel, Executor, RemoteSession, load
 from converters.loading import Loaded
 from converters.progress import Progress
+from converters.turns import Times, on_one_side, take_turns
+from converters.worker import Drop
 from converters.workshop import Artifact
-from edgeml.errors import ModelError
+from edgeml.errors import EdgemlError
 from hardware.capabilities import RuntimeInfo
 from hardware.probes import instruction_set
-from hardware.runtimes.interface import Session
+
+_T = TypeVar("_T")
 
 EVALUATOR = 1  # raised when what is measured, or how, changes
 THREADS = 1
 _FEEDS = 16
-_TURN_MS = 2.0  # a lane's turn lasts about this long, so that short inferences warm up
-_MOST_IN_TURN = 32
+_ROUNDS = 100  # of a race whose percentiles are evidence; slow models may take fewer
+_QUICK_ROUNDS = 40
 _TINY = 1e-12
-_MOST_IDLE = 4
+_MOST_OWN = 2  # sessions of a runtime that stay open: the float model's and the last one's
+_LEAST_SHARE = 32  # samples that are worth a session more
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -44,16 +49,6 @@ class Lane(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """Its name among others."""
         return f"{self.artifact.key}@{self.runtime}"
-
-
-class Judged(msgspec.Struct, frozen=True):
-    """Of each evaluation sample, what the metric made of it, and whether it was inferred.
-
-    A sample in which the pipeline finds nothing has the outcome of a wrong answer.
-    """
-
-    outcomes: tuple[Any, ...]
-    found: tuple[bool, ...]
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -92,7 +87,10 @@ class Arena:
         self._cache = cache
         self._progress = progress
         self._judged: dict[str, Judged] = {}
-        self._idle: dict[str, RemoteSession] = {}
+        self._own: dict[str, RemoteSession] = {}
+        self._warm: dict[tuple[str, int], list[Channel]] = {}
+        for remark in executor.remarks:
+            progress.note(remark)
 
     def judge(self, lane: Lane, baseline: Artifact) -> Judged:
         """Execute a lane on every evaluation sample.
@@ -121,23 +119,49 @@ class Arena:
                     self._cache.put("judged", parts, msgspec.msgpack.encode(judged))
         return self._judged[lane.key]
 
-    def time(self, lanes: Sequence[Lane], *, seconds: float) -> dict[str, Timing]:
-        """Time lanes in turns; by lane key.
+    def time(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        seconds: float,
+        bound: float | None = None,
+        anew: bool = False,
+    ) -> dict[str, Timing]:
+        """Time lanes in turns, each in a process that has run nothing else; by lane key.
 
         Args:
             lanes: what runs.
             seconds: how long about, for all of them together.
+            bound: of the speed-up over the first lane; where each other lane is shown to lie
+                on one side of it, the race ends early.
+            anew: in processes started for this race, so that what one start brought by luck
+                does not repeat.
         """
-        parts = [EVALUATOR, THREADS, seconds, [self._conditions(lane) for lane in lanes]]
+        conditions = [self._conditions(lane) for lane in lanes]
+        parts = [EVALUATOR, THREADS, seconds, bound, anew, conditions]
         known = self._cache.get("times", parts)
         if known is not None:
             return msgspec.msgpack.decode(known, type=dict[str, Timing])
-        with self._opened(lanes) as sessions:
+
+        def settled(times: Times) -> bool:
+            base, *others = (np.array(times[lane.key]) for lane in lanes)
+            return bound is not None and all(
+                on_one_side((base / other).tolist(), bound) for other in others
+            )
+
+        if anew:
+            self._end_own()
+        with self._racing(lanes) as sessions:
             feeds = self._feeds()
             for session in sessions.values():
                 session.keep(feeds)
             rounds = take_turns(
-                sessions, len(feeds), seconds=seconds, on_round=self._progress.advance
+                sessions,
+                len(feeds),
+                seconds=seconds,
+                settled=settled,
+                least_rounds=_ROUNDS if bound is None else _QUICK_ROUNDS,
+                on_round=self._progress.advance,
             )
             timings = {
                 key: Timing(
@@ -162,12 +186,116 @@ class Arena:
             baseline: the float model, run on the same runtime.
             feeds: inputs, at least one.
         """
-        reference = Lane(baseline, lane.runtime)
+        told = hashlib.sha256()
+        for feed in feeds:
+            for tensor in feed:
+                told.update(f"{tensor.dtype} {tensor.shape} ".encode() + tensor.tobytes())
+        parts = [EVALUATOR, baseline.digest, *self._conditions(lane), told.hexdigest()]
+        return self._cache.remember(
+            "fidelity", parts, float, lambda: self._fidelity(lane, baseline, feeds)
+        )
+
+    def ask(
+        self, kind: str, lane: Lane, shape: type[_T], question: Callable[[RemoteSession], _T]
+    ) -> _T:
+        """What comes of a question to a lane's session about the evaluation data; asked once.
+
+        Args:
+            kind: of question.
+            lane: who answers.
+            shape: the answer's type, as msgspec takes it.
+            question: takes the session.
+        """
+
+        def answer() -> _T:
+            with self.opened(lane) as session:
+                return question(session)
+
+        parts = [EVALUATOR, *self._conditions(lane), self._loaded.metric.identity]
+        return self._cache.remember(kind, parts, shape, answer)
+
+    @contextmanager
+    def opened(self, lane: Lane, slot: int = 0) -> Iterator[RemoteSession]:
+        """A lane's session, for other questions than its speed.
+
+        A process that has raced the lane answers; else one that loads many, one by one.
+        """
+        own = self._own.pop(lane.key, None) if slot == 0 else None
+        session = own or self._reloaded(lane, slot)
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        if own is not None:
+            self._own[lane.key] = own
+            return
+        try:
+            channel = session.release()
+        except EdgemlError:  # a worker that died since is replaced where the next is needed
+            session.close()
+        else:
+            self._warm.setdefault((lane.runtime, slot), []).append(channel)
+
+    def close(self) -> None:
+        """End all workers."""
+        self._end_own()
+        while self._warm:
+            for channel in self._warm.popitem()[1]:
+                channel.close()
+
+    def _end_own(self) -> None:
+        while self._own:
+            self._own.popitem()[1].close()
+
+    def _reloaded(self, lane: Lane, slot: int) -> RemoteSession:
+        """A lane loaded by a worker that may have run others before."""
+        channels = self._warm.get((lane.runtime, slot))
+        channel = channels.pop() if channels else self._executor.start(slot)
+        return self._load(channel, lane)
+
+    def _load(self, channel: Channel, lane: Lane) -> RemoteSession:
+        copies = self._executor.copies
+        return load(channel, lane.runtime, lane.artifact.path, threads=THREADS, copies=copies)
+
+    @contextmanager
+    def _racing(self, lanes: Sequence[Lane]) -> Iterator[dict[str, RemoteSession]]:
+        """Sessions by lane key, each in a process of its own, all on one machine.
+
+        A few stay open for the next race: starting them is slow, the more so on an emulator.
+        """
+        sessions: dict[str, RemoteSession] = {}
+        channels: list[Channel] = []
+        try:
+            new = [lane for lane in lanes if lane.key not in self._own]
+            channels += [self._executor.start() for _ in new]
+            for channel in channels:
+                channel.ask(Drop())  # all have started before one loads: loading is timed
+            for lane in new:
+                sessions[lane.key] = self._load(channels[0], lane)
+                del channels[0]
+            sessions |= {lane.key: self._own.pop(lane.key) for lane in lanes if lane not in new}
+            yield {lane.key: sessions[lane.key] for lane in lanes}
+        except BaseException:
+            for session in sessions.values():
+                session.close()
+            for channel in channels:
+                channel.close()
+            raise
+        for lane in lanes:
+            self._own[lane.key] = sessions[lane.key]
+            mine = [key for key in self._own if key.endswith(f"@{lane.runtime}")]
+            for key in mine[:-_MOST_OWN]:
+                self._own.pop(key).close()
+
+    def _fidelity(
+        self, lane: Lane, baseline: Artifact, feeds: Sequence[Sequence[np.ndarray]]
+    ) -> float:
         signal: np.ndarray | None = None
-        with self._opened([lane, reference]) as sessions:
+        beside = Lane(baseline, lane.runtime)
+        with self.opened(lane) as session, self.opened(beside) as reference:
             for feed in feeds:
-                wanted = sessions[reference.key].run(feed)
-                given = sessions[lane.key].run(feed)
+                wanted, given = reference.run(feed), session.run(feed)
                 powers = np.array(
                     [
                         [np.sum(np.square(w, dtype=np.float64)), _power_of_difference(w, g)]
@@ -180,57 +308,36 @@ class Arena:
         ratios = (signal[:, 0] + _TINY) / (signal[:, 1] + _TINY)
         return float(10 * np.log10(ratios.min()))
 
-    @contextmanager
-    def opened(self, lane: Lane) -> Iterator[RemoteSession]:
-        """A lane's session, for other questions."""
-        with self._opened([lane]) as sessions:
-            yield sessions[lane.key]
-
-    def close(self) -> None:
-        """End all workers."""
-        while self._idle:
-            self._idle.popitem()[1].close()
-
-    @contextmanager
-    def _opened(self, lanes: Sequence[Lane]) -> Iterator[dict[str, RemoteSession]]:
-        """Sessions by lane key; a few stay open for the next question, as starting one is slow."""
-        sessions: dict[str, RemoteSession] = {}
-        try:
-            for lane in lanes:
-                sessions[lane.key] = (
-                    self._idle.pop(lane.key)
-                    if lane.key in self._idle
-                    else open_remote(
-                        self._executor, lane.runtime, lane.artifact.path, threads=THREADS
-                    )
-                )
-            yield sessions
-        except BaseException:
-            for session in sessions.values():
-                session.close()
-            raise
-        self._idle |= sessions
-        while len(self._idle) > _MOST_IDLE:
-            self._idle.pop(next(iter(self._idle))).close()
-
     def _execute(self, lane: Lane, baseline: Artifact) -> Judged:
+        is_baseline = lane.artifact.key == baseline.key
+        samples = len(self._loaded.evaluation)
+        count = max(1, min(self._executor.slots, samples // _LEAST_SHARE))
         with ExitStack() as stack:
-            session = stack.enter_context(self.opened(lane))
-            reference: RemoteSession | None = None
-
-            def float_outputs(tensors: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-                nonlocal reference
-                if reference is None:
-                    reference = stack.enter_context(self.opened(Lane(baseline, lane.runtime)))
-                return reference.run(tensors)
-
-            is_baseline = lane.artifact.key == baseline.key
+            answers = [
+                self._answers(stack, lane, None if is_baseline else baseline, slot)
+                for slot in range(count)
+            ]
             return evaluate(
-                session,
-                self._loaded,
-                reference=None if is_baseline else float_outputs,
-                on_sample=self._progress.advance,
+                answers, self._loaded, is_baseline=is_baseline, on_sample=self._progress.advance
             )
+
+    def _answers(
+        self, stack: ExitStack, lane: Lane, baseline: Artifact | None, slot: int
+    ) -> Answers:
+        """How a slot answers: the outputs, and what the metric compares them with."""
+        metric = self._loaded.metric
+        session = stack.enter_context(self.opened(lane, slot))
+        reference: RemoteSession | None = None
+        if baseline is not None and metric.needs_reference:
+            reference = stack.enter_context(self.opened(Lane(baseline, lane.runtime), slot))
+
+        def answer(tensors: Tensors) -> tuple[Tensors, Tensors]:
+            outputs = session.run(tensors)
+            if reference is not None:
+                return outputs, reference.run(tensors)
+            return outputs, tensors if metric.needs_inputs else outputs
+
+        return answer
 
     def _feeds(self) -> list[list[np.ndarray]]:
         feeds = []
@@ -252,102 +359,8 @@ class Arena:
         ]
 
 
-def evaluate(
-    session: Session,
-    loaded: Loaded,
-    *,
-    reference: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]] | None,
-    on_sample: Callable[[int], None] = lambda _: None,
-) -> Judged:
-    """Run a session on every evaluation sample.
-
-    Args:
-        session: what is judged.
-        loaded: task, metric and evaluation data.
-        reference: runs the float model on tensors, called only by metrics that look at its
-            outputs; None where `session` is the float model itself.
-        on_sample: called with the number of samples done.
-
-    Raises:
-        ModelError: the float model's outputs are not finite, the labels do not fit, or the
-            pipeline found nothing in any sample.
-    """
-    metric, dataset = loaded.metric, loaded.evaluation
-    outcomes: list[Any] = []
-    found: list[bool] = []
-    for index, sample in enumerate(dataset):
-        tensors = loaded.task.prepare(sample)
-        on_sample(index + 1)
-        found.append(tensors is not None)
-        if tensors is None:
-            outcomes.append(metric.missed(dataset.label(index)))
-            continue
-        outputs = session.run(tensors)
-        if reference is None:
-            _check_finite(outputs, index, dataset.path)
-        if sum(found) == 1:
-            loaded.task.check_outputs(outputs)
-            metric.check(dataset, outputs)
-        beside = tensors if metric.needs_inputs else outputs
-        if reference is not None and metric.needs_reference:
-            beside = reference(tensors)
-        outcomes.append(metric.outcome(outputs, dataset.label(index), beside))
-    if not any(found):
-        raise ModelError(
-            f"The pipeline found nothing to infer in any of the {len(dataset)} samples in "
-            f"{dataset.path}.",
-            fix="Look at its locate step, and whether the samples are region images.",
-        )
-    return Judged(tuple(outcomes), tuple(found))
-
-
 def _power_of_difference(wanted: np.ndarray, given: np.ndarray) -> float:
     if wanted.shape != given.shape:
         return float("inf")
     difference = wanted.astype(np.float64) - given.astype(np.float64)
     return float(np.sum(np.square(difference)))
-
-
-def _check_finite(outputs: Sequence[np.ndarray], index: int, path: Any) -> None:
-    if not all(np.isfinite(o).all() for o in outputs if o.dtype.kind == "f"):
-        raise ModelError(
-            f"The float model's output is NaN or infinite for evaluation sample {index} in {path}.",
-            why="Such a model cannot be compared with.",
-        )
-
-
-def take_turns(
-    sessions: Mapping[str, RemoteSession],
-    feeds: int,
-    *,
-    seconds: float,
-    least_rounds: int = 40,
-    most_rounds: int = 2000,
-    on_round: Callable[[int], None] = lambda _: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Time sessions in turns; returns milliseconds by name, one a round.
-
-    A turn runs the same input until about two milliseconds are over and counts its median.
-    Ends after `seconds`, though not before `least_rounds` (which slow models may cut short at
-    four times `seconds`, never below 12) nor after `most_rounds`.
-    """
-    names = list(sessions)
-    runs = {}
-    for name, session in sessions.items():
-        warm = session.time(0, 3)
-        runs[name] = max(1, min(_MOST_IN_TURN, round(_TURN_MS / max(min(warm), 1e-3))))
-    times: dict[str, list[float]] = {name: [] for name in names}
-    begun = clock()
-    for rounds in range(most_rounds):
-        spent = clock() - begun
-        enough = spent >= seconds and rounds >= least_rounds
-        too_slow = spent >= 4 * seconds and rounds >= 12  # noqa: PLR2004
-        if enough or too_slow:
-            break
-        on_round(rounds)
-        turn = rounds % len(names)
-        for name in names[turn:] + names[:turn]:
-            taken = sessions[name].time(rounds % feeds, runs[name])
-            times[name].append(float(np.median(taken)))
-    return times

@@ -23,25 +23,27 @@ from cloud_sync.release import (
 from converters.arena import THREADS
 from converters.candidates import Candidate
 from converters.contest import Attempt
+from converters.diagnosis import Diagnosis
 from converters.gates import metric_score
 from converters.metrics import Metric
-from converters.plan import FORMAT
 from converters.recipe import Recipe
 from converters.report import report_html
 from converters.request import Request
-from converters.result import VariantResult
+from converters.result import Loss, Skipped, VariantResult
 from edgeml.errors import ReleaseError, UserError
 from hardware.capabilities import Capabilities
 from hardware.probes import instruction_set
 
 REPORT = "report.html"
+FINDINGS = "conversion.json"
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a release and its evidence are made of.
 
     `candidates` are those that were chosen, `doubted` those that were measured and left out;
-    recordings are by target and lane, attempts by the flavours that were searched.
+    recordings are by target and lane, attempts by the flavours that were searched. `losses` are
+    all comparisons of accuracy, `skipped` the targets that could not be executed here.
     """
 
     request: Request
@@ -55,6 +57,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenSet
     recorded: Mapping[tuple[str, str], list[Recorded]]
     warnings: tuple[str, ...]
+    losses: tuple[Loss, ...] = ()
+    diagnosis: Diagnosis = Diagnosis()
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,14 +111,15 @@ def write(parts: Parts, folder: Path) -> Written:
     out = parts.request.out
     records = _evidence(parts, release)
     report = report_html(parts, release)
+    documents = {REPORT: report, FINDINGS: _findings(parts)}
     if out.exists() and any(out.iterdir()):
         layout = Layout.open(out)
         _refuse_other(layout, release, out)
         _builder(parts).write(layout)  # mends what may be missing
-        evidence = write_evidence(layout, release, records, {REPORT: report})
+        evidence = write_evidence(layout, release, records, documents)
         write_atomically(out / REPORT, report)
     else:
-        evidence = write_evidence(layout, release, records, {REPORT: report})
+        evidence = write_evidence(layout, release, records, documents)
         write_atomically(folder / REPORT, report)
         os.replace(folder, out)
         _sync(out.parent)
@@ -134,7 +140,7 @@ def _builder(parts: Parts) -> ReleaseBuilder:
     for candidate in parts.candidates:
         artifact = candidate.lane.artifact
         files: dict[str, tuple[str, bytes | Path]] = {
-            "model": ("model.onnx", artifact.path),
+            "model": (f"model.{artifact.format}", artifact.path),
             "recipe": ("recipe.json", recipe),
             "golden": ("golden.npz", golden),
             "recorded": (
@@ -148,7 +154,7 @@ def _builder(parts: Parts) -> ReleaseBuilder:
             target=candidate.target.name,
             rank=_place(parts.recipe, candidate)[1],
             requires=candidate.target.requirements(runtimes=[candidate.lane.runtime]),
-            format=FORMAT,
+            format=artifact.format,
             precision=artifact.precision,
             quantization=artifact.quantization,
             verification=candidate.verification,
@@ -190,9 +196,29 @@ def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) 
         ),
         latency=candidate.timing.latency,
         memory_bytes=candidate.timing.memory_bytes,
+        load_ms=candidate.timing.load_ms,
         placement=candidate.timing.placement,
         gates=candidate.gates,
+        accepted=candidate.choice.accepted,
     )
+
+
+def _findings(parts: Parts) -> bytes:
+    """What was measured of the conversion as a whole, as JSON."""
+    found = {
+        "losses": parts.losses,
+        "saturation": [
+            {"target": c.target.name, "runtime": c.lane.runtime, "found": c.saturation}
+            for c in (*parts.candidates, *parts.doubted)
+            if c.saturation is not None
+        ],
+        "diagnosis": parts.diagnosis,
+        "attempts": parts.attempts,
+        "skipped": parts.skipped,
+        "warnings": parts.warnings,
+    }
+    plain = msgspec.to_builtins(found, str_keys=True)
+    return msgspec.json.format(msgspec.json.encode(plain, order="deterministic"))
 
 
 def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout) -> VariantResult:
@@ -215,7 +241,12 @@ def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout
         memory_bytes=candidate.timing.memory_bytes,
         load_ms=candidate.timing.load_ms,
         gates=candidate.gates,
-        why=f"{candidate.move}: {candidate.choice.reason}",
+        why=" ".join(
+            filter(
+                None,
+                (f"{candidate.move}: {candidate.choice.reason}", str(candidate.saturation or "")),
+            )
+        ),
     )
 
 

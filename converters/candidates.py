@@ -5,29 +5,38 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cloud_sync.evidence import GateResult, Verification
-from converters.arena import Judged, Lane, Timing
-from converters.contest import Contender
-from converters.decide import Choice, choose, choose_float
+from converters.arena import Lane, Timing
+from converters.contest import Contender, Contest, nothing_raced
+from converters.decide import NOT_YET, Choice, choose
 from converters.emulated import Emulated
-from converters.recipe import FLOAT, Recipe
-from hardware.profiles import TargetProfile
+from converters.evaluation import Judged
+from converters.limits import Taken, limit_gates
+from converters.plan import flavours_of
+from converters.recipe import FLOAT, Inputs, Recipe, VariantRecipe
+from converters.result import LeftOut
+from converters.toolchains.saturation import SaturationEvidence
+from converters.tools import tool_versions, toolchain_versions
+from hardware.profiles import Limits, TargetProfile
+from hardware.runtimes.formats import TFLITE
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact on a runtime, for a target.
 
-    `gates` are accuracy and speed-up; of the float model, what it loses on this runtime where
-    it was judged on another first.
+    `gates` are accuracy and speed-up; `conversion`, on what the float model itself loses on
+    this runtime, where that is not the reference; and those on the target's limits.
+    `saturation` is computed where the target's processor may saturate and nothing executes it.
     """
 
     target: TargetProfile
     lane: Lane
     move: str
-    choice: Choice
     gates: tuple[GateResult, ...]
     judged: Judged
     timing: Timing
+    choice: Choice = NOT_YET
     verification: Verification = Verification.ARTIFACT_EXECUTED
+    saturation: SaturationEvidence | None = None
 
     @property
     def is_float(self) -> bool:
@@ -40,7 +49,7 @@ def candidates_of(
     contenders: Sequence[Contender],
     timings: Mapping[str, Timing],
     judged: Mapping[str, Judged],
-    accept: str,
+    conversions: Mapping[str, GateResult],
 ) -> list[Candidate]:
     """The contenders of a contest as candidates for one target.
 
@@ -49,15 +58,19 @@ def candidates_of(
         contenders: the lanes, with their gates.
         timings: of the last race, by lane.
         judged: what the metric made of each lane's answers.
-        accept: the reason that was given for deploying on an undecided gate.
+        conversions: by runtime, the gate on what the float model loses there, which a file
+            that loses nothing more has lost as well.
     """
     return [
         Candidate(
             target=target,
             lane=contender.lane,
             move=contender.move,
-            choice=choose(contender.accuracy, contender.speed, accept=accept),
-            gates=(contender.accuracy, contender.speed),
+            gates=(
+                contender.accuracy,
+                contender.speed,
+                *filter(None, [conversions.get(contender.lane.runtime)]),
+            ),
             judged=judged[contender.lane.key],
             timing=timings[contender.lane.key],
         )
@@ -86,7 +99,6 @@ def float_candidates(
             target=target,
             lane=lane,
             move="float32",
-            choice=choose_float(conversions.get(lane.runtime)),
             gates=tuple(filter(None, [conversions.get(lane.runtime)])),
             judged=judged[lane.key],
             timing=timings[lane.key],
@@ -96,7 +108,7 @@ def float_candidates(
 
 
 def emulated_candidate(
-    candidate: Candidate, found: Emulated, speed: GateResult | None, accept: str
+    candidate: Candidate, found: Emulated, speed: GateResult | None
 ) -> Candidate:
     """A candidate by what emulation of its target's processor showed.
 
@@ -104,7 +116,6 @@ def emulated_candidate(
         candidate: as it was judged here.
         found: what it answered there.
         speed: the gate that takes the place of this machine's times, where they say nothing.
-        accept: the reason that was given for deploying on an undecided gate.
     """
     timing = candidate.timing
     if speed is not None:
@@ -113,12 +124,43 @@ def emulated_candidate(
         gates = candidate.gates
         if found.accuracy is not None:
             gates = (msgspec.structs.replace(found.accuracy, name="conversion"),)
-        choice = choose_float(gates[0] if gates else None)
     else:
-        accuracy, here = candidate.gates
-        gates = (found.gate(accuracy), speed or here)
-        choice = choose(*gates, accept=accept)
-    return msgspec.structs.replace(candidate, gates=gates, choice=choice, timing=timing)
+        accuracy, here, *others = candidate.gates
+        gates = (found.gate(accuracy), speed or here, *others)
+    return msgspec.structs.replace(candidate, gates=gates, timing=timing)
+
+
+def decided(
+    candidates: Sequence[Candidate], limits: Limits, *, confidence: float, accept: str
+) -> list[Candidate]:
+    """The candidates of one target, held to its limits and decided on.
+
+    Args:
+        candidates: as far as they were checked, the float model on each runtime among them.
+        limits: what a variant may take.
+        confidence: of the gate on latency.
+        accept: the reason that was given for deploying on an undecided gate.
+    """
+    floats = {c.lane.runtime: _taken(c) for c in candidates if c.is_float}
+    made = []
+    for candidate in candidates:
+        beside = None if candidate.is_float else floats.get(candidate.lane.runtime)
+        limiting = limit_gates(limits, _taken(candidate), beside, confidence=confidence)
+        gates = (*candidate.gates, *limiting)
+        made.append(
+            msgspec.structs.replace(candidate, gates=gates, choice=choose(gates, accept=accept))
+        )
+    return made
+
+
+def _taken(candidate: Candidate) -> Taken:
+    timing = candidate.timing
+    return Taken(
+        model_bytes=candidate.lane.artifact.size,
+        memory_bytes=timing.memory_bytes,
+        start_ms=timing.load_ms,
+        milliseconds=timing.milliseconds,
+    )
 
 
 def as_decided(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candidate]:
@@ -133,3 +175,68 @@ def as_decided(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candidat
             )
             kept.append(msgspec.structs.replace(candidate, choice=choice))
     return kept
+
+
+def recipe_of(
+    chosen: Sequence[Candidate], targets: Sequence[TargetProfile], inputs: Inputs
+) -> Recipe:
+    """What was decided, written down: the variants of each target, best first.
+
+    Args:
+        chosen: the candidates that become variants.
+        targets: in the order of the conversion.
+        inputs: digests of what went in.
+    """
+    variants = []
+    for target in targets:
+        mine = sorted((c for c in chosen if c.target.name == target.name), key=_by_speed)
+        variants += [
+            VariantRecipe(
+                target=target.name,
+                runtime=candidate.lane.runtime,
+                precision=candidate.lane.artifact.precision,
+                rank=rank,
+                rules=candidate.lane.artifact.rules,
+                accepted=candidate.choice.accepted,
+            )
+            for rank, candidate in enumerate(mine)
+        ]
+    made = {c.lane.artifact.format for c in chosen}
+    tools = tool_versions() | (toolchain_versions() if TFLITE in made else {})
+    return Recipe(tools=tools, inputs=inputs, variants=tuple(variants))
+
+
+def left_out_of(
+    candidates: Sequence[Candidate], contests: Mapping[tuple[str, ...], Contest]
+) -> list[LeftOut]:
+    """Candidates that are no variants, and targets for which there was none.
+
+    Args:
+        candidates: all that were decided on.
+        contests: by the flavours that were searched.
+    """
+    left_out = [
+        LeftOut(
+            target=candidate.target.name,
+            runtime=candidate.lane.runtime,
+            precision=candidate.lane.artifact.precision,
+            reason=candidate.choice.reason,
+            undecided=candidate.choice.undecided,
+            remedy=candidate.choice.remedy,
+            gates=candidate.gates,
+        )
+        for candidate in candidates
+        if not candidate.choice.deployable
+    ]
+    for target in {c.target.name: c.target for c in candidates}.values():
+        contest = contests[flavours_of(target)]
+        if not contest.contenders:
+            reason = nothing_raced(contest.attempts)
+            left_out.append(LeftOut(target=target.name, precision="int8", reason=reason))
+    return left_out
+
+
+def _by_speed(candidate: Candidate) -> tuple[float, bool]:
+    """The fastest first; where nothing was timed, what was accepted before float32."""
+    latency = candidate.timing.latency
+    return latency.p50_ms if latency else 0.0, candidate.is_float

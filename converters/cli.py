@@ -1,8 +1,8 @@
 """The commands `edgeml convert` and `edgeml inspect`.
 
 Results go to standard output, progress and remarks to standard error; `--json` prints one
-object. Exit codes are those of `edgeml.errors`: 4 means that an undecided accuracy gate kept
-an int8 candidate out, though the release with the float variant was written.
+object. Exit codes are those of `edgeml.errors`: 4 means that a target's answer is float32 only
+because a gate is undecided, though the release with the float variant was written.
 """
 
 import json
@@ -15,13 +15,13 @@ _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def convert(  # noqa: PLR0917 -- typer reads options from the signature
-    model: Annotated[Path, typer.Argument(help="The trained model, an ONNX file.")],
+    model: Annotated[Path, typer.Argument(help="The trained model: ONNX, or float .tflite.")],
     calibration: Annotated[
         str,
         typer.Option(
             metavar="DATA",
-            help="Samples that set the int8 ranges: .npz with x, a folder of images, or "
-            "module:function.",
+            help="Samples that set the int8 ranges: .npz with x (for several inputs an array "
+            "each, named like it), a folder of images, or module:function.",
         ),
     ],
     evaluate: Annotated[
@@ -58,9 +58,40 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     min_speedup: Annotated[
         float, typer.Option(help="How many times faster than float32 int8 must be.")
     ] = 1.1,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of a variant's file at most, such as 4MB.")
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of the inferring process at most, such as 200MB."),
+    ] = None,
+    max_start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Until a variant is ready at most, such as 500ms."),
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Of the median inference at most, such as 20ms."),
+    ] = None,
     accept_undecided: Annotated[
-        str, typer.Option(metavar="REASON", help="Deploy int8 on an undecided accuracy gate.")
+        str, typer.Option(metavar="REASON", help="Deploy what only undecided gates keep out.")
     ] = "",
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Fix a free axis of the model: height=320, or x:2=320 for axis 2 of the input "
+            "x; may be given more than once.",
+        ),
+    ] = None,
+    fuse: Annotated[
+        bool,
+        typer.Option(
+            "--fuse",
+            help="Take what the pipeline computes after its resize (colour order, scale, layout, "
+            "softmax) into the model, which then takes uint8 images.",
+        ),
+    ] = False,
     recipe: Annotated[
         Path | None, typer.Option(help="Replay this recipe instead of deciding anew.")
     ] = None,
@@ -79,10 +110,13 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     where none does, float32 on its fastest runtime. Ctrl-C keeps what is finished: the same
     command goes on from there.
     """
+    from converters.axes import parse_dims
     from converters.conversion import run
     from converters.progress import Terminal
+    from converters.quantities import parse_bytes, parse_ms
     from converters.request import Request
     from converters.show import conversion_text
+    from hardware.profiles import Limits
 
     request = Request(
         model=model,
@@ -97,8 +131,16 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
         max_drop=max_drop,
         confidence=confidence,
         min_speedup=min_speedup,
+        limits=Limits(
+            max_model_bytes=parse_bytes(max_size) if max_size else None,
+            max_memory_bytes=parse_bytes(max_memory) if max_memory else None,
+            max_start_ms=parse_ms(max_start) if max_start else None,
+            max_latency_ms=parse_ms(max_latency) if max_latency else None,
+        ),
         accept_undecided=accept_undecided,
         recipe=recipe,
+        dims=parse_dims(dim or ()),
+        fuse=fuse,
         runtimes=tuple(runtime or ()),
         executor=executor,
     )
@@ -111,7 +153,7 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A release folder or an ONNX file.")],
+    path: Annotated[Path, typer.Argument(help="A release folder, an ONNX or a .tflite file.")],
     as_json: _JSON = False,
 ) -> None:
     """Show what is in a release or in a model."""

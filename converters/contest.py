@@ -1,6 +1,7 @@
 """The search carried out: moves are made, timed and judged, until none is left that may win.
 
-One contest serves all targets that take the same flavours of integers. Each move's file is
+One contest serves all targets that take the same flavours of integers. Runtimes that execute
+files of the same format are searched for together, the others apart. Each move's file is
 timed first, beside the float model on each runtime, since that costs least and settles most;
 only what is fast is executed on the evaluation data. What passes, and what a person may accept,
 are the contenders; their last race decides.
@@ -13,36 +14,42 @@ import numpy as np
 
 from cloud_sync.evidence import GateResult, Verdict
 from converters.arena import Arena, Lane, Timing
-from converters.gates import metric_gate, speed_gate
+from converters.gates import metric_gate
+from converters.last_race import last_race
+from converters.limits import limit_gate
 from converters.loading import Loaded
 from converters.methods import NotQuantizableError
 from converters.progress import Progress
 from converters.request import Request
-from converters.search import Facts, Move, Step, Tried, next_step
-from converters.workshop import Artifact, Workshop
-from edgeml.errors import ModelError
+from converters.search import Bounds, Facts, Move, Step, Tried, next_step
+from converters.workshop import Artifact, Family, Workshop
+from edgeml.errors import ModelError, ToolchainError
+from hardware.runtimes.formats import ONNX, TFLITE
 
 _QUICK_S = 0.6
 _FIDELITY_SAMPLES = 16
-_FINAL_S = 1.0  # a lane
-_TRIES = 3  # last races, while a speed gate is undecided
 _MARGIN = 0.95  # of the speed-up that is asked for: what noise may hide in a quick race
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one move, for the report.
 
-    `fidelity` is the ratio of signal to noise at the outputs in dB, on calibration data;
-    `speedups` and `accuracy` are by runtime.
+    `family` is the format of its file. `fidelity` is the ratio of signal to noise at the
+    outputs in dB, on calibration data; `speedups` and `accuracy` are by runtime, `speed` is the
+    fastest runtime's, in inferences a millisecond. `refused` says
+    why nothing could run it, `failed` by runtime why that one could not, while another could.
     """
 
     move: str
+    family: str = ONNX
     artifact: str = ""
     bytes: int = 0
     nodes: int = 0
     refused: str = ""
+    failed: dict[str, str] = {}
     fidelity: float | None = None
     speedups: dict[str, float] = {}
+    speed: float = 0.0
     accuracy: dict[str, GateResult] = {}
 
     @property
@@ -64,6 +71,14 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     move: str
     accuracy: GateResult
     speed: GateResult
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What came of one family's search: every attempt, and the files that were judged."""
+
+    attempts: tuple[Attempt, ...]
+    passing: tuple[tuple[Artifact, Attempt], ...]
+    judgements: int
 
 
 class Contest(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,39 +108,90 @@ class Contestants:
         self._loaded = loaded
         self._request = request
         self._progress = progress
+        self._searched: dict[tuple[Facts, tuple[str, ...], int | None], _Found] = {}
 
-    def search(self, flavours: Sequence[str], runtimes: Sequence[str]) -> Contest:
-        """Find the contenders among all that int8, or less, can be here."""
-        facts = self._facts(flavours)
+    def search(
+        self, flavours: Sequence[str], runtimes: Sequence[str], most_bytes: int | None = None
+    ) -> Contest:
+        """Find the contenders among all that int8, or less, can be here.
+
+        Args:
+            flavours: of integers, the most promising first.
+            runtimes: to race on.
+            most_bytes: what a file may have at most; None for no limit.
+        """
+        families: dict[str, list[str]] = {}
+        for runtime in runtimes:
+            families.setdefault(self._workshop.family_of(runtime).format, []).append(runtime)
+        found: list[_Found] = []
+        for mine in families.values():
+            judged = sum(each.judgements for each in found)
+            found.append(self._search_family(flavours, mine, judged, most_bytes))
+        attempts = [attempt for each in found for attempt in each.attempts]
+        return self._last_race([p for each in found for p in each.passing], attempts, runtimes)
+
+    def _search_family(
+        self,
+        flavours: Sequence[str],
+        runtimes: Sequence[str],
+        judged: int,
+        most_bytes: int | None,
+    ) -> _Found:
+        """Search among the files of one format, for the runtimes that execute them."""
+        family = self._workshop.family_of(runtimes[0])
+        facts = self._facts(family, flavours, judged)
+        if facts is None:
+            return _Found((), (), 0)
+        asked = (facts, tuple(runtimes), most_bytes)
+        if asked not in self._searched:  # targets may differ in what this family knows not of
+            self._searched[asked] = self._carry_out(facts, family, runtimes, most_bytes)
+        return self._searched[asked]
+
+    def _carry_out(
+        self, facts: Facts, family: Family, runtimes: Sequence[str], most_bytes: int | None
+    ) -> _Found:
         tried: list[Tried] = []
         attempts: dict[Move, Attempt] = {}
         artifacts: dict[Move, Artifact] = {}
-        while facts is not None and (step := next_step(facts, tried)) is not None:
+        while (step := next_step(facts, tried)) is not None:
             before = attempts.get(step.move)
             if before is None:
-                self._progress.step(f"Trying {step.move}")
-                before = self._make(step.move, runtimes, attempts, artifacts)
+                self._progress.step(f"Trying {_name(step.move, family)}")
+                try:
+                    before = self._make(
+                        family, step.move, runtimes, attempts, artifacts, most_bytes=most_bytes
+                    )
+                except ToolchainError as error:  # the next move would need it as well
+                    name = _name(step.move, family)
+                    refused = Attempt(move=name, family=family.format, refused=str(error))
+                    attempts[step.move] = refused
+                    self._progress.note(_told(refused))
+                    break
             attempt = before
             if step.confidence is not None and step.move in artifacts and _fast(before):
                 attempt = self._judge(step, artifacts[step.move], before)
             attempts[step.move] = attempt
             tried.append(_tried(step, attempt))
             self._progress.note(_told(attempt))
-        passing = [(artifacts[move], a) for move, a in attempts.items() if a.accuracy]
-        return self._last_race(passing, tuple(attempts.values()), runtimes)
+        return _Found(
+            attempts=tuple(attempts.values()),
+            passing=tuple((artifacts[m], a) for m, a in attempts.items() if a.accuracy),
+            judgements=sum(t.accuracy is not None for t in tried),
+        )
 
     def replay(self, lanes: Sequence[Lane], runtimes: Sequence[str]) -> Contest:
         """Judge and time lanes that a recipe decided on."""
         attempts: list[Attempt] = []
         passing: list[tuple[Artifact, Attempt]] = []
-        for artifact in {lane.artifact.key: lane.artifact for lane in lanes}.values():
-            mine = [lane.runtime for lane in lanes if lane.artifact.key == artifact.key]
+        for artifact in {lane.artifact.digest: lane.artifact for lane in lanes}.values():
+            mine = [lane.runtime for lane in lanes if lane.artifact.digest == artifact.digest]
             accuracy = {
                 runtime: self._accuracy(Lane(artifact, runtime), self._request.confidence)
                 for runtime in mine
             }
             attempt = Attempt(
                 move="as the recipe says",
+                family=artifact.format,
                 artifact=artifact.digest,
                 bytes=artifact.size,
                 nodes=artifact.nodes,
@@ -135,75 +201,89 @@ class Contestants:
             passing.append((artifact, attempt))
         return self._last_race(passing, attempts, runtimes)
 
-    def _facts(self, flavours: Sequence[str]) -> Facts | None:
+    def _facts(self, family: Family, flavours: Sequence[str], judged: int) -> Facts | None:
+        bounds = Bounds(
+            samples=len(self._loaded.evaluation),
+            max_drop=self._request.max_drop,
+            confidence=self._request.confidence,
+            judged=judged,
+        )
         try:
-            return self._workshop.facts(
-                flavours,
-                samples=len(self._loaded.evaluation),
-                max_drop=self._request.max_drop,
-                confidence=self._request.confidence,
-            )
+            return family.facts(flavours, bounds)
         except NotQuantizableError as error:
             self._progress.note(f"{error}")
             return None
 
     def _make(
         self,
+        family: Family,
         move: Move,
         runtimes: Sequence[str],
         attempts: dict[Move, Attempt],
         artifacts: dict[Move, Artifact],
+        *,
+        most_bytes: int | None,
     ) -> Attempt:
         """Make a move's file, time it once a structure, and compare its outputs with float's."""
-        try:
-            artifact = self._workshop.make(self._workshop.rules(move))
-        except NotQuantizableError as error:
-            return Attempt(move=str(move), refused=str(error))
-        made = Attempt(
-            move=str(move), artifact=artifact.digest, bytes=artifact.size, nodes=artifact.nodes
-        )
         replaced = msgspec.structs.replace
+        made = Attempt(move=_name(move, family), family=family.format)
+        try:
+            artifact = family.make(family.rules(move))
+        except NotQuantizableError as error:
+            return replaced(made, refused=str(error))
+        made = replaced(made, artifact=artifact.digest, bytes=artifact.size, nodes=artifact.nodes)
         if any(attempt.artifact == artifact.digest for attempt in attempts.values()):
             return replaced(made, refused="It is the same file as one tried before.")
+        if most_bytes is not None and artifact.size > most_bytes:
+            too_large = limit_gate("size", artifact.size, most_bytes, "bytes")
+            return replaced(made, refused=too_large.reason)
         alike = [m for m in artifacts if m.structure == move.structure]
         speedups = attempts[alike[0]].speedups if alike else {}
-        reasons = []
+        speed = attempts[alike[0]].speed if alike else 0.0
+        failed = dict(attempts[alike[0]].failed) if alike else {}
         for runtime in () if alike else runtimes:
             try:
-                speedups = speedups | {runtime: self._speedup(Lane(artifact, runtime))}
+                ratio, each_ms = self._quick_race(Lane(artifact, runtime))
+                speedups, speed = speedups | {runtime: ratio}, max(speed, 1 / each_ms)
             except ModelError as error:
-                reasons.append(f"{runtime}: {error}")
+                failed[runtime] = str(error)
         if not speedups:
-            return replaced(made, refused=" ".join(reasons))
+            reasons = [f"{runtime}: {reason}" for runtime, reason in failed.items()]
+            return replaced(made, refused=" ".join(reasons), failed=failed)
         artifacts[move] = artifact
+        made = replaced(made, speedups=speedups, speed=speed, failed=failed)
         fast = {r: s for r, s in speedups.items() if s >= self._request.min_speedup * _MARGIN}
         if not fast:
-            return replaced(made, speedups=speedups)
+            return made
         best = Lane(artifact, max(fast, key=lambda runtime: fast[runtime]))
         feeds = list(self._workshop.feeds(_FIDELITY_SAMPLES))
-        fidelity = self._arena.fidelity(best, self._workshop.float, feeds)
-        return replaced(made, speedups=speedups, fidelity=fidelity)
+        fidelity = self._arena.fidelity(best, family.float, feeds)
+        return replaced(made, fidelity=fidelity)
 
     def _judge(self, step: Step, artifact: Artifact, attempt: Attempt) -> Attempt:
         """Execute a fast file on the evaluation data, on each runtime where it is fast."""
         assert step.confidence is not None
         least = self._request.min_speedup * _MARGIN
-        accuracy = {
-            runtime: self._accuracy(Lane(artifact, runtime), step.confidence)
-            for runtime, speedup in attempt.speedups.items()
-            if speedup >= least
-        }
-        return msgspec.structs.replace(attempt, accuracy=accuracy)
+        accuracy: dict[str, GateResult] = {}
+        failed = dict(attempt.failed)
+        for runtime in (r for r, speedup in attempt.speedups.items() if speedup >= least):
+            try:
+                accuracy[runtime] = self._accuracy(Lane(artifact, runtime), step.confidence)
+            except ModelError as error:
+                failed[runtime] = str(error)
+        refused = "" if accuracy else " ".join(f"{r}: {reason}" for r, reason in failed.items())
+        return msgspec.structs.replace(attempt, accuracy=accuracy, failed=failed, refused=refused)
 
-    def _speedup(self, lane: Lane) -> float:
-        """How many times faster than float on the same runtime, in a quick race."""
-        baseline = Lane(self._workshop.float, lane.runtime)
-        times = self._arena.time([baseline, lane], seconds=_QUICK_S)
+    def _quick_race(self, lane: Lane) -> tuple[float, float]:
+        """How many times faster than float on the same runtime, and the milliseconds it takes."""
+        baseline = Lane(self._workshop.float_on(lane.runtime), lane.runtime)
+        bound = self._request.min_speedup * _MARGIN
+        times = self._arena.time([baseline, lane], seconds=_QUICK_S, bound=bound)
         ratio = np.divide(times[baseline.key].milliseconds, times[lane.key].milliseconds)
-        return float(np.median(ratio))
+        return float(np.median(ratio)), times[lane.key].p50_ms
 
     def _accuracy(self, lane: Lane, confidence: float) -> GateResult:
-        baseline = self._workshop.float
+        baseline = self._workshop.float_on(lane.runtime)
         wanted = self._arena.judge(Lane(baseline, lane.runtime), baseline)
         given = self._arena.judge(lane, baseline)
         return metric_gate(
@@ -220,7 +300,7 @@ class Contestants:
         attempts: Sequence[Attempt],
         runtimes: Sequence[str],
     ) -> Contest:
-        floats = [Lane(self._workshop.float, runtime) for runtime in runtimes]
+        floats = {r: Lane(self._workshop.float_on(r), r) for r in runtimes}
         chosen: list[tuple[Lane, str, GateResult]] = []
         for runtime in runtimes:
             mine = [pair for pair in passing if runtime in pair[1].accuracy]
@@ -229,28 +309,19 @@ class Contestants:
                 (Lane(artifact, runtime), attempt.move, attempt.accuracy[runtime])
                 for artifact, attempt in mine[:1]
             ]
-        lanes = [*floats, *(lane for lane, _, _ in chosen)]
+        lanes = [*floats.values(), *(lane for lane, _, _ in chosen)]
         self._progress.step(f"Racing {len(lanes)} lanes")
-        timings: dict[str, Timing] = {}
-        contenders: list[Contender] = []
-        for turn in range(_TRIES):
-            timings = lap = self._arena.time(lanes, seconds=(1 + turn) * _FINAL_S * len(lanes))
-            contenders = [
-                Contender(
-                    lane=lane,
-                    move=move,
-                    accuracy=accuracy,
-                    speed=speed_gate(
-                        np.array(lap[f"{self._workshop.float.key}@{lane.runtime}"].milliseconds),
-                        np.array(lap[lane.key].milliseconds),
-                        min_speedup=self._request.min_speedup,
-                        confidence=self._request.confidence,
-                    ),
-                )
-                for lane, move, accuracy in chosen
-            ]
-            if all(c.speed.result is not Verdict.UNDECIDED for c in contenders):
-                break
+        timings, speeds = last_race(
+            self._arena,
+            {lane: floats[lane.runtime] for lane, _, _ in chosen},
+            lanes,
+            min_speedup=self._request.min_speedup,
+            confidence=self._request.confidence,
+        )
+        contenders = [
+            Contender(lane=lane, move=move, accuracy=accuracy, speed=speeds[lane.key])
+            for lane, move, accuracy in chosen
+        ]
         contenders.sort(key=lambda c: float(np.median(timings[c.lane.key].milliseconds)))
         return Contest(contenders=tuple(contenders), attempts=tuple(attempts), timings=timings)
 
@@ -268,6 +339,10 @@ def nothing_raced(attempts: Sequence[Attempt]) -> str:
     )
 
 
+def _name(move: Move, family: Family) -> str:
+    return f"{move} (.tflite)" if family.format == TFLITE else str(move)
+
+
 def _fast(attempt: Attempt) -> bool:
     return attempt.fidelity is not None
 
@@ -279,17 +354,22 @@ def _tried(step: Step, attempt: Attempt) -> Tried:
         step=step,
         refused=bool(attempt.refused),
         fast=_fast(attempt),
+        speed=attempt.speed,
         fidelity=attempt.fidelity,
         accuracy=best or (Verdict.FAIL if verdicts else None),
     )
 
 
 def _told(attempt: Attempt) -> str:
-    if attempt.fidelity is None:
+    failed = "".join(f" Not on {name}: {why}" for name, why in attempt.failed.items())
+    if attempt.refused:
         return f"{attempt.move}: {attempt.outcome}."
+    if attempt.fidelity is None:
+        return f"{attempt.move}: {attempt.outcome}.{failed}"
     speeds = [f"{speed:.2f} x float32 on {name}" for name, speed in attempt.speedups.items()]
     said = f"{attempt.move}: {', '.join(speeds)}, {attempt.fidelity:.1f} dB of signal to noise"
-    return f"{said}; accuracy: {attempt.outcome}." if attempt.accuracy else f"{said}."
+    said += f"; accuracy: {attempt.outcome}" if attempt.accuracy else ""
+    return f"{said}.{failed}"
 
 
 def _order(attempt: Attempt, runtime: str) -> tuple[int, float]:

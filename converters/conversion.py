@@ -14,44 +14,42 @@ digest. What was measured goes into the evidence, which is another artifact.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from cloud_sync.evidence import Accuracy, GateResult
-from cloud_sync.golden import GoldenSet, Recorded
+from cloud_sync.golden import GoldenSet
 from converters import build
-from converters.arena import Arena, Lane
+from converters.arena import Lane
+from converters.baseline import Baseline, judge_float
 from converters.cache import Cache, default_cache
 from converters.candidates import (
     Candidate,
     as_decided,
     candidates_of,
-    emulated_candidate,
+    decided,
     float_candidates,
+    left_out_of,
+    recipe_of,
 )
-from converters.contest import Contest, Contestants, nothing_raced
-from converters.decide import kept_because, warnings_about
-from converters.emulated import Emulator, no_speed
-from converters.executor import Executor, LocalExecutor, RayExecutor
-from converters.gates import metric_gate, metric_score
-from converters.golden import golden_set, recorded_outputs
+from converters.cluster import RayExecutor
+from converters.contest import Contest, Contestants
+from converters.decide import kept_because
+from converters.diagnosis import Diagnosis, diagnose
+from converters.executor import Executor, LocalExecutor
+from converters.golden import golden_set
 from converters.loading import Loaded, load
-from converters.metrics import chance_of
-from converters.mismatch import find_mismatch
-from converters.plan import EMULATED_RUNTIMES, flavours_of
+from converters.losses import losses_of
+from converters.nearest import refuse_nothing
+from converters.places import Places
+from converters.plan import flavours_of
 from converters.progress import Progress, Silent
-from converters.recipe import FLOAT, Recipe, VariantRecipe
+from converters.recipe import FLOAT
 from converters.request import Request, check
-from converters.result import ConversionResult, LeftOut
-from converters.toolchains import emulation
-from converters.tools import tool_versions
+from converters.result import ConversionResult
 from converters.workshop import Workshop
-from edgeml.errors import ModelError, UserError
-from hardware.capabilities import Capabilities, Cpu
+from edgeml.errors import UserError
 from hardware.profiles import TargetProfile
 
 
@@ -83,7 +81,7 @@ def convert(
         pipeline: pre- and post-processing; without it samples are model inputs.
         recipe: a recipe to replay.
         progress: told what happens.
-        options: `metric`, `max_drop`, `confidence`, `min_speedup`, `accept_undecided`,
+        options: `metric`, `max_drop`, `confidence`, `min_speedup`, `limits`, `accept_undecided`,
             `runtimes` and `executor` as in `converters.request.Request`.
 
     Raises:
@@ -114,18 +112,15 @@ def run(request: Request, progress: Progress, cache: Cache | None = None) -> Con
             loaded = load(request, progress)
             cache = cache or default_cache()
             workshop = Workshop(loaded, folder, cache, progress)
-            with ExitStack() as stack:
-                arena = stack.enter_context(closing(Arena(executor, loaded, cache, progress)))
-                conversion = _Conversion(
+            with Places(executor, loaded, cache, progress) as places:
+                return _Conversion(
                     request,
                     loaded,
                     workshop=workshop,
-                    arena=arena,
+                    places=places,
                     cache=cache,
                     progress=progress,
-                    stack=stack,
-                )
-                return conversion.finish(folder)
+                ).finish(folder)
     except OSError as error:
         raise UserError(
             f"The release could not be written to {request.out}.",
@@ -143,20 +138,16 @@ class _Conversion:
         loaded: Loaded,
         *,
         workshop: Workshop,
-        arena: Arena,
+        places: Places,
         cache: Cache,
         progress: Progress,
-        stack: ExitStack,
     ) -> None:
-        self._cache = cache
-        self._stack = stack
-        self._emulated: dict[str, Arena] = {}
         self._request = request
         self._loaded = loaded
         self._workshop = workshop
-        self._arena = arena
+        self._places = places
+        self._cache = cache
         self._progress = progress
-        self._usable: list[str] = []
         for skipped in loaded.plan.skipped:
             progress.note(
                 f"{skipped.target} is left out, it cannot be executed here: {skipped.reason}."
@@ -164,30 +155,38 @@ class _Conversion:
 
     def finish(self, folder: Path) -> ConversionResult:
         """Search, decide and write the release."""
-        warnings = self._judge_float()
-        contests = self._contests()
-        candidates = self._candidates(contests)
+        request, loaded = self._request, self._loaded
+        baseline = judge_float(self._workshop, self._places.here, loaded, request, self._progress)
+        contests = self._contests(baseline)
+        candidates = self._candidates(baseline, contests)
         chosen = [candidate for candidate in candidates if candidate.choice.deployable]
         doubted = [candidate for candidate in candidates if not candidate.choice.deployable]
+        left_out = left_out_of(candidates, contests)
+        refuse_nothing(candidates, left_out)
+        self._progress.step("Looking at the calibration and the sensitive nodes")
+        diagnosis = diagnose(
+            self._workshop,
+            loaded,
+            self._cache,
+            candidates,
+            [attempt for contest in contests.values() for attempt in contest.attempts],
+        )
+        warnings = baseline.warnings + self._told(diagnosis)
+        losses = losses_of(baseline.preprocessing, baseline.conversions, candidates)
         self._progress.step("Recording outputs on the golden set")
-        baseline = self._workshop.float
-        lane = Lane(baseline, chosen[0].lane.runtime)
-        found = self._arena.judge(lane, baseline).found
-        with self._arena.opened(lane) as session:
-            golden = golden_set(session, self._loaded.task, self._loaded.evaluation, found)
+        golden = self._golden(baseline.lanes[chosen[0].lane.runtime])
         recorded = {
-            (candidate.target.name, candidate.lane.key): self._recordings(candidate, golden)
+            (candidate.target.name, candidate.lane.key): self._places.recordings(candidate, golden)
             for candidate in chosen
         }
-        recipe = self._recipe(chosen)
-        left_out = _left_out(candidates, contests)
+        targets = loaded.plan.targets
         self._progress.step("Writing the release")
         parts = build.Parts(
-            request=self._request,
-            metric=self._loaded.metric,
-            host=self._loaded.host,
-            pipeline=self._loaded.pipeline,
-            recipe=recipe,
+            request=request,
+            metric=loaded.metric,
+            host=loaded.host,
+            pipeline=loaded.pipeline,
+            recipe=loaded.recipe or recipe_of(chosen, targets, loaded.inputs),
             candidates=tuple(chosen),
             doubted=tuple(doubted),
             attempts={
@@ -196,76 +195,57 @@ class _Conversion:
             golden=golden,
             recorded=recorded,
             warnings=warnings,
+            losses=losses,
+            diagnosis=diagnosis,
+            skipped=loaded.plan.skipped,
         )
         written = build.write(parts, folder / "release")
         return ConversionResult(
             release=written.release,
             evidence=written.evidence,
-            path=self._request.out,
-            model=self._request.name,
-            version=self._request.version,
+            path=request.out,
+            model=request.name,
+            version=request.version,
             variants=written.variants,
             left_out=tuple(left_out),
-            skipped=self._loaded.plan.skipped,
+            skipped=loaded.plan.skipped,
             float_kept_because=kept_because(
-                {c.target: c.reason for c in left_out},
+                {c.target: c.reason for c in reversed(left_out) if c.precision != FLOAT},
                 {v.target for v in written.variants if v.precision != FLOAT},
             ),
             warnings=warnings,
+            losses=losses,
+            calibration=diagnosis.calibration,
         )
 
-    def _judge_float(self) -> tuple[str, ...]:
-        """Judge the float model on each runtime, which all else is compared with; warnings.
-
-        A runtime that cannot run the model is left out, as long as one can.
-        """
-        baseline, metric = self._workshop.float, self._loaded.metric
-        failures: list[ModelError] = []
-        scores: list[Accuracy] = []
-        for runtime in self._loaded.plan.all_runtimes:
-            try:
-                judged = self._arena.judge(Lane(baseline, runtime), baseline)
-            except ModelError as error:
-                failures.append(error)
-                self._progress.note(f"{runtime} is left out: {error}")
-                continue
-            score = metric_score(metric, judged.outcomes, confidence=self._request.confidence)
-            self._progress.note(
-                f"float32 on {runtime}: {score.metric} {score.value:.4f} "
-                f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
-            )
-            scores.append(score)
-            self._usable.append(runtime)
-        if not scores:
-            raise failures[0]
-        warnings = warnings_about(scores[0], chance_of(metric, self._loaded.evaluation))
-        with self._arena.opened(Lane(baseline, self._usable[0])) as session:
-            mismatch = find_mismatch(session, self._loaded)
-        if mismatch is not None:
-            warnings += (str(mismatch),)
+    def _told(self, diagnosis: Diagnosis) -> tuple[str, ...]:
+        """What is wrong with the calibration."""
+        used = diagnosis.calibration if diagnosis.move else None
+        found = used.warnings if used else ()
+        warnings = tuple(f"Calibration: {warning}" for warning in found)
         for warning in warnings:
             self._progress.note(f"Warning: {warning}")
         return warnings
 
-    def _runtimes_of(self, target: TargetProfile) -> tuple[str, ...]:
-        """The runtimes of a target that run the model here."""
-        return tuple(r for r in self._loaded.plan.runtimes_of(target) if r in self._usable)
-
-    def _contests(self) -> dict[tuple[str, ...], Contest]:
+    def _contests(self, baseline: Baseline) -> dict[tuple[str, ...], Contest]:
         contestants = Contestants(
-            self._workshop, self._arena, self._loaded, self._request, self._progress
+            self._workshop, self._places.here, self._loaded, self._request, self._progress
         )
         contests: dict[tuple[str, ...], Contest] = {}
         recipe, targets = self._loaded.recipe, self._loaded.plan.targets
         for flavours in dict.fromkeys(flavours_of(target) for target in targets):
             mine = [target for target in targets if flavours_of(target) == flavours]
-            runtimes = list(dict.fromkeys(r for target in mine for r in self._runtimes_of(target)))
+            runtimes = list(
+                dict.fromkeys(r for target in mine for r in self._runtimes(target, baseline))
+            )
             if recipe is None:
-                contests[flavours] = contestants.search(flavours, runtimes)
+                contests[flavours] = contestants.search(
+                    flavours, runtimes, most_bytes=self._most_bytes(mine)
+                )
             else:
                 names = {target.name for target in mine}
                 lanes = {
-                    Lane(self._workshop.make(variant.rules), variant.runtime)
+                    Lane(self._workshop.make(variant.rules, variant.runtime), variant.runtime)
                     for variant in recipe.variants
                     if variant.target in names and variant.precision != FLOAT
                 }
@@ -274,158 +254,49 @@ class _Conversion:
                 )
         return contests
 
-    def _candidates(self, contests: dict[tuple[str, ...], Contest]) -> list[Candidate]:
+    def _most_bytes(self, targets: Sequence[TargetProfile]) -> int | None:
+        """The largest file that any of the targets takes; None for no limit."""
+        limits = [self._request.limits.within(t.limits).max_model_bytes for t in targets]
+        return max((limit for limit in limits if limit), default=None) if all(limits) else None
+
+    def _candidates(
+        self, baseline: Baseline, contests: Mapping[tuple[str, ...], Contest]
+    ) -> list[Candidate]:
         candidates: list[Candidate] = []
-        baseline, conversions = self._workshop.float, self._conversions()
+        request, reference = self._request, self._workshop.float
         for target in self._loaded.plan.targets:
             contest = contests[flavours_of(target)]
-            runtimes = self._runtimes_of(target)
-            floats = [Lane(baseline, runtime) for runtime in runtimes]
+            runtimes = self._runtimes(target, baseline)
+            floats = [baseline.lanes[runtime] for runtime in runtimes]
             contenders = [c for c in contest.contenders if c.lane.runtime in runtimes]
             lanes = [*floats, *(contender.lane for contender in contenders)]
-            judged = {lane.key: self._arena.judge(lane, baseline) for lane in lanes}
-            made = candidates_of(
-                target, contenders, contest.timings, judged, self._request.accept_undecided
+            judged = {
+                lane.key: self._places.here.judge(lane, self._workshop.float_on(lane.runtime))
+                for lane in lanes
+            }
+            made = candidates_of(target, contenders, contest.timings, judged, baseline.conversions)
+            made += float_candidates(target, floats, contest.timings, judged, baseline.conversions)
+            made = decided(
+                [self._places.checked(c, reference, request) for c in made],
+                request.limits.within(target.limits),
+                confidence=request.confidence,
+                accept=request.accept_undecided,
             )
-            made += float_candidates(target, floats, contest.timings, judged, conversions)
-            made = [self._checked(candidate) for candidate in made]
             if self._loaded.recipe is not None:
                 made = as_decided(made, self._loaded.recipe)
             candidates += made
         return candidates
 
-    def _checked(self, candidate: Candidate) -> Candidate:
-        """A candidate as far as it can be checked for its target: here, or emulated."""
-        plan, request = self._loaded.plan, self._request
-        target, lane = candidate.target, candidate.lane
-        candidate = msgspec.structs.replace(
-            candidate, verification=plan.verification_of(target, lane.runtime)
-        )
-        cpu = plan.emulated.get(target.name)
-        if cpu is None or lane.runtime not in EMULATED_RUNTIMES:
-            return candidate
-        emulator = Emulator(
-            self._arena,
-            self._emulated_arena(target),
-            cpu=cpu,
-            loaded=self._loaded,
-            cache=self._cache,
-            progress=self._progress,
-        )
-        found = emulator.verify(
-            lane,
-            self._workshop.float,
-            max_drop=request.max_drop,
-            confidence=request.confidence,
-        )
-        speed = no_speed(cpu, request.min_speedup) if target.name in plan.foreign else None
-        return emulated_candidate(candidate, found, speed, request.accept_undecided)
+    def _runtimes(self, target: TargetProfile, baseline: Baseline) -> tuple[str, ...]:
+        """The runtimes of a target that run the model here."""
+        return tuple(r for r in self._loaded.plan.runtimes_of(target) if r in baseline.lanes)
 
-    def _emulated_arena(self, target: TargetProfile) -> Arena:
-        """Where a target's processor is emulated; one for each, closed at the end."""
-        cpu = self._loaded.plan.emulated[target.name]
-        if cpu not in self._emulated:
-            command = emulation.command(target.architecture, cpu)
-            executor = LocalExecutor(command, name=f"emulated {cpu}")
-            arena = Arena(executor, self._loaded, self._cache, self._progress)
-            self._emulated[cpu] = self._stack.enter_context(closing(arena))
-        return self._emulated[cpu]
-
-    def _recordings(self, candidate: Candidate, golden: GoldenSet) -> list[Recorded]:
-        """What a variant answers to the golden set, on each processor that executes it."""
-        plan, target, lane = self._loaded.plan, candidate.target, candidate.lane
-        places: list[tuple[Arena, Capabilities]] = []
-        if target.name not in plan.foreign:
-            places.append((self._arena, self._loaded.host))
-        if target.name in plan.emulated and lane.runtime in EMULATED_RUNTIMES:
-            there = Capabilities(
-                architecture=target.architecture,
-                cpu=Cpu(features=tuple(f.split("|")[0] for f in target.cpu_features)),
-            )
-            places.append((self._emulated_arena(target), there))
-        made = []
-        for arena, host in places:
-            with arena.opened(lane) as session:
-                made.append(
-                    recorded_outputs(
-                        session,
-                        self._loaded.task,
-                        golden,
-                        precision=lane.artifact.precision,
-                        host=host,
-                        is_emulated=arena is not self._arena,
-                    )
-                )
-        return made
-
-    def _conversions(self) -> dict[str, GateResult]:
-        """By runtime but the first, what the float model itself loses on it."""
-        baseline = self._workshop.float
-        first, *others = self._usable
-        wanted = self._arena.judge(Lane(baseline, first), baseline)
-        gates = {}
-        for runtime in others:
-            gate = metric_gate(
-                self._loaded.metric,
-                wanted.outcomes,
-                self._arena.judge(Lane(baseline, runtime), baseline).outcomes,
-                max_drop=self._request.max_drop,
-                confidence=self._request.confidence,
-            )
-            gates[runtime] = msgspec.structs.replace(gate, name="conversion")
-        return gates
-
-    def _recipe(self, chosen: Sequence[Candidate]) -> Recipe:
-        if self._loaded.recipe:
-            return self._loaded.recipe
-        variants = []
-        for target in self._loaded.plan.targets:
-            mine = [c for c in chosen if c.target.name == target.name]
-            mine.sort(key=_by_speed)
-            variants += [
-                VariantRecipe(
-                    target=target.name,
-                    runtime=candidate.lane.runtime,
-                    precision=candidate.lane.artifact.precision,
-                    rank=rank,
-                    rules=candidate.lane.artifact.rules,
-                    accepted=candidate.choice.accepted,
-                )
-                for rank, candidate in enumerate(mine)
-            ]
-        return Recipe(tools=tool_versions(), inputs=self._loaded.inputs, variants=tuple(variants))
-
-
-def _by_speed(candidate: Candidate) -> tuple[float, bool]:
-    """The fastest first; where nothing was timed, what was accepted before float32."""
-    latency = candidate.timing.latency
-    return latency.p50_ms if latency else 0.0, candidate.lane.artifact.precision == FLOAT
-
-
-def _left_out(
-    candidates: Sequence[Candidate], contests: dict[tuple[str, ...], Contest]
-) -> list[LeftOut]:
-    """Quantized candidates that are no variants, and targets for which there was none."""
-    left_out = [
-        LeftOut(
-            target=candidate.target.name,
-            runtime=candidate.lane.runtime,
-            precision=candidate.lane.artifact.precision,
-            reason=candidate.choice.reason,
-            undecided=candidate.choice.undecided,
-            gates=candidate.gates,
-        )
-        for candidate in candidates
-        if not candidate.choice.deployable
-    ]
-    for target in {c.target.name: c.target for c in candidates}.values():
-        contest = contests[flavours_of(target)]
-        if contest.contenders:
-            continue
-        left_out.append(
-            LeftOut(target=target.name, precision="int8", reason=nothing_raced(contest.attempts))
-        )
-    return left_out
+    def _golden(self, lane: Lane) -> GoldenSet:
+        """Evaluation samples in which something was inferred, with the float model's outputs."""
+        here = self._places.here
+        found = here.judge(lane, lane.artifact).found
+        with here.opened(lane) as session:
+            return golden_set(session, self._loaded.task, self._loaded.evaluation, found)
 
 
 @contextmanager

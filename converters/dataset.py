@@ -117,12 +117,15 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def open_dataset(source: str | Path, inputs: Sequence[str] = ()) -> Dataset:
+def open_dataset(
+    source: str | Path, inputs: Sequence[str] = (), classes: Sequence[str] = ()
+) -> Dataset:
     """Open a source of samples, check and hash each.
 
     Args:
         source: an `.npz`, a folder of images, or `module:function`.
-        inputs: the names of the model's inputs, where it has several.
+        inputs: the names of the model's inputs.
+        classes: the names of its classes, where a pipeline says them.
 
     Raises:
         ModelError: there is no such source, it is damaged or empty, a sample is not numeric
@@ -130,7 +133,7 @@ def open_dataset(source: str | Path, inputs: Sequence[str] = ()) -> Dataset:
         UserError: the module or its function cannot be found.
     """
     path = Path(source)
-    opened = _source(path, inputs)
+    opened = _source(path, inputs, classes)
     scan = _Scan(path)
     for sample, label in opened.samples():
         scan.add(sample, label)
@@ -155,11 +158,18 @@ def open_dataset(source: str | Path, inputs: Sequence[str] = ()) -> Dataset:
 def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
     """Refuse data in which a sample serves both to calibrate and to judge.
 
+    The same values in another type or shape are the same sample.
+
     Raises:
         ModelError: at least one sample is in both; the sentence says how many and which.
     """
-    seen = set(evaluation.sample_digests)
-    shared = [i for i, digest in enumerate(calibration.sample_digests) if digest in seen]
+    one, other = calibration.sample_digests, evaluation.sample_digests
+    if [(a.dtype, a.shape) for a in calibration.arrays] != [
+        (a.dtype, a.shape) for a in evaluation.arrays
+    ]:
+        one, other = (tuple(map(_digest_of_values, data)) for data in (calibration, evaluation))
+    seen = set(other)
+    shared = [i for i, digest in enumerate(one) if digest in seen]
     if shared:
         raise ModelError(
             f"{len(shared)} of {len(calibration)} calibration samples are also evaluation samples.",
@@ -169,9 +179,9 @@ def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
         )
 
 
-def _source(path: Path, inputs: Sequence[str]) -> Source:
+def _source(path: Path, inputs: Sequence[str], classes: Sequence[str]) -> Source:
     if path.is_dir():
-        return ImageSource(path)
+        return ImageSource(path, classes)
     if not path.exists() and names_attribute(str(path)):
         return FunctionSource(str(path))
     return NpzSource(path, inputs)
@@ -228,6 +238,13 @@ class _Scan:
             has if has == is_ else VARIES for has, is_ in zip(known.shape, array.shape, strict=True)
         )
         return SampleArray(known.name, shape, known.dtype)
+
+
+def _digest_of_values(sample: Sample) -> bytes:
+    digest = hashlib.sha256()
+    for array in named(sample).values():
+        digest.update(np.asarray(array, np.float64).tobytes() + b"\0")
+    return digest.digest()
 
 
 def _digest(sample: Sample) -> bytes:

@@ -1,70 +1,92 @@
 """Which candidates become variants: pure decisions from gates, and why float was kept.
 
-The float32 variants are always in the release. A quantized candidate joins them when its
-accuracy gate passes (or is undecided and a person accepted that, with a reason) and it is
-shown to be fast enough on its runtime. The variants of a target are ranked by their speed in
-the last race.
+A candidate becomes a variant where every gate passes, or where a person accepted, with a
+reason, those that are undecided. The float32 model has no accuracy or speed to show, but what
+it takes of the device has limits like any other's. The variants of a target are ranked by
+their speed in the last race.
 """
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from cloud_sync.evidence import Accuracy, GateResult, Verdict
 
+_FAILED = {
+    "accuracy": "quantization loses too much accuracy",
+    "conversion": "conversion loses too much: float32 itself is worse on this runtime",
+    "speedup": "it is not shown to be faster",
+    "size": "its file is too large",
+    "memory": "it takes too much memory",
+    "start": "it starts too slowly",
+    "latency": "it takes too long",
+}
+_DOUBTED = {"speedup": "speed"}
+ACCEPT = 'deploy it all the same with --accept-undecided "REASON"'
+
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of one candidate; `reason` is the sentence for people.
 
-    `undecided` is set where only the accuracy gate's doubt kept a candidate out.
+    `undecided` is set where only doubt kept a candidate out, `remedy` says then what to do.
     """
 
     deployable: bool
     undecided: bool = False
     accepted: str = ""
     reason: str
+    remedy: str = ""
 
 
-def choose(accuracy: GateResult, speed: GateResult, *, accept: str = "") -> Choice:
-    """Decide on a quantized candidate.
+NOT_YET = Choice(deployable=False, reason="it was not decided on")
+
+
+def choose(gates: Sequence[GateResult], *, accept: str = "") -> Choice:
+    """Decide on a candidate.
 
     Args:
-        accuracy: the gate on its accuracy drop.
-        speed: the gate on its speed.
+        gates: all of them. Doubt about what float32 loses on a runtime beside another
+            (`conversion`) keeps nothing out: there float32 is what others are compared with.
         accept: the reason that was given for deploying on an undecided gate.
     """
-    if accuracy.result is Verdict.FAIL:
-        return Choice(deployable=False, reason=f"it loses too much accuracy: {accuracy.reason}")
-    if speed.result is Verdict.FAIL or (speed.result is Verdict.UNDECIDED and not accept):
-        return Choice(deployable=False, reason=f"it is not shown to be faster: {speed.reason}")
-    if accuracy.result is Verdict.UNDECIDED and not accept:
+    for gate in gates:
+        if gate.result is Verdict.FAIL:
+            return Choice(deployable=False, reason=f"{_FAILED[gate.name]}: {gate.reason}")
+    doubted = [g for g in gates if g.result is Verdict.UNDECIDED and g.name != "conversion"]
+    if doubted and not accept:
+        reasons = " ".join(gate.reason for gate in doubted)
+        names = [_DOUBTED.get(gate.name, gate.name) for gate in doubted]
         return Choice(
             deployable=False,
             undecided=True,
-            reason=f"its accuracy is undecided: {accuracy.reason}",
+            reason=f"its {' and '.join(names)} {'is' if len(names) == 1 else 'are'} undecided: "
+            f"{reasons}",
+            remedy=_remedy(doubted),
         )
-    if Verdict.UNDECIDED in {accuracy.result, speed.result}:
+    said = " ".join(gate.reason for gate in gates) or "the float model is always an answer"
+    if doubted:
         return Choice(
-            deployable=True,
-            accepted=accept,
-            reason=f"undecided, accepted ({accept}): {accuracy.reason} {speed.reason}",
+            deployable=True, accepted=accept, reason=f"undecided, accepted ({accept}): {said}"
         )
-    return Choice(deployable=True, reason=f"{accuracy.reason} {speed.reason}")
+    return Choice(deployable=True, reason=said)
 
 
-def choose_float(conversion: GateResult | None) -> Choice:
-    """Decide on the float model on a runtime.
+def _remedy(doubted: Sequence[GateResult]) -> str:
+    """What would decide, and what deploys without it: a sentence."""
+    ways = []
+    for gate in doubted:
+        if gate.name == "accuracy":
+            needed = f"about {gate.n_needed:,}" if gate.n_needed else "more"
+            ways.append(f"evaluate on {needed} samples")
+        elif gate.value is None:
+            ways.append("convert on such a machine")
+        else:
+            ways.append("convert again while this machine does nothing else")
+    does = " and ".join(dict.fromkeys(ways))
+    return f"{does[0].upper()}{does[1:]}, or {ACCEPT}."
 
-    Args:
-        conversion: the gate on what it loses there, compared with the runtime that it was
-            judged on first; None for that one.
-    """
-    if conversion is not None and conversion.result is Verdict.FAIL:
-        return Choice(
-            deployable=False, reason=f"the float model itself loses there: {conversion.reason}"
-        )
-    return Choice(deployable=True, reason="the float model is always an answer")
 
-
-def kept_because(left_out: dict[str, str], served: set[str]) -> str | None:
+def kept_because(left_out: Mapping[str, str], served: set[str]) -> str | None:
     """One sentence for all targets whose answer is float; None where int8 serves them all.
 
     Args:

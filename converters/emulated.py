@@ -20,6 +20,7 @@ from converters.loading import Loaded
 from converters.progress import Progress
 from converters.tools import tool_versions
 from converters.workshop import Artifact
+from hardware.probes import instruction_set
 
 _SECONDS = 45.0
 _MOST_SAMPLES = 400
@@ -102,6 +103,7 @@ class Emulator:
             *(EVALUATOR, self._cpu, lane.artifact.digest, baseline.digest, lane.runtime),
             *(inputs.evaluation, inputs.pipeline, self._loaded.metric.identity),
             *(max_drop, confidence, tool_versions()),
+            *(self._loaded.host.cpu.model, instruction_set(self._loaded.host)),
         ]
         known = self._cache.get("emulated", parts)
         if known is not None:

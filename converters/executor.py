@@ -1,15 +1,13 @@
-"""Where artifacts are executed: a process each on this machine, or actors of a Ray cluster.
+"""Where artifacts are executed: a process each on this machine, or what else is an `Executor`.
 
-An `Executor` opens an artifact and returns a `RemoteSession`, which is a `Session` like any
+`open_remote` opens an artifact and returns a `RemoteSession`, which is a `Session` like any
 other, and can time itself where it runs. `LocalExecutor` starts `python -m converters.worker`,
-with an emulator's command before it where the artifact is for another instruction set.
+with an emulator's command before it where the artifact is for another instruction set;
+`converters.cluster` has the executor of a Ray cluster.
 """
 
 import contextlib
-import importlib
-import logging
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 
 from converters.worker import (
     Done,
+    Drop,
     Keep,
     Load,
     Loaded,
@@ -31,18 +30,16 @@ from converters.worker import (
     Request,
     Run,
     Time,
-    Worker,
     pack,
     read_message,
     unpack,
     write_message,
 )
-from edgeml.errors import ModelError, ToolchainError, UserError
+from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.runtimes.interface import TensorSpec
 
 _ENDING_S = 5.0
-_REACHING_S = 5.0
 
 
 class Channel(Protocol):
@@ -62,13 +59,22 @@ class Channel(Protocol):
 
 
 class Executor(Protocol):
-    """A place where artifacts run; `copies` tells that it has no part in this file system."""
+    """A place where artifacts run.
+
+    Attributes:
+        name: of the executor.
+        copies: that it has no part in this file system.
+        slots: how many workers may evaluate at once.
+        remarks: what a person should know about it.
+    """
 
     name: str
     copies: bool
+    slots: int
+    remarks: tuple[str, ...]
 
-    def start(self) -> Channel:
-        """Start a worker."""
+    def start(self, slot: int = 0) -> Channel:
+        """Start a worker; those of one slot share a machine, on which they may race."""
         ...
 
     def close(self) -> None:
@@ -122,6 +128,11 @@ class RemoteSession:
         """See `Session.placement`."""
         return self._loaded.placement
 
+    def release(self) -> Channel:
+        """Drop the model; the worker is free for another one."""
+        self._ask(Drop())
+        return self._channel
+
     def close(self) -> None:
         """End the worker."""
         self._channel.close()
@@ -135,23 +146,34 @@ class RemoteSession:
 
 
 def open_remote(
-    executor: Executor, runtime: str, model: Path, *, threads: int = 1
+    executor: Executor, runtime: str, model: Path, *, threads: int = 1, slot: int = 0
 ) -> RemoteSession:
     """Load a model in a worker of its own.
 
     Raises:
         ModelError: the runtime cannot load it, or dies of it.
     """
-    channel = executor.start()
+    channel = executor.start(slot)
+    return load(channel, runtime, model, threads=threads, copies=executor.copies)
+
+
+def load(
+    channel: Channel, runtime: str, model: Path, *, threads: int = 1, copies: bool = False
+) -> RemoteSession:
+    """Load a model in a worker, in place of what it had loaded; one that fails is ended.
+
+    Raises:
+        ModelError: the runtime cannot load it, or dies of it.
+    """
     try:
-        load = Load(
+        wanted = Load(
             runtime=runtime,
-            path="" if executor.copies else str(model.resolve()),
-            data=model.read_bytes() if executor.copies else b"",
+            path="" if copies else str(model.resolve()),
+            data=model.read_bytes() if copies else b"",
             suffix=model.suffix,
             threads=threads,
         )
-        reply = channel.ask(load)
+        reply = channel.ask(wanted)
         if isinstance(reply, Refused):
             raise ModelError(reply.what, why=reply.why)
         assert isinstance(reply, Loaded)
@@ -165,60 +187,19 @@ class LocalExecutor:
     """Processes of this machine; `command` stands before `-m converters.worker`."""
 
     copies = False
+    slots = 1  # more would take memory, and disturb what is timed beside
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, command: Sequence[str] = (), *, name: str = "local") -> None:
         self.name = name
         self._command = [*(command or [sys.executable]), "-m", "converters.worker"]
 
-    def start(self) -> Channel:
+    def start(self, slot: int = 0) -> Channel:  # noqa: ARG002 -- there is one
         """Start a process."""
         return _ProcessChannel(self._command)
 
     def close(self) -> None:
         """Nothing is shared between the processes."""
-
-
-class RayExecutor:
-    """Actors of a Ray cluster; `address` as `ray.init` takes it (`auto` finds a running one).
-
-    Raises:
-        ToolchainError: Ray is not installed.
-        UserError: there is no cluster at that address.
-    """
-
-    name = "ray"
-    copies = True
-
-    def __init__(self, address: str = "auto") -> None:
-        try:
-            ray: Any = importlib.import_module("ray")
-        except ModuleNotFoundError:
-            raise ToolchainError(
-                "The executor ray needs Ray.",
-                why="The Python package ray is not installed.",
-                fix="Install it with: pip install 'edgeml[ray]'",
-            ) from None
-        try:
-            if ":" in address:  # Ray itself would try for minutes
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), _REACHING_S).close()
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                "There is no Ray cluster to run on.",
-                why=f"{str(error).splitlines()[0]}",
-                fix="Start one with `ray start --head`, or set RAY_ADDRESS.",
-            ) from None
-        self._ray = ray
-        self._node = next(node["NodeID"] for node in ray.nodes() if node["Alive"])
-
-    def start(self) -> Channel:
-        """Start an actor, all on one node: what is raced must run on the same machine."""
-        return _RayChannel(self._ray, self._node)
-
-    def close(self) -> None:
-        """Leave the cluster."""
-        self._ray.shutdown()
 
 
 class _ProcessChannel:
@@ -264,26 +245,3 @@ class _ProcessChannel:
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return f"It ended with {how}{': ' + lines[-1] if lines else ''}."
-
-
-class _RayChannel:
-    def __init__(self, ray: Any, node: str) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        self._ray = ray
-        here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        # They take turns, so that one core serves all of them.
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Worker)
-        self._actor: Any = actor.remote()
-
-    def ask(self, request: Request) -> Reply:
-        try:
-            reply: Reply = self._ray.get(self._actor.answer.remote(request))
-        except self._ray.exceptions.RayError as error:
-            raise ModelError(
-                "The runtime died on the Ray cluster.", why=str(error).splitlines()[0]
-            ) from None
-        return reply
-
-    def close(self) -> None:
-        self._ray.kill(self._actor)

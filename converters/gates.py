@@ -3,7 +3,7 @@
 Pure functions from what was counted and timed to a `GateResult`. The accuracy gate compares
 both models on the same samples: outcomes of right or wrong with the exact tests of
 `converters.paired`, all others with the paired bootstrap of `converters.bootstrap`. The speed
-gate looks at the ratio of interleaved timings; a limit gate at one number, such as a size.
+gate looks at the ratio of interleaved timings; `converters.limits` at sizes and times.
 Each answers pass, fail or undecided, with the numbers and the sample size that would decide.
 """
 
@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from scipy import special
 
@@ -121,36 +122,6 @@ def metric_gate(
         n_needed=n_needed,
         unit=metric.name,
         reason=f"{seen}, {_said(result, drop, _limit(max_drop, confidence), n, n_needed)}",
-    )
-
-
-def limit_gate(name: str, value: float | None, bound: float, unit: str) -> GateResult:
-    """Judge one number that must not exceed a bound: a size, memory, the time of a start.
-
-    Args:
-        name: the gate's name (`size`).
-        value: what was measured; None where it could not be.
-        bound: the most that is allowed, itself included.
-        unit: of both (`bytes`, `ms`).
-    """
-    if value is None or not math.isfinite(value):
-        return GateResult(
-            name=name,
-            result=Verdict.UNDECIDED,
-            bound=bound,
-            unit=unit,
-            reason=f"The {name} was not measured; at most {bound:g} {unit} are allowed.",
-        )
-    within = value <= bound
-    return GateResult(
-        name=name,
-        result=Verdict.PASS if within else Verdict.FAIL,
-        value=value,
-        bound=bound,
-        n=1,
-        unit=unit,
-        reason=f"The {name} is {value:g} {unit}, {'within' if within else 'more than'} the "
-        f"{bound:g} {unit} that are allowed.",
     )
 
 
@@ -276,20 +247,14 @@ def speed_gate(
         The gate `speedup`; its interval is that of the median ratio of a round, from the
         binomial distribution of order statistics, so that no shape of noise is assumed.
     """
-    ratios = np.sort(baseline_ms / candidate_ms)
-    n = len(ratios)
-    skip = _median_skip(n, confidence)
-    low = float(ratios[skip]) if skip is not None else 0.0
-    high = float(ratios[n - 1 - skip]) if skip is not None else math.inf
-    value = float(np.median(ratios))
+    median = median_bounds(baseline_ms / candidate_ms, confidence)
+    low, high, value, n = median.low, median.high, median.value, median.n
     result = Verdict.UNDECIDED
     if low >= min_speedup:
         result = Verdict.PASS
     elif high < min_speedup:
         result = Verdict.FAIL
-    n_needed = None
-    if result is Verdict.UNDECIDED and value != min_speedup and math.isfinite(high):
-        n_needed = math.ceil(n * max(1.0, (high - low) / 2 / abs(value - min_speedup)) ** 2) + 1
+    n_needed = median.n_needed(min_speedup) if result is Verdict.UNDECIDED else None
     said = {
         Verdict.PASS: "fast enough",
         Verdict.FAIL: "too little",
@@ -309,6 +274,42 @@ def speed_gate(
         unit="x float32",
         reason=f"{value:.2f} x the speed of float32 ({low:.2f} to {high:.2f} over {n} interleaved "
         f"rounds); {min_speedup:g} x is asked for: {said}.",
+    )
+
+
+class Median(msgspec.Struct, frozen=True, kw_only=True):
+    """A median of `n` values between its one-sided bounds; `high` may be infinite, `low` 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def n_needed(self, bound: float) -> int | None:
+        """About how many values like these would tell the median from `bound`."""
+        distance, width = abs(self.value - bound), self.high - self.low
+        if not distance or not math.isfinite(width):
+            return None
+        return math.ceil(self.n * max(1.0, width / 2 / distance) ** 2) + 1
+
+
+def median_bounds(values: np.ndarray, confidence: float) -> Median:
+    """A median of positive values with bounds that assume no shape of their distribution.
+
+    They are the order statistics that the binomial distribution gives.
+
+    Args:
+        values: float [n], at least one.
+        confidence: of each bound.
+    """
+    ordered = np.sort(values)
+    n = len(ordered)
+    skip = _median_skip(n, confidence)
+    return Median(
+        value=float(np.median(ordered)),
+        low=float(ordered[skip]) if skip is not None else 0.0,
+        high=float(ordered[n - 1 - skip]) if skip is not None else math.inf,
+        n=n,
     )
 
 

@@ -4,11 +4,11 @@ About thirty evaluation samples, evenly spread over the data, with their labels 
 model's outputs; devices replay them and compare with the recorded outputs of their variant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cloud_sync.golden import GoldenSet, Recorded
+from cloud_sync.golden import GoldenSet, Recorded, joined
 from converters.dataset import Dataset
 from converters.executor import RemoteSession
 from converters.recipe import FLOAT, FLOAT16, INT4, INT8, Precision
@@ -33,21 +33,23 @@ def golden_set(
     session: Session, task: Task, evaluation: Dataset, found: Sequence[bool]
 ) -> GoldenSet:
     """Choose samples in which there is something to infer, and run the float model on them."""
-    shape: tuple[int, ...] | None = None
+    shapes: list[tuple[int, ...]] | None = None
     alike = []  # a set is one array, so samples of another shape than the first are left out
     for index, sample in enumerate(evaluation):
         if found[index]:
-            shape = shape or np.shape(sample)
-            alike += [index] if np.shape(sample) == shape else []
+            here = [np.shape(array) for array in task.arrays(sample)]
+            shapes = shapes or here
+            alike += [index] if here == shapes else []
     wanted = set(spread(alike, _affordable(evaluation)))
-    chosen = [sample for index, sample in enumerate(evaluation) if index in wanted]
+    chosen = [task.arrays(sample) for index, sample in enumerate(evaluation) if index in wanted]
     labels = [evaluation.label(index) for index in sorted(wanted)]
     are_classes = evaluation.annotation is not None and evaluation.annotation.are_class_numbers
-    inputs = np.stack(chosen)
+    inputs, *more = (np.stack(arrays) for arrays in zip(*chosen, strict=True))
     return GoldenSet(
         inputs=inputs,
         labels=np.array(labels, np.int64) if are_classes else None,
-        outputs=_run(session, task, inputs),
+        outputs=_run(session, task, chosen),
+        more_inputs=tuple(more),
     )
 
 
@@ -64,7 +66,7 @@ def recorded_outputs(
 
     An emulator may differ from its processor in a last bit, so that a tolerance is stated.
     """
-    outputs = _run(session, task, golden.inputs)
+    outputs = _run(session, task, golden.samples())
     same = _SAME_TOLERANCE.get(session.info.name, _ANY_TOLERANCE)
     largest = max(float(np.abs(output).max()) for output in golden.outputs)
     return Recorded(
@@ -88,10 +90,12 @@ def _affordable(evaluation: Dataset) -> int:
     return max(1, min(_SAMPLES, _MOST_BYTES // max(1, evaluation.sample_bytes)))
 
 
-def _run(session: Session, task: Task, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+def _run(
+    session: Session, task: Task, samples: Iterable[tuple[np.ndarray, ...]]
+) -> tuple[np.ndarray, ...]:
     rows: list[list[np.ndarray]] = []
-    for sample in inputs:
-        tensors = task.prepare(sample)
+    for arrays in samples:
+        tensors = task.prepare(arrays if len(arrays) > 1 else arrays[0])
         assert tensors is not None, "only samples that reach the model are golden"
         rows.append([np.array(output) for output in session.run(tensors)])
-    return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+    return joined(rows)

@@ -5,16 +5,20 @@ the two finds it. Here the float model answers the same samples with its inputs 
 usual ways; where one of them is shown to score better, that is said, with the numbers.
 """
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from cloud_sync.evidence import Verdict
+from cloud_sync.evidence import GateResult, Verdict
 from converters.gates import metric_gate
-from converters.loading import Loaded
+from converters.loading import Loaded, Unfused
+from hardware.runtimes import open_session
 from hardware.runtimes.interface import Session
 
 _MOST_SAMPLES = 200
@@ -33,36 +37,30 @@ Change = Callable[[np.ndarray], np.ndarray]
 _Sample = tuple[list[np.ndarray], Any]
 
 
-class Mismatch(msgspec.Struct, frozen=True):
-    """A pre-processing under which the float model is shown to score better."""
-
-    change: str
-    metric: str
-    score: float
-    given: float
-    n: int
-
-    def __str__(self) -> str:
-        return (
-            f"With {self.change} the float model's {self.metric} would be {self.score:.3f} "
-            f"instead of {self.given:.3f} on {self.n} samples: it seems to be fed otherwise "
-            "than it was trained."
-        )
-
-
-def find_mismatch(session: Session, loaded: Loaded) -> Mismatch | None:
-    """Try the usual changes on some evaluation samples; the best that is shown to be better.
+def judge_preprocessing(session: Session, loaded: Loaded) -> GateResult:
+    """Try the usual changes on some evaluation samples.
 
     Args:
         session: the float model.
-        loaded: task, metric and evaluation data; only float images [1, C, H, W] or
-            [1, H, W, C] are changed, and only metrics that know what is right can tell.
+        loaded: task, metric and evaluation data; only images [1, C, H, W] or [1, H, W, C]
+            are changed, the first of several inputs that is one (of uint8 images only the
+            order of channels), and only metrics that know what is right can tell.
+
+    Returns:
+        The gate `pre-processing`: `baseline` is the best score that a change gave, `value` the
+        score as the model is fed. It fails where a change is shown to be better, and passes
+        where each is shown not to be.
     """
+    if loaded.unfused is not None:
+        before = msgspec.structs.replace(loaded, task=loaded.unfused.task, unfused=None)
+        with _opened(loaded.unfused) as unfused:
+            return judge_preprocessing(unfused, before)
     if loaded.metric.needs_reference or loaded.metric.needs_inputs:
-        return None
+        return _untold(f"the metric {loaded.metric.name} knows of no right answers")
     metric, samples = loaded.metric, list(_samples(loaded))
-    if not samples:
-        return None
+    which = _image_among(samples[0][0]) if samples else None
+    if which is None:
+        return _untold("the model takes no images")
     begun = time.perf_counter()
     session.run(samples[0][0])
     affordable = _SECONDS / _PASSES / (time.perf_counter() - begun)
@@ -70,24 +68,62 @@ def find_mismatch(session: Session, loaded: Loaded) -> Mismatch | None:
 
     def outcomes(change: Change | None) -> list[Any]:
         made = []
-        for (image, *others), label in samples:
-            outputs = session.run([change(image) if change else image, *others])
+        for tensors, label in samples:
+            fed = list(tensors)
+            fed[which] = change(fed[which]) if change else fed[which]
+            outputs = session.run(fed)
             made.append(metric.outcome(outputs, label, outputs))
         return made
 
     given = outcomes(None)
-    best: Mismatch | None = None
     mean, deviation = getattr(loaded.task, "normalisation", ((0.0,), (1.0,)))
-    images = [image for (image, *_), _ in samples]
+    images = [tensors[which] for tensors, _ in samples]
+    gates: dict[str, GateResult] = {}
     for name, change in _changes(
         images, np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
     ):
-        changed = outcomes(change)
-        gate = metric_gate(metric, changed, given, max_drop=_LEAST_GAIN, confidence=_CONFIDENCE)
-        score = metric.score(changed)
-        if gate.result is Verdict.FAIL and (best is None or score > best.score):
-            best = Mismatch(name, metric.name, score, metric.score(given), len(samples))
-    return best
+        gates[name] = metric_gate(
+            metric, outcomes(change), given, max_drop=_LEAST_GAIN, confidence=_CONFIDENCE
+        )
+    if not gates:
+        return _untold("what it is fed are not pixels scaled in a usual way")
+    return _worst(gates)
+
+
+@contextmanager
+def _opened(unfused: Unfused) -> Iterator[Session]:
+    """The model whose inputs are still what the pipeline makes, and so can be changed."""
+    with tempfile.TemporaryDirectory(prefix="edgeml-") as folder:
+        path = Path(folder) / "unfused.onnx"
+        path.write_bytes(unfused.model.data)
+        with closing(open_session("onnxruntime", path)) as session:
+            yield session
+
+
+def _untold(why: str) -> GateResult:
+    return GateResult(
+        name="pre-processing",
+        result=Verdict.UNDECIDED,
+        reason=f"No other pre-processing could be tried: {why}.",
+    )
+
+
+def _worst(gates: Mapping[str, GateResult]) -> GateResult:
+    """Of the gates that compare the given pre-processing with others the one that says most."""
+    order = [Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS]
+    name = min(gates, key=lambda n: (order.index(gates[n].result), -(gates[n].baseline or 0)))
+    gate = gates[name]
+    scores = (
+        f"With {name} the float model's {gate.unit} would be {gate.baseline:.3f} instead of "
+        f"{gate.value:.3f} on {gate.n} samples"
+    )
+    said = {
+        Verdict.FAIL: f"{scores}: it seems to be fed otherwise than it was trained.",
+        Verdict.UNDECIDED: f"{scores}, which is not shown to be better.",
+        Verdict.PASS: f"No other usual pre-processing is better than the given one ({len(gates)} "
+        f"tried). {scores}.",
+    }
+    return msgspec.structs.replace(gate, name="pre-processing", reason=said[gate.result])
 
 
 def _samples(loaded: Loaded) -> Iterator[_Sample]:
@@ -99,9 +135,17 @@ def _samples(loaded: Loaded) -> Iterator[_Sample]:
         tensors = loaded.task.prepare(sample)
         if tensors is None:
             continue
-        if _channel_axis(tensors[0]) is None or tensors[0].dtype != np.float32:
+        if _image_among(tensors) is None:
             return
         yield [tensor.copy() for tensor in tensors], loaded.evaluation.label(index)
+
+
+def _image_among(tensors: Sequence[np.ndarray]) -> int | None:
+    """The first tensor that is an image."""
+    for index, tensor in enumerate(tensors):
+        if tensor.dtype in {np.dtype("float32"), np.dtype("uint8")} and _channel_axis(tensor):
+            return index
+    return None
 
 
 def _channel_axis(image: np.ndarray) -> int | None:
@@ -129,6 +173,8 @@ def _changes(
 
     if coloured:
         yield "its channels in reverse order", lambda x: np.ascontiguousarray(np.flip(x, axis))
+    if images[0].dtype == np.uint8:
+        return
     raws = [image * deviation + mean for image in images]
     largest = max(float(np.abs(raw).max()) for raw in raws)
     if min(float(raw.min()) for raw in raws) < -_ROUNDING * largest:

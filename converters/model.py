@@ -1,13 +1,24 @@
-"""The trained model: loaded, checked and described, before any work is spent on it."""
+"""The trained model: loaded, checked and described, before any work is spent on it.
+
+onnxruntime is the judge of what can be used: a model of any operator set and IR version that it
+loads is taken, with weights in other files beside it and with functions of its own. onnx's
+checker only finds better words for what is wrong with the rest.
+"""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import onnx
+import onnx.inliner
+import onnxruntime as ort
 
+from converters.methods.sessions import NONE, open_bytes
 from edgeml.errors import ModelError
+from hardware.runtimes.formats import ONNX, TFLITE, format_of
 from hardware.runtimes.interface import TensorSpec
 
 _FIX = "Export the model again with torch.onnx.export or the exporter of your framework."
@@ -15,10 +26,11 @@ _PROTOBUF_LIMIT = (1 << 31) - 1
 
 
 class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked ONNX model in one piece: `data` holds external weights too, if there were any.
+    """A checked model in one piece: `data` holds external weights too, if there were any.
 
     `inputs` are what a caller feeds, initializers not among them. `matrix_share` is the share
-    of the weights that matrix products hold.
+    of the weights that matrix products hold. `format` is the file's; of a `.tflite` model,
+    `opset` is 0.
     """
 
     path: Path
@@ -31,77 +43,87 @@ class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     matrix_share: float = 0.0
     has_depthwise: bool = False
+    format: str = ONNX
 
 
 def load_model(path: Path) -> FloatModel:
-    """Load an ONNX file and check that it is one.
+    """Load an ONNX or a `.tflite` file and check that it is one.
 
     Raises:
-        ModelError: there is no such file, it is not ONNX, is malformed or uses an operator set
-            that is not known here; the sentence says which.
+        ModelError: there is no such file, it is not ONNX, is malformed or newer than what
+            onnxruntime reads; the sentence says which. For `.tflite` see
+            `converters.litert.model.load_tflite`.
     """
+    if format_of(path) == TFLITE:
+        from converters.litert.model import load_tflite  # which describes one as this does
+
+        return load_tflite(path)
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"No model file {path}.", why="The path does not exist.") from None
     except OSError as error:
         raise ModelError(f"The model {path} cannot be read.", why=f"{error.strerror}.") from None
-    proto = _parse(path, raw)
+    proto = parse(path, raw)
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(
             f"{path} is not an ONNX model.", why="It has no graph with nodes and outputs.", fix=_FIX
         )
-    if _has_external_data(proto):
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)):
         raw = _in_one_piece(path, proto)
-    _check(path, proto)
+    _check(path, proto, raw)
+    return describe(path, proto, raw)
+
+
+def describe(path: Path, proto: Any, data: bytes) -> FloatModel:
+    """Describe a checked `onnx.ModelProto`, whose bytes `data` are.
+
+    Raises:
+        ModelError: an input or output is no tensor of a known rank.
+    """
     known = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in known]
+    inlined = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+    nodes = inlined.graph.node
     return FloatModel(
         path=path,
-        data=raw,
-        digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
+        data=data,
+        digest=f"sha256:{hashlib.sha256(data).hexdigest()}",
         opset=max(
             (o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), default=0
         ),
-        inputs=tuple(_spec(path, i) for i in proto.graph.input if i.name not in known),
+        inputs=tuple(_spec(path, value, is_input=True) for value in inputs),
         outputs=tuple(_spec(path, o) for o in proto.graph.output),
-        operators=_count_operators(proto),
-        parameters=sum(_elements(tensor) for tensor in proto.graph.initializer),
-        matrix_share=_matrix_share(proto),
+        operators=_count_operators(nodes),
+        parameters=sum(_elements(tensor) for tensor in _tensors(inlined)),
+        matrix_share=_matrix_share(inlined.graph),
         has_depthwise=any(
             a.name == "group" and a.i > 1
-            for node in proto.graph.node
+            for node in nodes
             if node.op_type == "Conv"
             for a in node.attribute
         ),
     )
 
 
-def the_input(model: FloatModel) -> TensorSpec:
-    """The model's only input, with its batch axis first.
+def check_inputs(model: FloatModel) -> None:
+    """Refuse a model that nothing can be fed to.
 
     Raises:
-        ModelError: there are more inputs than one, or the batch axis is fixed to another
-            number than 1.
+        ModelError: it has no inputs.
     """
-    if len(model.inputs) != 1:
-        names = ", ".join(spec.name for spec in model.inputs) or "none"
+    if not model.inputs:
         raise ModelError(
-            f"The model {model.path} has {len(model.inputs)} inputs.",
-            why=f"They are {names}; models with one input can be converted.",
+            f"The model {model.path} has no inputs.", why="It always computes the same.", fix=_FIX
         )
-    spec = model.inputs[0]
-    if not spec.shape:
-        raise ModelError(f"The input {spec.name} of {model.path} has no batch axis.")
-    if isinstance(spec.shape[0], int) and spec.shape[0] != 1:
-        raise ModelError(
-            f"The batch axis of input {spec.name} is fixed to {spec.shape[0]}.",
-            why="Devices infer one sample at a time.",
-            fix="Export the model with batch size 1 or a dynamic batch axis.",
-        )
-    return spec
 
 
-def _parse(path: Path, raw: bytes) -> Any:
+def parse(path: Path, raw: bytes) -> Any:
+    """An `onnx.ModelProto` from the bytes of a file.
+
+    Raises:
+        ModelError: they are none.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if len(raw) > _PROTOBUF_LIMIT:
@@ -116,34 +138,83 @@ def _parse(path: Path, raw: bytes) -> Any:
         ) from None
 
 
-def _has_external_data(proto: Any) -> bool:
-    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+def _tensors(proto: Any) -> Iterator[Any]:
+    """Every constant of a model: of its graph, of subgraphs and of functions."""
+    yield from _constants(proto.graph.node)
+    yield from proto.graph.initializer
+    for function in proto.functions:
+        yield from _constants(function.node)
+
+
+def _constants(nodes: Any) -> Iterator[Any]:
+    for attribute in (a for node in nodes for a in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for graph in (attribute.g, *attribute.graphs):
+            yield from graph.initializer
+            yield from _constants(graph.node)
 
 
 def _in_one_piece(path: Path, proto: Any) -> bytes:
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
-        data: bytes = proto.SerializeToString(deterministic=True)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(
-            f"The weights of {path} cannot be read.", why=f"{_first_line(error)}."
+            f"The weights of {path} cannot be read.",
+            why=f"{_first_line(error)}.",
+            fix="Keep the files of its weights beside it, under the names that it gives them.",
         ) from None
+    if proto.ByteSize() > _PROTOBUF_LIMIT:
+        raise ModelError(
+            f"The model {path} is too large.",
+            why=f"With its weights it has {proto.ByteSize()} bytes; variants hold at most 2 GiB.",
+        )
+    data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
-def _check(path: Path, proto: Any) -> None:
+_NEWEST = {
+    r"max supported IR version: (\d+)": "the IR version",
+    r"support for domain \S+ is till opset (\d+)": "the operator set",
+}
+
+
+def _check(path: Path, proto: Any, data: bytes) -> None:
+    try:
+        open_bytes(data, NONE)
+    except Exception as error:  # noqa: BLE001 -- onnxruntime's errors have no better class
+        refused = error
+    else:
+        return
+    for pattern, name in _NEWEST.items():
+        if found := re.search(pattern, str(refused)):
+            sets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import)
+            raise ModelError(
+                f"The model {path} is too new.",
+                why=f"onnxruntime {ort.__version__} reads {name} up to {found[1]}; the model has "
+                f"the IR version {proto.ir_version} and the operator sets {sets}.",
+                fix=f"Export it with {name} {found[1]} or older, or update onnxruntime.",
+            )
     try:
         onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 -- protobuf, onnx and Python each raise their own
         raise ModelError(
             f"The model {path} is malformed.", why=f"{_first_line(error)}.", fix=_FIX
         ) from None
+    # A sound model that onnxruntime lacks an operator for may still run on another runtime.
 
 
-def _spec(path: Path, value: Any) -> TensorSpec:
+def _spec(path: Path, value: Any, *, is_input: bool = False) -> TensorSpec:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.elem_type:
         raise ModelError(f"{value.name} of {path} is not a tensor.", why="Only tensors are served.")
+    if is_input and not tensor.HasField("shape"):
+        raise ModelError(
+            f"The input {value.name} of {path} has no shape.",
+            why="How many axes it has must be known; their sizes may be free.",
+            fix=_FIX,
+        )
     shape = tuple(
         int(d.dim_value) if d.HasField("dim_value") else (d.dim_param or "?")
         for d in tensor.shape.dim
@@ -152,18 +223,18 @@ def _spec(path: Path, value: Any) -> TensorSpec:
     return TensorSpec(name=value.name, shape=shape, dtype=dtype.name)
 
 
-def _count_operators(proto: Any) -> dict[str, int]:
+def _count_operators(nodes: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for node in proto.graph.node:
+    for node in nodes:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))
 
 
-def _matrix_share(proto: Any) -> float:
-    sizes = {tensor.name: _elements(tensor) for tensor in proto.graph.initializer}
+def _matrix_share(graph: Any) -> float:
+    sizes = {tensor.name: _elements(tensor) for tensor in graph.initializer}
     held = sum(
         sizes.get(name, 0)
-        for node in proto.graph.node
+        for node in graph.node
         if node.op_type in {"Gemm", "MatMul"}
         for name in set(node.input)
     )

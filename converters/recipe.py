@@ -34,10 +34,14 @@ _MAX_RECIPE_BYTES = 16 << 20
 
 
 class Method(StrEnum):
-    """What a rule does to the nodes it matches."""
+    """What a rule does to the nodes it matches.
+
+    `static-qdq` is of ONNX files, `static` the same idea in `.tflite` files.
+    """
 
     FLOAT32 = "float32"
     STATIC_QDQ = "static-qdq"
+    STATIC = "static"
     DYNAMIC = "dynamic"
     FLOAT16 = "float16"
     WEIGHT_ONLY = "weight-only"
@@ -97,12 +101,18 @@ class VariantRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Digests of all that went in; data digests are over the samples, not the file."""
+    """Digests of all that went in; data digests are over the samples, not the file.
+
+    Those of model and pipeline are of what `dims` (free axes that were fixed) and `fused` made
+    of the given files.
+    """
 
     model: str
     pipeline: str = ""
     calibration: str
     evaluation: str
+    dims: dict[str, int] = {}
+    fused: bool = False
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

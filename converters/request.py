@@ -7,6 +7,7 @@ import msgspec
 
 from cloud_sync.release.reading import check_model, check_version
 from edgeml.errors import ReleaseError, UserError
+from hardware.profiles import Limits
 
 EXECUTORS = ("local", "ray")
 
@@ -16,7 +17,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `targets` may name groups (`cpu`). With a `recipe`, targets and decisions are the
     recipe's and none are named. `max_drop` is a share: 0.01 is one point. `runtimes` are the
-    only ones to race; none means all that are installed.
+    only ones to race; none means all that are installed. `dims` fixes free axes, by symbol
+    or `input:axis`; `fuse` takes the pipeline's arithmetic into the model. `limits` bound every
+    variant beside those of its target's profile.
     """
 
     model: Path
@@ -31,9 +34,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     max_drop: float = 0.01
     confidence: float = 0.95
     min_speedup: float = 1.1
+    limits: Limits = Limits()
     accept_undecided: str = ""
     recipe: Path | None = None
     runtimes: tuple[str, ...] = ()
+    dims: dict[str, int] = {}
+    fuse: bool = False
     executor: str = "local"
 
 
@@ -73,7 +79,26 @@ def check(request: Request) -> None:
             why="The recipe names its targets itself.",
             fix="Leave out --target.",
         )
+    _check_preparation(request)
     if not request.targets and request.recipe is None:
         raise UserError(
             "No target was named.", fix="Add --target cpu, or another of edgeml's targets."
+        )
+
+
+def _check_preparation(request: Request) -> None:
+    for axis, size in request.dims.items():
+        if size < 1:
+            raise UserError(f"The axis {axis} cannot have the size {size}.")
+    if request.recipe is not None and (request.dims or request.fuse):
+        raise UserError(
+            "Axes or fusing were asked for beside a recipe.",
+            why="The recipe says itself which axes are fixed and whether the pipeline is fused.",
+            fix="Leave out --dim and --fuse.",
+        )
+    if request.fuse and request.pipeline is None:
+        raise UserError(
+            "There is nothing to fuse.",
+            why="Fused is what a pipeline computes, and none was given.",
+            fix="Add --pipeline FILE, or leave out --fuse.",
         )

@@ -1,12 +1,16 @@
 """What a conversion returns, and how it is printed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from cloud_sync.evidence import Accuracy, GateResult, Latency
+from converters.methods import CalibrationReport
+from converters.recipe import FLOAT
 from edgeml.errors import ExitCode
+
+Kind = Literal["pre-processing", "conversion", "quantization"]
 
 
 class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,13 +38,17 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate that is not in the release, and why; `gates` empty where none was reached."""
+    """A candidate that is not in the release, and why; `gates` empty where none was reached.
+
+    `undecided` is set where only doubt kept it out, `remedy` says then what to do.
+    """
 
     target: str
     runtime: str = ""
     precision: str
     reason: str
     undecided: bool = False
+    remedy: str = ""
     gates: tuple[GateResult, ...] = ()
 
 
@@ -49,6 +57,25 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     reason: str
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """A comparison of accuracy on the same samples: what kind of loss it shows.
+
+    `target`, `runtime` and `move` are empty where they do not matter.
+    """
+
+    kind: Kind
+    target: str = ""
+    runtime: str = ""
+    move: str = ""
+    gate: GateResult
+
+    @property
+    def where(self) -> str:
+        """What was compared, for people; empty for what holds everywhere."""
+        on = f"on {self.runtime}" if self.runtime else ""
+        return " ".join(filter(None, (self.target, self.move, on)))
 
 
 class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +91,23 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     float_kept_because: str | None = None
     warnings: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    calibration: CalibrationReport | None = None
+
+    @property
+    def undecided(self) -> tuple[LeftOut, ...]:
+        """The best candidate that only doubt kept out, of each target whose answer is float."""
+        served = {variant.target for variant in self.variants if variant.precision != FLOAT}
+        doubted: dict[str, LeftOut] = {}
+        for candidate in self.left_out:
+            if candidate.undecided and candidate.target not in served:
+                doubted.setdefault(candidate.target, candidate)
+        return tuple(doubted.values())
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, or 4 where an undecided gate alone kept an int8 candidate out."""
-        undecided = any(candidate.undecided for candidate in self.left_out)
-        return ExitCode.GATE_UNDECIDED if undecided else ExitCode.DONE
+        """0, or 4 where a target's answer is float only because a gate is undecided."""
+        return ExitCode.GATE_UNDECIDED if self.undecided else ExitCode.DONE
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""

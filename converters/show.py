@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from cloud_sync.evidence import Evidence
+from cloud_sync.evidence import Evidence, Verdict
 from cloud_sync.release import Layout, Release, Variant
 from converters.model import load_model
-from converters.result import ConversionResult, VariantResult
+from converters.result import ConversionResult, Loss, VariantResult
 from edgeml.errors import ModelError
 
 
@@ -30,11 +30,15 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
     lines += _table(head, [_row(variant) for variant in result.variants])
     if result.float_kept_because:
         lines += ["", f"float32 is the answer for {result.float_kept_because}"]
+    lines += [f"undecided for {c.target}: {c.remedy}" for c in result.undecided]
     if explain:
         lines += ["", "why each is there, best first:"]
         lines += [f"  {v.target} {v.precision} on {v.runtime}: {v.why}" for v in result.variants]
         lines += ["left out:"] if result.left_out else []
         lines += [f"  {c.target} {c.precision} {c.runtime}: {c.reason}" for c in result.left_out]
+    told = [loss for loss in result.losses if explain or loss.gate.result is Verdict.FAIL]
+    lines += ["", "where accuracy is lost:"] if told else []
+    lines += [f"  {_loss(loss)}" for loss in told]
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"left out: {skipped.target}: {skipped.reason}" for skipped in result.skipped]
     lines += ["", f"report: {result.path / 'report.html'}"]
@@ -63,6 +67,7 @@ def describe(path: Path) -> dict[str, Any]:
         "path": str(path),
         "digest": model.digest,
         "bytes": len(model.data),
+        "format": model.format,
         "opset": model.opset,
         "inputs": msgspec.to_builtins(model.inputs),
         "outputs": msgspec.to_builtins(model.outputs),
@@ -76,6 +81,11 @@ def description_text(body: dict[str, Any]) -> str:
     if body["kind"] == "model":
         return "\n".join(_model_lines(body))
     return "\n\n".join("\n".join(_release_lines(release)) for release in body["releases"])
+
+
+def _loss(loss: Loss) -> str:
+    where = f", {loss.where}" if loss.where else ""
+    return f"{loss.kind}{where}: {loss.gate.result}. {loss.gate.reason}"
 
 
 def _row(variant: VariantResult) -> tuple[str, ...]:
@@ -146,8 +156,10 @@ def _evidence(record: Evidence) -> dict[str, Any]:
         "accuracy": msgspec.to_builtins(record.accuracy),
         "latency": msgspec.to_builtins(record.latency),
         "memory_bytes": record.memory_bytes,
+        "load_ms": record.load_ms,
         "conditions": msgspec.to_builtins(record.conditions),
         "gates": msgspec.to_builtins(record.gates),
+        "accepted": record.accepted,
     }
 
 
@@ -186,6 +198,7 @@ def _evidence_lines(records: Sequence[dict[str, Any]]) -> list[str]:
         lines += [
             f"  {gate['name']} {gate['result']}: {gate['reason']}" for gate in record["gates"]
         ]
+        lines += [f"  accepted: {record['accepted']}"] if record["accepted"] else []
     return lines
 
 
@@ -199,8 +212,12 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     operators = ", ".join(f"{name} {count}" for name, count in model["operators"].items())
     return [
         f"{model['path']}  {model['digest']}",
-        f"  {model['bytes']} bytes, opset {model['opset']}, {model['parameters']} parameters",
+        f"  {model['bytes']} bytes, {_version(model)}, {model['parameters']} parameters",
         f"  inputs:  {tensors(model['inputs'])}",
         f"  outputs: {tensors(model['outputs'])}",
         f"  operators: {operators}",
     ]
+
+
+def _version(model: dict[str, Any]) -> str:
+    return f"opset {model['opset']}" if model["opset"] else str(model["format"])

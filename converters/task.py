@@ -15,7 +15,7 @@ import numpy as np
 from converters.dataset import VARIES, Dataset, Sample, SampleArray
 from converters.model import FloatModel
 from edgeml.errors import ModelError
-from hardware.pipeline import Pipeline, PipelineRunner, parse
+from hardware.pipeline import Pipeline, PipelineRunner, parse, with_labels
 from hardware.pipeline.definition import Scale
 from hardware.runtimes.interface import TensorSpec
 
@@ -36,6 +36,10 @@ class Task(Protocol):
         Raises:
             ModelError: the sample does not fit.
         """
+        ...
+
+    def arrays(self, sample: Sample) -> tuple[np.ndarray, ...]:
+        """What a golden set keeps of a sample: an array, or one for each of several inputs."""
         ...
 
     def check(self, dataset: Dataset) -> None:
@@ -69,10 +73,14 @@ class DirectTask:
         self._inputs = model.inputs
 
     def prepare(self, sample: Sample) -> Sequence[np.ndarray] | None:
-        """The sample in the inputs' types, with a batch axis."""
-        if not isinstance(sample, Mapping):
-            return [_tensor(sample, self._inputs[0])]
-        return [_tensor(sample[spec.name], spec) for spec in self._inputs]
+        """The sample in the inputs' types, with a batch axis; a tuple is in their order."""
+        return [_tensor(*pair) for pair in zip(self.arrays(sample), self._inputs, strict=True)]
+
+    def arrays(self, sample: Sample) -> tuple[np.ndarray, ...]:
+        """The arrays in the order of the model's inputs."""
+        if isinstance(sample, Mapping):
+            return tuple(sample[spec.name] for spec in self._inputs)
+        return sample if isinstance(sample, tuple) else (sample,)
 
     def check(self, dataset: Dataset) -> None:
         """Refuse samples whose shapes or types are not those of the model's inputs."""
@@ -90,14 +98,14 @@ class DirectTask:
 
     def _check_names(self, dataset: Dataset, arrays: Mapping[str, SampleArray]) -> None:
         wanted = [spec.name for spec in self._inputs]
-        if dataset.is_mapping and set(arrays) >= set(wanted):
+        if dataset.is_mapping and set(arrays) == set(wanted):
             return
         raise ModelError(
             f"The samples in {dataset.path} do not fit the model.",
             why=f"It has the inputs {', '.join(wanted) or 'none'}; the samples hold "
             f"{', '.join(arrays)}.",
             fix=f"Save one array an input: numpy.savez(path, {', '.join(f'{n}=…' for n in wanted)})"
-            ", and labels as y.",
+            ", and labels as y; or yield pairs of a dict of these and a label.",
         )
 
 
@@ -106,6 +114,7 @@ class PipelineTask:
 
     def __init__(self, pipeline: Pipeline, model: FloatModel) -> None:
         self._runner: PipelineRunner = pipeline.runner(model.inputs)
+        self._kind = pipeline.input
         self.labels: tuple[str, ...] = tuple(pipeline.labels)
         scales = [step for step in pipeline.pre if isinstance(step, Scale)]
         self.normalisation = (scales[-1].mean, scales[-1].std) if scales else ((0.0,), (1.0,))
@@ -114,8 +123,14 @@ class PipelineTask:
         """What the pipeline makes of a region image."""
         return self._runner.prepare(sample)
 
+    def arrays(self, sample: Sample) -> tuple[np.ndarray, ...]:
+        """The region image."""
+        return (sample,)
+
     def check(self, dataset: Dataset) -> None:
-        """Refuse samples that are no images."""
+        """Refuse samples that are no images, where the pipeline takes images."""
+        if self._kind != "image":
+            return
         is_image = len(dataset.shape) == 2 or dataset.shape[2:] in {(1,), (3,)}  # noqa: PLR2004
         if dataset.dtype != np.uint8 or dataset.is_mapping or not is_image:
             raise ModelError(
@@ -133,6 +148,8 @@ class PipelineTask:
 def load_pipeline(path: Path) -> tuple[Pipeline, bytes]:
     """Read and parse a pipeline; returns it with its bytes, which go into the release.
 
+    The labels of a `labels_file` are put into them.
+
     Raises:
         ModelError: there is no such file, or it is no pipeline.
     """
@@ -140,6 +157,7 @@ def load_pipeline(path: Path) -> tuple[Pipeline, bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"No pipeline {path}.", why=f"{error.strerror}.") from None
+    data = with_labels(data, path.parent)
     return parse(data), data
 
 
@@ -159,17 +177,25 @@ def _tensor(sample: Any, spec: TensorSpec) -> np.ndarray:
                 f"{limits.min} to {limits.max}.",
             )
     with np.errstate(over="ignore"):
-        tensor = np.asarray(array, dtype, order="C")
+        tensor = spec.tensor(array)
     if dtype.kind == "f" and dtype.itemsize < array.dtype.itemsize and np.isinf(tensor).any():
         raise ModelError(
             f"A sample does not fit the input {spec.name}.",
             why=f"It holds values beyond {np.finfo(dtype).max:g}, the largest {dtype}.",
         )
-    return tensor[None] if tensor.ndim == len(spec.shape) - 1 else tensor
+    return tensor
 
 
 def _check_shape(path: Path, array: SampleArray, spec: TensorSpec) -> None:
     if _fits(array.shape, spec.shape):
+        if spec.shape and isinstance(spec.shape[0], str) and array.shape[0] != 1:
+            raise ModelError(
+                f"The samples in {path} are batches.",
+                why=f"They have the shape {_text(array.shape)}, and the first axis of the input "
+                f"{spec.name} counts samples; devices infer one at a time.",
+                fix="Give single samples. An axis that counts something else is fixed with "
+                f"--dim {spec.name}:0=VALUE.",
+            )
         return
     inner = spec.shape[1:]
     batch = spec.shape[0] if spec.shape else 1

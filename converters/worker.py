@@ -10,7 +10,8 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,7 +64,11 @@ class Time(msgspec.Struct, frozen=True, tag=True):
     runs: int
 
 
-Request = Load | Run | Keep | Time
+class Drop(msgspec.Struct, frozen=True, tag=True):
+    """Let go of the model, if there is one, and of what was kept."""
+
+
+Request = Load | Run | Keep | Time | Drop
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -100,7 +105,6 @@ class Worker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._feeds: list[list[NDArray[Any]]] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def answer(self, request: Request) -> Reply:
         """Carry out a request; what goes wrong with the model is an answer, too."""
@@ -114,6 +118,9 @@ class Worker:
                 case Keep(feeds):
                     self._feeds = [[unpack(tensor) for tensor in feed] for feed in feeds]
                     return Done()
+                case Drop():
+                    self._drop()
+                    return Done()
                 case Time(feed, runs):
                     return self._time(self._feeds[feed], runs)
         except EdgemlError as error:
@@ -126,16 +133,18 @@ class Worker:
         assert self._session is not None, "a model is loaded before it is run"
         return self._session
 
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session, self._feeds = None, []
+
     def _load(self, request: Load) -> Loaded:
-        path = Path(request.path)
-        if request.data:
-            self._folder = tempfile.TemporaryDirectory(prefix="edgeml-")
-            path = Path(self._folder.name) / f"model{request.suffix}"
-            path.write_bytes(request.data)
+        self._drop()
         options = SessionOptions(threads=request.threads)
-        begun = time.perf_counter()
-        session = self._session = open_session(request.runtime, path, options)
-        taken = 1000 * (time.perf_counter() - begun)
+        with _file_of(request) as path:
+            begun = time.perf_counter()
+            session = self._session = open_session(request.runtime, path, options)
+            taken = 1000 * (time.perf_counter() - begun)
         info = runtimes()[request.runtime].info()
         assert info is not None, "it has just loaded a model"
         return Loaded(
@@ -153,6 +162,18 @@ class Worker:
             self._open.run(feed)
             taken.append(1000 * (time.perf_counter() - begun))
         return Done(milliseconds=tuple(taken), memory_bytes=_peak_memory())
+
+
+@contextmanager
+def _file_of(request: Load) -> Iterator[Path]:
+    """The model's file; one that was sent is gone as soon as it is loaded."""
+    if not request.data:
+        yield Path(request.path)
+        return
+    with tempfile.TemporaryDirectory(prefix="edgeml-") as folder:
+        path = Path(folder) / f"model{request.suffix}"
+        path.write_bytes(request.data)
+        yield path
 
 
 def pack(array: NDArray[Any]) -> Tensor:

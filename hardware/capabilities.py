@@ -10,11 +10,17 @@ CAPABILITIES_VERSION = 1
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
-    """The processor. `features` are kernel flag names, lower case, sorted (`avx512_vnni`)."""
+    """The processor. `features` are kernel flag names, lower case, sorted (`avx512_vnni`).
+
+    `kinds` names the cores where they are Arm's (`4 x Cortex-A76`), `max_mhz` is the highest
+    clock, 0 where unknown.
+    """
 
     model: str = ""
     cores: int = 1
     features: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    max_mhz: int = 0
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +32,17 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
-    """An NPU or FPGA that the probe saw; `part` as the vendor writes it."""
+    """An NPU, GPU or FPGA that the probe saw, or a cable that programs FPGAs.
+
+    `kind` is `npu`, `gpu`, `fpga` or `fpga-programmer`; `driver` has its version where the kernel
+    tells it, `path` is the device node (`/dev/ethosu0`), empty where there is none.
+    """
 
     kind: str
     part: str
     driver: str = ""
     firmware: str = ""
+    path: str = ""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +60,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     runtimes: tuple[RuntimeInfo, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
+    board: str = ""
+    kernel: str = ""
+    thermal_zones: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,33 @@ from hardware.requirements import Requirements, RuntimeRequirement
 GROUPS = ("cpu",)
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a variant may take of a device at most; None is no limit.
+
+    `max_model_bytes` is the size of the model's file, `max_memory_bytes` the peak resident
+    memory of the process that runs it, `max_start_ms` the time from opening the file until it
+    is ready to infer, `max_latency_ms` the median time of one inference.
+
+        >>> both = Limits(max_start_ms=200).within(Limits(max_start_ms=300, max_model_bytes=9))
+        >>> both.max_start_ms, both.max_model_bytes
+        (200.0, 9)
+    """
+
+    max_model_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_memory_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_start_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_latency_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+    def within(self, other: "Limits") -> "Limits":
+        """The tighter of both in each."""
+
+        def tighter(name: str) -> float | None:
+            given = [getattr(self, name), getattr(other, name)]
+            return min((limit for limit in given if limit is not None), default=None)
+
+        return msgspec.convert({n: tighter(n) for n in self.__struct_fields__}, Limits)
+
+
 class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A kind of device.
 
@@ -29,7 +57,7 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     flavour for the target's arithmetic: `u8s8` where VNNI or dot-product instructions add
     exactly, `u8s8-reduced` (7-bit weights) where sums of two products saturate at 16 bits.
     `runtimes` may run a variant here, the preferred first; which of them can run one depends
-    on its format.
+    on its format. `limits` are what a variant may take there, in a `[limits]` table.
     """
 
     name: str
@@ -39,6 +67,7 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cpu_features: tuple[str, ...] = ()
     runtimes: tuple[RuntimeRequirement, ...] = ()
     int8: str
+    limits: Limits = Limits()
 
     def requirements(
         self, memory_bytes: int = 0, *, runtimes: Collection[str] | None = None

@@ -11,8 +11,6 @@ plan and for the agent's choice alike.
 """
 
 import msgspec
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from hardware.capabilities import Capabilities
 
@@ -77,6 +75,10 @@ def runtime_fits(needs: RuntimeRequirement, has: Capabilities) -> bool:
 
     A range or a version that cannot be read fits nothing: what is unclear is not run.
     """
+    # Late: it costs a device's start more than all else here.
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
     try:
         allowed = SpecifierSet(needs.versions)
     except InvalidSpecifier:

@@ -32,7 +32,7 @@ def readers(graph: Any) -> dict[str, list[Any]]:
 
 def drop_unused_constants(graph: Any) -> None:
     """Take away the initializers that nothing reads, subgraphs included."""
-    used = _read(graph) | {o.name for o in graph.output}
+    used = read_names(graph) | {o.name for o in graph.output}
     for tensor in [t for t in graph.initializer if t.name not in used]:
         graph.initializer.remove(tensor)
 
@@ -47,10 +47,11 @@ def reads_integers(graph: Any) -> list[Any]:
     return [node for node in graph.node if integers.intersection(node.input)]
 
 
-def _read(graph: Any) -> set[str]:
+def read_names(graph: Any) -> set[str]:
+    """The tensors that nodes read, those in subgraphs and what these answer with included."""
     names = {name for node in graph.node for name in node.input}
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                names |= _read(inner) | {o.name for o in inner.output}
+                names |= read_names(inner) | {o.name for o in inner.output}
     return names

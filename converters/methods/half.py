@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from converters.methods.choice import Choice
+from converters.methods.graph import attributes, producers, read_names
 from converters.methods.prepare import Prepared, copy_of
 from converters.methods.refusal import NotQuantizableError, refusing
 from converters.methods.result import Quantized
@@ -46,10 +47,36 @@ def _converted(prepared: Prepared, choice: Choice) -> Any:
     made = _converter().convert_float_to_float16(
         copy_of(prepared.proto), keep_io_types=True, node_block_list=kept
     )
+    _skip_round_trips(made.graph)
     sorted_model = ONNXModel(made)
     sorted_model.topological_sort()
     del sorted_model.model.graph.value_info[:]  # some keep the type that they had
     return sorted_model.model
+
+
+def _skip_round_trips(graph: Any) -> None:
+    """Let nodes that stay in float32 hand on what they made.
+
+    The converter puts a cast to float16 and one back between any two of them, through which
+    what is beyond half precision does not come.
+    """
+    producer = producers(graph)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            back = producer.get(name)
+            if back is None or not _casts_to(back, onnx.TensorProto.FLOAT):
+                continue
+            there = producer.get(back.input[0])
+            if there is not None and _casts_to(there, onnx.TensorProto.FLOAT16):
+                node.input[index] = there.input[0]
+    for _ in range(2):  # the cast back, then the one that only it read
+        used = read_names(graph) | {o.name for o in graph.output}
+        for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] not in used]:
+            graph.node.remove(node)
+
+
+def _casts_to(node: Any, kind: int) -> bool:
+    return node.op_type == "Cast" and attributes(node).get("to") == kind
 
 
 @cache

@@ -52,8 +52,12 @@ def _by_method(
             return quantize_half(prepared, choice)
         case Method.WEIGHT_ONLY:
             return quantize_weights(prepared, choice)
-        case _:
+        case Method.STATIC_QDQ:
             return _static(prepared, statistics, choice, feeds)
+        case _:
+            raise NotQuantizableError(
+                f"The recipe asks for the method {choice.method}.", why="It is for .tflite files."
+            )
 
 
 def _static(

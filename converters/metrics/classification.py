@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
-from scipy import sparse
+from scipy import sparse, special
 
 from converters.dataset import Dataset
 from converters.metrics.interface import (
@@ -22,6 +22,7 @@ from edgeml.errors import ModelError
 
 _BINARY = 2
 _NO_CLASS = -1
+_ROUNDING = 0.02  # of shares in eight bits
 
 
 class TopK(msgspec.Struct, frozen=True):
@@ -114,7 +115,9 @@ class RocAuc(msgspec.Struct, frozen=True):
     """The area under the ROC curve.
 
     A row of two or more class scores: one class against the rest, averaged over the classes
-    that occur among the labels (for two classes, that is the usual area). A single number: an
+    that occur among the labels (for two classes, that is the usual area, by how much the second
+    class is ahead). Of more than two classes, rows that are no probabilities are made such by a
+    softmax first, since logits of different samples have no common scale. A single number: an
     anomaly score, higher for the label 1. With `reconstruction` the score is the mean squared
     difference between the first output and the first input, as for an autoencoder. Equal
     scores count half.
@@ -186,17 +189,31 @@ class RocAuc(msgspec.Struct, frozen=True):
         """The (mean) area [draws] for weights [draws, samples]."""
         labels = np.array([label for _, label in outcomes])
         classes = max(len(row) for row, _ in outcomes)
-        scores = np.array([row or _worst(label, classes) for row, label in outcomes], np.float64)
         if not classes:
             return np.zeros(len(weights))
+        inferred = np.array([bool(row) for row, _ in outcomes])
+        scores = np.array([row or _worst(label, classes) for row, label in outcomes], np.float64)
         by_sample = np.ascontiguousarray(weights.T)
-        if scores.shape[1] <= _BINARY:
-            return _area(scores[:, -1], labels == 1, by_sample)
+        if classes <= _BINARY:
+            ahead = scores[:, 1] - scores[:, 0] if classes == _BINARY else scores[:, 0]
+            return _area(ahead, labels == 1, by_sample)
+        scores[inferred] = _comparable(scores[inferred])
         present = np.unique(labels)
         total = np.zeros(len(weights))
         for kind in present:
             total += _area(scores[:, kind], labels == kind, by_sample)
         return np.asarray(total / len(present))
+
+
+def _comparable(scores: np.ndarray) -> np.ndarray:
+    """Class scores [n, classes] that may be compared between samples.
+
+    Shares (of one whole, or each of its own) stay as they are, also where quantization moved
+    them a little beyond 0 and 1; logits and log-probabilities go through a softmax.
+    """
+    if scores.min() >= -_ROUNDING and scores.max() <= 1 + _ROUNDING:
+        return scores
+    return np.asarray(special.softmax(scores, axis=1))
 
 
 def _worst(label: int, classes: int) -> list[float]:

@@ -25,16 +25,16 @@ def report_html(parts: "Parts", release: Release) -> bytes:
     """The report as one HTML page, UTF-8.
 
     Args:
-        parts: what the release and its evidence were made of. Where they have a
-            `sensitivity`, a mapping from a file's name to the losses at its nodes, each
-            becomes a chart.
+        parts: what the release and its evidence were made of.
         release: what was written.
     """
     from markupsafe import Markup
 
     from converters.report.conditions import command, conditions, recipe_text, replay
-    from converters.report.figures import figures
+    from converters.report.figures import figures, sensitivity_figure
+    from converters.report.findings import calibration, losses
     from converters.report.view import View
+    from converters.report.words import sentence
 
     view = View(parts, release)
     css = (_FOLDER / "report.css").read_text("utf-8")
@@ -42,7 +42,14 @@ def report_html(parts: "Parts", release: Release) -> bytes:
     page = _template().render(
         view=view,
         races=[(race, figures(view, race), view.outcomes(race)) for race in view.races],
-        sensitivity=_sensitivity(parts),
+        losses=losses(parts),
+        calibration=tuple(calibration(parts)),
+        calibration_warnings=(
+            parts.diagnosis.calibration.warnings if parts.diagnosis.calibration else ()
+        ),
+        sensitivity=sensitivity_figure(parts.diagnosis) if parts.diagnosis.sensitivity else None,
+        not_diagnosed=sentence(parts.diagnosis.skipped),
+        skipped=parts.skipped,
         conditions=conditions(parts),
         command=command(parts.request),
         replay=replay(parts.request, release),
@@ -51,13 +58,6 @@ def report_html(parts: "Parts", release: Release) -> bytes:
         style_source=f"sha256-{digest}",
     )
     return page.encode("utf-8", "replace")
-
-
-def _sensitivity(parts: "Parts") -> list[Any]:
-    from converters.report.figures import sensitivity_figure
-
-    losses = getattr(parts, "sensitivity", None) or {}
-    return [sensitivity_figure(name, nodes) for name, nodes in losses.items() if nodes]
 
 
 @cache

@@ -9,6 +9,7 @@ from converters.arena import THREADS
 from converters.report import words
 from converters.request import Request
 from hardware.probes import instruction_set
+from hardware.profiles import Limits
 
 if TYPE_CHECKING:
     from converters.build import Parts
@@ -39,7 +40,12 @@ def conditions(parts: "Parts") -> Iterator[tuple[str, str]]:
     yield "Metric", f"{parts.metric.name} on {words.count(samples)} samples"
     bound = f"{words.in_points(request.max_drop)} lost at {100 * request.confidence:g} % confidence"
     speed = f"{request.min_speedup:g} x the speed of float32"
-    yield "Asked for", f"at most {bound}, at least {speed}"
+    limits = [f"{text} {what}" for _, text, what in _limits(request.limits)]
+    yield "Asked for", ", ".join([f"at most {bound}", f"at least {speed}", *limits])
+    for target in {c.target.name: c.target for c in candidates}.values():
+        own = [f"{text} {what}" for _, text, what in _limits(target.limits)]
+        if own:
+            yield f"Limits of {target.name}", ", ".join(own)
     yield "Model", f"{request.model}, {inputs.model}"
     yield "Evaluation data", f"{request.evaluation}, {inputs.evaluation}"
     yield "Calibration data", f"{request.calibration}, {inputs.calibration}"
@@ -69,18 +75,36 @@ def recipe_text(parts: "Parts") -> str:
     return encoded.decode() if len(encoded) <= _MOST_RECIPE else ""
 
 
+def _limits(limits: Limits) -> Iterator[tuple[str, str, str]]:
+    """The limits that are set: the option, the bound with its unit, and of what it is."""
+    sizes = (
+        ("--max-size", limits.max_model_bytes, "a file at most"),
+        ("--max-memory", limits.max_memory_bytes, "of memory at most"),
+    )
+    times = (
+        ("--max-start", limits.max_start_ms, "until it is ready at most"),
+        ("--max-latency", limits.max_latency_ms, "an inference at most"),
+    )
+    yield from ((option, f"{bound}B", what) for option, bound, what in sizes if bound)
+    yield from ((option, f"{bound:g}ms", what) for option, bound, what in times if bound)
+
+
 def _options(request: Request) -> list[tuple[str, str]]:
     pairs = [
         ("--metric", request.metric),
         ("--max-drop", str(request.max_drop)),
         ("--confidence", str(request.confidence)),
         ("--min-speedup", str(request.min_speedup)),
+        *((option, text) for option, text, _ in _limits(request.limits)),
+        *(("--dim", f"{axis}={size}") for axis, size in sorted(request.dims.items())),
         *(("--runtime", runtime) for runtime in request.runtimes),
     ]
     if request.pipeline:
         pairs.insert(0, ("--pipeline", str(request.pipeline)))
     if request.accept_undecided:
         pairs.append(("--accept-undecided", request.accept_undecided))
+    if request.fuse:
+        pairs.append(("--fuse", ""))
     if request.executor != "local":
         pairs.append(("--executor", request.executor))
     return pairs
@@ -96,4 +120,6 @@ def _command(request: Request, options: Sequence[tuple[str, str]], out: str) -> 
         ("--version", request.version),
         ("--out", out),
     ]
-    return " \\\n  ".join(f"{name} {shlex.quote(value)}" for name, value in pairs)
+    return " \\\n  ".join(
+        f"{name} {shlex.quote(value)}" if value else name for name, value in pairs
+    )

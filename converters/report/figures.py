@@ -1,13 +1,11 @@
 """Which charts a report has, with what they are made of and what is said below them."""
 
-from collections.abc import Sequence
-
 import msgspec
 from markupsafe import Markup
 
 from cloud_sync.evidence import GateResult
 from converters.candidates import Candidate
-from converters.methods import NodeLoss
+from converters.diagnosis import Diagnosis
 from converters.recipe import FLOAT
 from converters.report import charts
 from converters.report.view import Race, View, gates_of
@@ -30,14 +28,17 @@ def figures(view: View, race: Race) -> tuple[Figure, ...]:
     return tuple(figure for figure in made if figure is not None)
 
 
-def sensitivity_figure(name: str, losses: Sequence[NodeLoss]) -> Figure:
+def sensitivity_figure(diagnosis: Diagnosis) -> Figure:
     """The most sensitive nodes of one quantized file."""
+    losses = diagnosis.sensitivity
     shown = min(len(losses), charts.MOST_NODES)
+    title = f"Sensitive nodes of {diagnosis.move}"
     return Figure(
-        title=f"Sensitive nodes of {name}",
-        svg=_trusted(charts.sensitivity_chart(losses, title=f"Sensitive nodes of {name}")),
+        title=title,
+        svg=_trusted(charts.sensitivity_chart(losses, title=title)),
         caption=f"The {shown} of {len(losses)} nodes whose outputs lose most of the signal when "
-        "they are quantized. Those go back to float first.",
+        "they are quantized, each on exact inputs, over a few calibration samples. Those go "
+        "back to float first.",
         names=tuple(f"{loss.name} ({loss.operator})" for loss in charts.most_sensitive(losses)),
     )
 
@@ -52,7 +53,7 @@ def _accuracy(view: View, race: Race) -> Figure | None:
             runtime=f"on {runtime}",
             value=gate.value or 0.0,
             low=gate.low if gate.low is not None else gate.value or 0.0,
-            high=gate.high if gate.high is not None else gate.value or 0.0,
+            high=min(gate.high, 1.0) if gate.high is not None else gate.value or 0.0,
             gate=gate,
         )
         for number, attempt, runtime, gate in judged
@@ -157,7 +158,7 @@ def _pareto(view: View, race: Race) -> Figure | None:
         "else beats in both. A second number is a loss that lies further down."
     )
     if unjudged:
-        caption += f" Refused or too slow, and so not judged: {', '.join(unjudged)}."
+        caption += f" Not judged: {', '.join(unjudged)}."
     svg = charts.pareto_chart(
         points,
         max_drop=view.parts.request.max_drop,

@@ -17,12 +17,19 @@ def gate_named(gates: Sequence[GateResult], name: str) -> GateResult | None:
     return next((gate for gate in gates if gate.name == name), None)
 
 
+def tone_of(verdict: Verdict) -> str:
+    """The class of a verdict's colour."""
+    return _TONES[verdict][0]
+
+
 def gate_line(gate: GateResult) -> dict[str, str]:
     """What a table says of a gate."""
     tone, mark = _TONES[gate.result]
     needs = ""
-    if gate.result is Verdict.UNDECIDED:
-        what = "rounds" if gate.name == "speedup" else "samples"
+    if gate.result is Verdict.UNDECIDED and not gate.n:
+        needs = "not measured on such a machine"
+    elif gate.result is Verdict.UNDECIDED:
+        what = "rounds" if gate.name in {"speedup", "latency"} else "samples"
         needs = (
             f"{words.count(gate.n)} {what}, about {words.count(gate.n_needed)} would decide"
             if gate.n_needed
@@ -58,12 +65,13 @@ def accuracy_cost(gate: GateResult | None, max_drop: float) -> str:
     interval = ""
     if gate.low is not None and gate.high is not None:
         interval = (
-            f" (from {words.points(gate.baseline - gate.high)} to "
+            f" (a drop from {words.points(gate.baseline - gate.high)} to "
             f"{words.points(gate.baseline - gate.low)} at {100 * (gate.confidence or 0):g} % "
             "confidence)"
         )
+    said = "costs" if drop >= 0 else "costs nothing but gains"
     return (
-        f"It costs {words.points(drop)} points of {gate.unit}{interval}, where "
+        f"It {said} {words.points(abs(drop))} points of {gate.unit}{interval}, where "
         f"{100 * max_drop:g} may be lost: {words.share(gate.value)} after "
         f"{words.share(gate.baseline)} on the same {words.count(gate.n)} samples."
     )

@@ -70,10 +70,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     verified: str
     gates: tuple[GateLine, ...]
     reason: str
+    saturation: str
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was tried."""
+    """Something that was tried; `failed` says by runtime why that one could not run it."""
 
     number: int
     tone: str
@@ -81,12 +82,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     made: str
     speeds: str
     sentence: str
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 class Race(msgspec.Struct, frozen=True, kw_only=True):
-    """The candidates that ran beside each other, each once, and all that was tried for them."""
+    """The candidates that ran beside each other, each once, and all that was tried for them.
+
+    `foreign` are those of the targets whose processor was only emulated: what ran beside each
+    other did so on another one.
+    """
 
     targets: tuple[str, ...]
+    foreign: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     attempts: tuple[Attempt, ...]
 
@@ -94,6 +101,17 @@ class Race(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """Its targets."""
         return words.listed(self.targets)
+
+    @property
+    def note(self) -> str:
+        """What a reader must not take for the targets' own; empty where all is."""
+        if not self.foreign:
+            return ""
+        return (
+            f"Times and answers in this part are of this machine, not of "
+            f"{words.listed(self.foreign)}: they chose what was then executed on the emulated "
+            "processor, whose answers are in the table of variants."
+        )
 
 
 class View:
@@ -119,7 +137,10 @@ class View:
         return tuple(
             Race(
                 targets=tuple(dict.fromkeys(c.target.name for c in candidates)) or (name,),
-                candidates=tuple({c.lane.key: c for c in reversed(candidates)}.values())[::-1],
+                foreign=tuple(
+                    dict.fromkeys(c.target.name for c in candidates if not c.timing.milliseconds)
+                ),
+                candidates=tuple({c.lane.key: c for c in _timed_first(candidates)}.values()),
                 attempts=tuple(self.parts.attempts.get(name, ())),
             )
             for name, candidates in groups.items()
@@ -129,7 +150,7 @@ class View:
     def warnings(self) -> tuple[str, ...]:
         """What a reader has to know before the numbers."""
         accepted = {
-            f"{_what(c)} is deployed though its accuracy is undecided, because: "
+            f"{_what(c)} is deployed on {c.target.name} though a gate is undecided, because: "
             f"{words.quoted(c.choice.accepted)}.": None
             for c in self.parts.candidates
             if c.choice.accepted
@@ -247,11 +268,9 @@ class View:
                 )
             else:
                 yield f"{_what(other)} was left out: {other.choice.reason.rstrip('.')}."
-        if any(other.choice.undecided for other in quantized):
-            yield (
-                "More samples like these would decide it. Until then --accept-undecided REASON "
-                "deploys it, with that reason in the release."
-            )
+        remedy = next((c.choice.remedy for c in quantized if c.choice.undecided), "")
+        if remedy:
+            yield f"{remedy} The reason is kept in the release."
         if not quantized:
             attempts = next(r.attempts for r in self.races if best.target.name in r.targets)
             yield _none_of(attempts)
@@ -279,7 +298,14 @@ class View:
             verified=_VERIFIED.get(candidate.verification, ""),
             gates=tuple(GateLine(**gate_line(gate)) for gate in candidate.gates),
             reason=words.sentence(candidate.choice.reason),
+            saturation=str(candidate.saturation) if candidate.saturation else "",
         )
+
+
+def _timed_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """In their order, each lane as it was timed here before what an emulator showed of it."""
+    here = {c.lane.key: c for c in reversed(candidates) if c.timing.milliseconds}
+    return [here.get(candidate.lane.key, candidate) for candidate in candidates]
 
 
 def _time_of(best: Candidate) -> str:
@@ -332,6 +358,7 @@ def _outcome(number: int, attempt: Attempt) -> Outcome:
         made=made,
         speeds=", ".join(f"{r} {s:.2f} x" for r, s in attempt.speedups.items()),
         sentence=_sentence(attempt),
+        failed=tuple((r, words.sentence(why)) for r, why in attempt.failed.items()),
     )
 
 

@@ -105,8 +105,13 @@ def listed(items: Iterable[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """A text with a capital at its start and one full stop at its end."""
+    """A text with a capital at its start and one full stop at its end.
+
+    >>> sentence("it is slow"), sentence("mine:Metric fell")
+    ('It is slow.', 'mine:Metric fell.')
+    """
     text = text.strip()
     if not text:
         return ""
-    return text[0].upper() + text[1:].rstrip(".") + "."
+    is_name = not text.split()[0].rstrip(".,:;").isalpha()
+    return (text[0] if is_name else text[0].upper()) + text[1:].rstrip(".") + "."

@@ -45,11 +45,19 @@ class FunctionSource:
 
     def _items(self) -> Iterator[Any]:
         try:
-            items = iter(self._function())
+            made = self._function()
         except EdgemlError:
             raise
         except Exception as error:  # a user's function may raise anything
             raise self._failed(error) from error
+        try:
+            items = iter(made)
+        except TypeError:
+            raise ModelError(
+                f"The data {self._name} cannot be used.",
+                why=f"The function returns {made!r:.40}, not samples one by one.",
+                fix="Yield each sample, or each pair of a sample and its label.",
+            ) from None
         while True:
             try:
                 item = next(items)

@@ -1,12 +1,13 @@
 """Samples from a folder of images, decoded as a pipeline gets them: uint8 BGR, H x W x 3.
 
-Class numbers come from sub-folders, in the sorted order of their names, or labels from a
-`labels.csv` with the columns `file` and `label`. Images right in the folder, without a
-`labels.csv`, have no labels and can calibrate.
+Class numbers come from sub-folders: where they bear the names of the pipeline's labels, in
+their order, else in the sorted order of the names. Or labels come from a `labels.csv` with the
+columns `file` and `label`. Images right in the folder, without a `labels.csv`, have no labels
+and can calibrate.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ LABEL_FILE = "labels.csv"
 
 
 class ImageSource:
-    """Images below `folder`; which they are and their labels are decided when it is made."""
+    """Images below `folder`; which they are and their labels are decided when it is made.
 
-    def __init__(self, folder: Path) -> None:
+    `classes` are the names of the model's classes, where a pipeline says them.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str] = ()) -> None:
         self._folder = folder
-        self._listed = _listed(folder)
+        self._listed = _listed(folder, classes)
         if not self._listed:
             raise ModelError(
                 f"There are no samples in {folder}.",
@@ -43,15 +47,16 @@ class ImageSource:
         return stacked(self._folder, seen)
 
 
-def _listed(folder: Path) -> list[tuple[Path, Any]]:
+def _listed(folder: Path, names: Sequence[str]) -> list[tuple[Path, Any]]:
     if (folder / LABEL_FILE).is_file():
         return _from_csv(folder)
     here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     classes = [path for path in here if path.is_dir()]
     loose = [path for path in here if _is_image(path)]
+    numbers = _numbers(folder, [path.name for path in classes], names)
     found = [
-        (path, number)
-        for number, directory in enumerate(classes)
+        (path, numbers[directory.name])
+        for directory in classes
         for path in sorted(directory.rglob("*"))
         if _is_image(path)
     ]
@@ -63,6 +68,21 @@ def _listed(folder: Path) -> list[tuple[Path, Any]]:
             fix=f"Move them into sub-folders, or write a {LABEL_FILE}.",
         )
     return found or [(path, None) for path in loose]
+
+
+def _numbers(folder: Path, found: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """The class number of each sub-folder."""
+    strangers = [name for name in found if name not in names]
+    if len(strangers) == len(found):
+        return {name: number for number, name in enumerate(found)}
+    if strangers:
+        raise ModelError(
+            f"The samples in {folder} cannot be used.",
+            why=f"Some of its sub-folders bear names of the pipeline's labels, {strangers[0]} "
+            "does not.",
+            fix=f"Name each like one of the labels: {', '.join(names)}.",
+        )
+    return {name: names.index(name) for name in found}
 
 
 def _is_image(path: Path) -> bool:

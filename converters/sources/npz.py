@@ -31,7 +31,7 @@ class _Array(msgspec.Struct, frozen=True):
 
 
 class NpzSource:
-    """The array `x`, or the arrays named like a model's several `inputs`."""
+    """The array `x`, or the arrays named like a model's `inputs`."""
 
     def __init__(self, path: Path, inputs: Sequence[str] = ()) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class NpzSource:
                 self._check(array, arrays[0])
             for _ in range(arrays[0].shape[0]):
                 rows = [_row(self._path, array) for array in arrays]
-                if names == ("x",):
+                if len(names) == 1:
                     yield rows[0], None
                 else:
                     yield dict(zip(names, rows, strict=True)), None
@@ -75,6 +75,8 @@ class NpzSource:
                     f"{_contents(here)}.",
                     fix="Save one array an input, named like it.",
                 )
+            return self._inputs
+        if "x.npy" not in here and self._inputs and f"{self._inputs[0]}.npy" in here:
             return self._inputs
         if "x.npy" not in here:
             raise ModelError(

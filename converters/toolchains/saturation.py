@@ -11,6 +11,7 @@ Source: the Intel intrinsics guide, `_mm256_maddubs_epi16`.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,12 +22,14 @@ from onnx import helper, numpy_helper
 
 from cloud_sync.evidence import Verification
 from edgeml.errors import ModelError
+from hardware.runtimes.formats import ONNX, format_of
 
 VERIFICATION = Verification.CPU_PROXY
 
 _LOWEST, _HIGHEST = -(1 << 15), (1 << 15) - 1
 _LARGEST_U8 = 255
 _POSITIONS = 256
+_SHOWN = 8
 # Of operators that take integers as they are: where data and weight stand among the inputs.
 _INTEGER = {
     "MatMulInteger": (0, 1),
@@ -62,6 +65,40 @@ class Saturation(msgspec.Struct, frozen=True, kw_only=True):
     operator: str
     share: float
     loss: float
+
+
+class SaturationEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file is expected to lose on processors without VNNI, computed and not executed.
+
+    `at_risk` layers can saturate whatever they are fed; `layers` are those that did on
+    `samples`, the worst first.
+    """
+
+    at_risk: int
+    samples: int
+    layers: tuple[Saturation, ...] = ()
+    verification: Verification = VERIFICATION
+
+    @property
+    def share(self) -> float:
+        """The share of its outputs that saturation changes, in the layer hit worst."""
+        return self.layers[0].share if self.layers else 0.0
+
+    @property
+    def loss(self) -> float:
+        """What the layer hit worst loses, over its exact sums."""
+        return self.layers[0].loss if self.layers else 0.0
+
+    def __str__(self) -> str:
+        said = f"Without VNNI {self.at_risk} layers of this file can saturate"
+        if not self.layers:
+            return f"{said}; none did on {self.samples} samples, computed with numpy."
+        worst = self.layers[0]
+        return (
+            f"{said}, some did on {self.samples} samples, computed with numpy: worst "
+            f"in {worst.node}, {100 * worst.share:.2g} % of its outputs, {100 * worst.loss:.2g} % "
+            "of its sums are lost."
+        )
 
 
 class _Layer(msgspec.Struct, frozen=True):
@@ -136,6 +173,28 @@ def measure_saturation(
         for total, hit, lost, exact in [counts[layer.name]]
     ]
     return tuple(sorted(found, key=lambda layer: (-layer.loss, -layer.share)))
+
+
+def saturation_evidence(
+    path: Path, samples: Sequence[Sequence[NDArray[Any]]]
+) -> SaturationEvidence | None:
+    """What a quantized ONNX file is expected to lose without VNNI; None where it cannot saturate.
+
+    Args:
+        path: the file; of another format, nothing is known.
+        samples: see `measure_saturation`.
+
+    Raises:
+        ModelError: the model does not run on a sample.
+    """
+    if format_of(path) != ONNX:
+        return None
+    model = onnx.load(path)
+    at_risk = len(risky_layers(model))
+    if not at_risk:
+        return None
+    hit = [layer for layer in measure_saturation(model, samples) if layer.share]
+    return SaturationEvidence(at_risk=at_risk, samples=len(samples), layers=tuple(hit[:_SHOWN]))
 
 
 def saturating_dot(data: _Ints, weight: _Ints) -> tuple[_Ints, _Ints]:

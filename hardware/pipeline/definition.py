@@ -1,4 +1,4 @@
-"""What a pipeline is: the TOML in a release, parsed strictly into frozen values.
+"""What a pipeline is: the TOML in a release as frozen values; `parsing` reads it.
 
     version = 1
     task = "classification"
@@ -21,16 +21,14 @@ Everything behind the region is proven by the golden set; the region itself belo
 site, so evaluation data and golden inputs are images of the region.
 """
 
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from edgeml.errors import ModelError
-from edgeml.toml_lines import Path, line_of
+from hardware.pipeline.postprocessors import Classify, PostProcessor
 from hardware.runtimes.interface import TensorSpec
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ PIPELINE_VERSION = 1
 MAX_PIPELINE_BYTES = 1 << 20
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Score = Annotated[float, Meta(ge=0, le=1e9)]
 Pixels = Annotated[int, Meta(ge=1, le=8192)]
 # Bounds that keep float32 arithmetic finite; they refuse NaN and infinity too.
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -84,6 +83,43 @@ class Resize(_Step, frozen=True, kw_only=True, tag="resize"):
     height: Pixels
 
 
+class Letterbox(_Step, frozen=True, kw_only=True, tag="letterbox"):
+    """Resize to the model's size with the aspect kept; bars of one gray fill the rest."""
+
+    width: Pixels
+    height: Pixels
+    fill: Annotated[int, Meta(ge=0, le=255)] = 114
+    align: Literal["centre", "corner"] = "centre"
+
+
+class Mfcc(_Step, frozen=True, kw_only=True, tag="mfcc"):
+    """Mel-frequency cepstral coefficients of audio: float32 [frames, coefficients, 1].
+
+    Frames of `frame` samples every `hop`, Hann window, `bands` mel bands from `low` to `high`
+    hertz, natural logarithm, cosine transform as HTK scales it. `peak` divides by the largest
+    sample of the window first, `full_scale` by the largest that 16 bits hold.
+    """
+
+    rate: Annotated[int, Meta(ge=1000, le=192_000)] = 16_000
+    samples: Annotated[int, Meta(ge=1, le=1 << 22)] = 16_000
+    frame: Annotated[int, Meta(ge=2, le=1 << 16)] = 480
+    hop: Annotated[int, Meta(ge=1, le=1 << 16)] = 320
+    bands: Annotated[int, Meta(ge=1, le=512)] = 40
+    low: Annotated[float, Meta(ge=0, le=96_000)] = 20.0
+    high: Annotated[float, Meta(gt=0, le=96_000)] = 4000.0
+    coefficients: Annotated[int, Meta(ge=1, le=512)] = 10
+    normalise: Literal["peak", "full_scale"] = "peak"
+
+    def __post_init__(self) -> None:
+        """Hold the numbers to what they mean together."""
+        if not self.low < self.high <= self.rate / 2:
+            raise ValueError(f"high is {self.high:g}, wanted is above low and up to half the rate")
+        if self.coefficients > self.bands:
+            raise ValueError(f"{self.bands} bands have no {self.coefficients} coefficients")
+        if self.frame > self.samples:
+            raise ValueError(f"a frame of {self.frame} does not fit into {self.samples} samples")
+
+
 class Scale(_Step, frozen=True, kw_only=True, tag="scale"):
     """(x * factor - mean) / std in float32; mean and std of one value or one a channel."""
 
@@ -115,9 +151,12 @@ class TopK(_Step, frozen=True, kw_only=True, tag="top_k"):
 
 
 class Threshold(_Step, frozen=True, kw_only=True, tag="threshold"):
-    """A result at or above `value` is confident; a site may be allowed to set it."""
+    """A result at or above `value` is confident; a site may be allowed to set it.
 
-    value: Fraction
+    Scores lie between 0 and 1, but for an anomaly's.
+    """
+
+    value: Score
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,19 +169,25 @@ class SiteParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What a site did set; None leaves the release's own value."""
 
     region: Region | None = None
-    threshold: Fraction | None = None
+    threshold: Score | None = None
 
 
-PreStep = Locate | Colour | Resize | Scale | Layout
-PostStep = Softmax | TopK | Threshold
+PreStep = Locate | Colour | Resize | Letterbox | Mfcc | Scale | Layout
+PostStep = Softmax | TopK | Threshold | PostProcessor
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pipeline's definition; `runner` makes the thing that executes it."""
+    """A pipeline's definition; `runner` makes the thing that executes it.
+
+    `input` says what a frame is: an image, audio samples, or a tensor that is nearly the model's
+    own input. `post` holds a post-processor and the general steps beside it; a classification
+    needs none.
+    """
 
     version: Literal[1]
-    task: Literal["classification"] = "classification"
-    labels: Annotated[tuple[str, ...], Meta(min_length=1)]
+    task: str = "classification"
+    input: Literal["image", "audio", "tensor"] = "image"
+    labels: tuple[str, ...] = ()
     region: Region | None = None
     pre: tuple[PreStep, ...] = ()
     post: tuple[PostStep, ...] = ()
@@ -161,6 +206,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         return PipelineRunner(self, inputs, self.site_parameters(site or {}))
 
+    @property
+    def processor(self) -> PostProcessor:
+        """What reads the outputs."""
+        return next((step for step in self.post if isinstance(step, PostProcessor)), Classify())
+
     def site_parameters(self, site: Mapping[str, Any]) -> SiteParameters:
         """Check what a site sets against what this release lets it set."""
         for name in site:
@@ -169,92 +219,13 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ModelError(
                     f"A site may not set {name}.", why=f"This release allows {allowed}."
                 )
+        what = "The site's parameters are not valid."
         try:
-            return msgspec.convert(dict(site), SiteParameters)
+            found = msgspec.convert(dict(site), SiteParameters)
         except msgspec.ValidationError as error:
-            raise ModelError("The site's parameters are not valid.", why=f"{error}.") from error
-
-
-def parse(data: bytes) -> Pipeline:
-    """Parse a pipeline's TOML.
-
-    Raises:
-        ModelError: it is not TOML, or has an unknown or wrong key; names line and key.
-    """
-    what = "The pipeline cannot be used."
-    if len(data) > MAX_PIPELINE_BYTES:
-        raise ModelError(what, why=f"It has {len(data)} bytes; {MAX_PIPELINE_BYTES} are allowed.")
-    try:
-        text = data.decode()
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError
-        raise ModelError(what, why=f"It is not valid TOML: {error}.") from error
-    try:
-        pipeline = msgspec.convert(tree, Pipeline)
-    except msgspec.ValidationError as error:
-        raise ModelError(what, why=_explain(str(error), tree, text)) from error
-    found = _misplaced(pipeline)
-    if found:
-        raise ModelError(what, why=f"Line {line_of(text, found[0])}: {found[1]}.")
-    return pipeline
-
-
-def _misplaced(pipeline: Pipeline) -> tuple[Path, str] | None:
-    """The first step that cannot stand where it does, and why."""
-    seen: list[type] = []
-    for index, step in enumerate(pipeline.pre):
-        name, where = _op(step), ("pre", index, "op")
-        if Layout in seen:
-            return where, f"{name} stands behind layout, which must be the last step"
-        if isinstance(step, Locate) and Scale in seen:
-            return where, "locate stands behind scale, but looks at the image"
-        if type(step) in seen and isinstance(step, Locate | Colour):
-            return where, f"{name} is there twice"
-        seen.append(type(step))
-    seen = []
-    for index, result in enumerate(pipeline.post):
-        name, where = _op(result), ("post", index, "op")
-        if type(result) in seen:
-            return where, f"{name} is there twice"
-        if isinstance(result, Softmax) and seen:
-            return where, "softmax must be the first step after the model"
-        seen.append(type(result))
-    return None
-
-
-def _op(step: msgspec.Struct) -> str:
-    return str(step.__struct_config__.tag)
-
-
-_STEPS: dict[str, tuple[type[msgspec.Struct], ...]] = {
-    "pre": get_args(PreStep),
-    "post": get_args(PostStep),
-}
-_TABLES: dict[str, type[msgspec.Struct]] = {"region": Region, "site": Site}
-
-
-def _explain(message: str, tree: dict[str, Any], text: str) -> str:
-    """Add the line and what is known to msgspec's message, which ends in `$.pre[1].width`."""
-    found = re.search(r" - at `\$\.?([^`]*)`$", message)
-    parts = re.findall(r"\w+", found[1]) if found else []
-    path: Path = tuple(int(part) if part.isdigit() else part for part in parts)
-    unknown = re.search(r"unknown field `(.*?)`( - at|$)", message)
-    line = line_of(text, (*path, unknown[1]) if unknown else path)
-    sentence = f"Line {line}: {message}." if line else f"{message}."
-    known = _known(path, tree, unknown=unknown is not None)
-    return f"{sentence} Known are: {', '.join(known)}." if known else sentence
-
-
-def _known(path: Path, tree: dict[str, Any], *, unknown: bool) -> tuple[str, ...]:
-    """The keys known in the table at `path`, or the steps where `op` itself is wrong."""
-    table: type[msgspec.Struct] | None = _TABLES.get(str(path[0])) if path else Pipeline
-    steps = _STEPS.get(str(path[0]), ()) if path else ()
-    named = [str(step.__struct_config__.tag) for step in steps]
-    if path[2:] == ("op",):
-        return tuple(named)
-    if not unknown or len(path) > 2:  # noqa: PLR2004 -- ("pre", 1) is the path of a step
-        return ()
-    if steps and isinstance(path[-1], int):
-        table = steps[named.index(tree[str(path[0])][path[-1]]["op"])]
-    keys = () if table is None else tuple(f.encode_name for f in msgspec.structs.fields(table))
-    return ("op", *keys) if steps else keys
+            raise ModelError(what, why=f"{error}.") from error
+        if found.threshold is not None and found.threshold > self.processor.highest:
+            raise ModelError(
+                what, why=f"The threshold is {found.threshold:g}, a score is at most 1."
+            )
+        return found

@@ -1,6 +1,6 @@
 """Executes a pipeline: crop, prepare, read; the same code at the converter and on a device.
 
-Everything is allocated once, for the first image size seen; a call in the steady state makes
+Everything is allocated once, for the first frame size seen; a call in the steady state makes
 only the small views that OpenCV needs. No float64 anywhere.
 """
 
@@ -8,30 +8,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ModelError
 from hardware.pipeline import steps
-from hardware.pipeline.definition import Pipeline, Region, SiteParameters, Softmax, Threshold, TopK
+from hardware.pipeline.definition import Pipeline, SiteParameters, Softmax, Threshold, TopK
+from hardware.pipeline.geometry import IDENTITY, Mapping, cut, window
+from hardware.pipeline.postprocessors import Seen, Settings
+from hardware.pipeline.results import Result
 from hardware.runtimes.interface import TensorSpec
 
 Image = NDArray[np.uint8]
 
-
-class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """The best label, its score and the `k` best; `confident` at or above the threshold."""
-
-    index: int
-    label: str
-    confidence: float
-    top: tuple[tuple[str, float], ...]
-    confident: bool
+__all__ = ["Image", "PipelineRunner", "cut"]
 
 
 class PipelineRunner:
-    """One pipeline for one model; not thread-safe, buffers are reused between calls."""
+    """One pipeline for one model; not thread-safe, buffers are reused between calls.
+
+    `read` belongs to the `prepare` before it, and `prepare` to the `crop` before it, if any.
+    """
 
     def __init__(
         self, pipeline: Pipeline, inputs: Sequence[TensorSpec], site: SiteParameters
@@ -42,21 +39,27 @@ class PipelineRunner:
                 why=f"It makes one input, the model wants {len(inputs)}.",
             )
         self._input = inputs[0]
-        self._labels = pipeline.labels
+        self._kind = pipeline.input
         self._region = site.region or pipeline.region
         self._steps = steps.build(pipeline.pre)
-        self._softmax = any(isinstance(step, Softmax) for step in pipeline.post)
-        self._k = next((s.k for s in pipeline.post if isinstance(s, TopK)), 1)
-        value = next((s.value for s in pipeline.post if isinstance(s, Threshold)), 0.0)
-        self._threshold = value if site.threshold is None else site.threshold
+        self._moving = [step for step in self._steps if hasattr(step, "mapping")]
+        self._read = pipeline.processor.reader(_settings(pipeline, site))
+        self._origin = (0, 0)
+        self._bounds = (0, 0, 0, 0)
+        self._size = (0, 0)
+        self._tensors: list[NDArray[Any]] = []
         self._fits: tuple[Any, ...] = ()
 
     def crop(self, frame: Image) -> Image:
         """The region of a camera's frame (HxW or HxWx3 uint8), as a view."""
-        return frame if self._region is None else cut(frame, self._region)
+        if self._region is None:
+            return frame
+        left, top, right, bottom = window(frame, self._region)
+        self._origin = (left, top)
+        return frame[top:bottom, left:right]
 
-    def prepare(self, image: Image) -> list[NDArray[Any]] | None:
-        """Make the model's input from an image of the region.
+    def prepare(self, image: NDArray[Any]) -> list[NDArray[Any]] | None:
+        """Make the model's input from an image of the region, from audio or from a tensor.
 
         Returns:
             The tensors, valid until the next call; None where nothing was located.
@@ -64,18 +67,20 @@ class PipelineRunner:
         Raises:
             ModelError: the image is none, or the tensor does not fit the model.
         """
-        current: NDArray[Any] = _checked_image(image)
+        current: NDArray[Any] = self._checked(image)
         try:
             for step in self._steps:
                 made = step(current)
                 if made is None:
                     return None
                 current = made
-        except (cv2.error, ValueError) as error:
+        except (cv2.error, ValueError, TypeError) as error:
             raise ModelError(
                 "A pipeline step failed.",
                 why=f"{type(step).__name__} on {current.dtype.name}{list(current.shape)}: {error}",
             ) from error
+        if self._kind != "image" and current.ndim == len(self._input.shape) - 1:
+            current = current[np.newaxis]
         made_as = (current.shape, current.dtype)
         if made_as != self._fits:
             if not self._input.accepts(current):
@@ -83,54 +88,77 @@ class PipelineRunner:
                     "The pipeline does not fit the model.",
                     why=f"It makes {current.dtype.name}{list(current.shape)}, "
                     f"the model wants {self._input}.",
-                    fix="Check the steps resize, colour and layout.",
+                    fix="Check the steps resize, colour and layout."
+                    if self._kind == "image"
+                    else "Check what the source gives.",
                 )
             self._fits = made_as
-        return [current]
+            self._size = _picture_size(current.shape)
+        self._tensors = [current]
+        return self._tensors
 
-    def read(self, outputs: Sequence[NDArray[Any]]) -> Classification:
-        """Read the model's first output as a classification.
+    def read(self, outputs: Sequence[NDArray[Any]], source: str = "", at: float = 0.0) -> Result:
+        """Read the model's outputs as the pipeline's post-processor does.
+
+        Args:
+            outputs: of the model, for what was prepared last.
+            source: what the frame came from: what is smoothed over time is kept for each.
+            at: the monotonic time of the frame's capture.
 
         Raises:
-            ModelError: the model answers another number of classes than there are labels, or
-                something that is no number.
+            ModelError: the outputs are not those that the pipeline reads, or are no numbers.
         """
-        if not outputs or not np.issubdtype(np.asarray(outputs[0]).dtype, np.number):
-            raise ModelError(
-                "The pipeline does not fit the model.",
-                why="The model's first output has no scores.",
-            )
-        scores = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
-        if scores.size != len(self._labels):
-            raise ModelError(
-                "The pipeline does not fit the model.",
-                why=f"It has {len(self._labels)} labels, the model answers {scores.size} scores.",
-            )
-        if not np.isfinite(scores).all():
-            raise ModelError("The model's answer is no number.", why="It has NaN or infinity.")
-        # Ordered before the softmax, which rounds near logits to equal probabilities.
-        best = np.argsort(-scores, kind="stable")[: self._k]
-        if self._softmax:
-            scores = np.exp(scores - scores.max())
-            scores /= scores.sum()
-        top = tuple((self._labels[i], float(scores[i])) for i in best)
-        return Classification(
-            index=int(best[0]),
-            label=top[0][0],
-            confidence=top[0][1],
-            top=top,
-            confident=top[0][1] >= self._threshold,
+        seen = Seen(
+            inputs=self._tensors,
+            source=source,
+            at=at,
+            size=self._size,
+            to_frame=self._mapping(),
+            bounds=self._bounds,
         )
+        # What overflows becomes infinity, which the reader refuses by name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._read(outputs, seen)
+
+    def _mapping(self) -> Mapping:
+        """From the model's picture to the frame."""
+        found = IDENTITY
+        for step in reversed(self._moving):
+            found = found.then(step.mapping)
+        left, top = self._bounds[:2]
+        return found.then(Mapping(x0=left, y0=top)) if left or top else found
+
+    def _checked(self, image: NDArray[Any]) -> NDArray[Any]:
+        if self._kind == "image":
+            checked = _checked_image(image)
+            left, top = self._origin
+            self._origin = (0, 0)
+            self._bounds = (left, top, left + image.shape[1], top + image.shape[0])
+            return checked
+        if image.size == 0 or not np.issubdtype(image.dtype, np.number):
+            raise ModelError(
+                f"A frame is no {self._kind}.", why=f"It is {image.dtype.name}{list(image.shape)}."
+            )
+        return image
 
 
-def cut(frame: Image, region: Region) -> Image:
-    """The part of a frame that a region names: at least one pixel, a view."""
-    height, width = frame.shape[:2]
-    left = min(round(region.x * width), width - 1)
-    top = min(round(region.y * height), height - 1)
-    right = max(left + 1, min(width, left + round(region.width * width)))
-    bottom = max(top + 1, min(height, top + round(region.height * height)))
-    return frame[top:bottom, left:right]
+def _settings(pipeline: Pipeline, site: SiteParameters) -> Settings:
+    own = next((s.value for s in pipeline.post if isinstance(s, Threshold)), None)
+    chosen = own if site.threshold is None else site.threshold
+    return Settings(
+        labels=pipeline.labels,
+        threshold=pipeline.processor.threshold if chosen is None else chosen,
+        softmax=any(isinstance(step, Softmax) for step in pipeline.post),
+        k=next((step.k for step in pipeline.post if isinstance(step, TopK)), 1),
+    )
+
+
+def _picture_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of a tensor that holds a picture, in any layout; (0, 0) of another."""
+    match shape:
+        case (_, 1 | 3, height, width) | (_, height, width, 1 | 3) | (_, height, width):
+            return width, height
+    return 0, 0
 
 
 def _checked_image(image: Image) -> Image:

@@ -53,6 +53,11 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
             )
         )
 
+    def tensor(self, sample: Any) -> Tensor:
+        """A sample as this input takes it: of its type, with a batch axis where it lacks one."""
+        array = np.asarray(sample, self.dtype, order="C")
+        return array[None] if array.ndim == len(self.shape) - 1 else array
+
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"
 
@@ -61,6 +66,9 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to run: threads of one inference, the provider asked for, and whether to spin.
 
     Spinning threads answer a little sooner and hold a core while they wait; off by default.
+    `compiled` is a folder of this very model, for what the runtime makes of it on this machine:
+    where there is one, it is loaded in its place, and answers the same bits. It must be the
+    owner's alone, since what is in it is run. Empty keeps nothing.
 
     Raises:
         UserError: the number of threads is none that an inference can have.
@@ -69,6 +77,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     provider: str = ""
     spin: bool = False
+    compiled: str = ""
 
     def __post_init__(self) -> None:
         if type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:

@@ -1,7 +1,10 @@
 """onnxruntime as a runtime: graph optimisation on, spinning off, nothing dropped silently."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,15 @@ from numpy.typing import NDArray
 
 from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
-from hardware.runtimes.formats import ONNX, ORT
+from hardware.runtimes.compiled import Compiled
+from hardware.runtimes.formats import ONNX, ORT, format_of
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
 from hardware.runtimes.refusal import does_not_load, no_provider, refused, require_in_use
 
 # onnxruntime 1.29 and later report home unless told otherwise before their first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -74,15 +80,8 @@ class OnnxSession:
         provider = options.provider or CPU_PROVIDER
         if provider not in ort.get_available_providers():
             raise no_provider(NAME, provider, ort.get_available_providers())
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        spin = "1" if options.spin else "0"
-        settings.add_session_config_entry("session.intra_op.allow_spinning", spin)
-        settings.add_session_config_entry("session.inter_op.allow_spinning", spin)
         try:
-            self._session: Any = ort.InferenceSession(str(model), settings, providers=[provider])
+            self._session: Any = _open(ort, model, options, provider)
         except Exception as error:
             raise ModelError(
                 f"onnxruntime cannot load {model.name}.",
@@ -111,12 +110,73 @@ class OnnxSession:
         return outputs
 
     def placement(self) -> dict[str, int]:
-        """The providers in use; one each, since onnxruntime's Python tells no node counts."""
-        return dict.fromkeys(self._session.get_providers(), 1)
+        """How many nodes each provider took.
+
+        One for each provider where onnxruntime does not tell: before 1.24, and of what was
+        compiled here before, which is the CPU's alone.
+        """
+        found: dict[str, int] = {}
+        with contextlib.suppress(AttributeError, RuntimeError):
+            for part in self._session.get_provider_graph_assignment_info():
+                found[part.ep_name] = found.get(part.ep_name, 0) + len(part.get_nodes())
+        return found or dict.fromkeys(self._session.get_providers(), 1)
 
     def close(self) -> None:
         """Drop the session; onnxruntime frees it with the last reference."""
         self._session = None
+
+
+def _open(ort: Any, model: Path, options: SessionOptions, provider: str) -> Any:
+    """A session, of what was compiled on this machine where that is kept."""
+    load = partial(ort.InferenceSession, providers=[provider])
+    # What is made for an accelerator holds its own compiled parts, and is the provider's to keep.
+    if not options.compiled or provider != CPU_PROVIDER or format_of(model) != ONNX:
+        return load(str(model), _settings(ort, options))
+    kept = Compiled(Path(options.compiled), (NAME, ort.__version__))
+    file = kept.find()
+    if file is not None:
+        try:
+            return load(str(file), _settings(ort, options, compiled=True))
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the model itself is loaded
+            log.warning("%s cannot be loaded: %s", file.name, _first_line(error))
+    return _load_and_keep(kept, partial(load, str(model)), partial(_settings, ort, options))
+
+
+def _load_and_keep(kept: Compiled, load: Callable[[Any], Any], settings: Callable[[], Any]) -> Any:
+    loaded: list[Any] = []
+
+    def write(path: Path) -> None:
+        saving = settings()
+        saving.optimized_model_filepath = str(path)
+        saving.add_session_config_entry("session.save_model_format", "ORT")
+        loaded.append(load(saving))
+
+    try:
+        kept.keep(write)
+    except Exception as error:  # noqa: BLE001 -- a model that cannot be saved can still run
+        log.info("the compiled model is not kept: %s", _first_line(error))
+    return loaded[0] if loaded else load(settings())
+
+
+def _settings(ort: Any, options: SessionOptions, *, compiled: bool = False) -> Any:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    levels = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = (
+        levels.ORT_DISABLE_ALL if compiled else levels.ORT_ENABLE_ALL
+    )
+    spin = "1" if options.spin else "0"
+    entries = {
+        "session.intra_op.allow_spinning": spin,
+        "session.inter_op.allow_spinning": spin,
+        "session.record_ep_graph_assignment_info": "1",
+    }
+    if compiled:
+        entries["session.load_model_format"] = "ORT"
+    for name, value in entries.items():
+        settings.add_session_config_entry(name, value)
+    return settings
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -6,6 +6,8 @@ holds on the next.
 """
 
 import importlib
+import io
+import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -13,14 +15,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.compiled import Compiled
 from hardware.runtimes.formats import ONNX, OPENVINO_IR, format_of
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
 from hardware.runtimes.refusal import does_not_load, fits, no_provider, refused, require_in_use
+
+log = logging.getLogger(__name__)
 
 NAME = "openvino"
 CPU = "CPU"
@@ -40,6 +46,7 @@ _DTYPES = {
     "i64": "int64",
     "boolean": "bool",
 }
+_Specs = tuple[TensorSpec, ...]
 _NO_WORK = {"Const", "Input", "Output"}
 
 
@@ -73,20 +80,21 @@ class OpenVinoSession:
         provider = options.provider or CPU
         if provider not in _core().available_devices:
             raise no_provider(NAME, provider, _core().available_devices)
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(options.threads),
+            "ENABLE_CPU_PINNING": "NO",  # whose core it is, the process's owner decides
+        }
+        self._compiled: Any
         try:
-            read = _read(self._ov, model)
-            self._compiled: Any = _core().compile_model(
-                read,
-                provider,
-                {
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "EXECUTION_MODE_HINT": "ACCURACY",
-                    "INFERENCE_PRECISION_HINT": "f32",
-                    "NUM_STREAMS": "1",
-                    "INFERENCE_NUM_THREADS": str(options.threads),
-                    "ENABLE_CPU_PINNING": "NO",  # whose core it is, the process's owner decides
-                },
+            self._compiled, self.inputs, self.outputs = _compile(
+                self._ov, model, provider, settings, options.compiled
             )
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"openvino cannot load {model.name}.",
@@ -96,8 +104,6 @@ class OpenVinoSession:
         require_in_use(NAME, provider, self._compiled.get_property("EXECUTION_DEVICES"))
         self._provider = provider
         self._request: Any = self._compiled.create_infer_request()
-        self.inputs = _specs(read.inputs, self._compiled.inputs)
-        self.outputs = _specs(read.outputs, self._compiled.outputs)
         self._fixed = [port.get_partial_shape().is_static for port in self._compiled.outputs]
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -155,6 +161,43 @@ def _core() -> Any:
     return _openvino().Core()
 
 
+def _compile(
+    ov: Any, model: Path, provider: str, settings: dict[str, str], folder: str
+) -> tuple[Any, _Specs, _Specs]:
+    """The compiled model with its inputs and outputs, as it was kept here before or made now."""
+    kept = None
+    if folder and provider == CPU:
+        about = f"{provider} {sorted(settings.items())}"
+        kept = Compiled(Path(folder), (NAME, version(NAME)), about)
+        file = kept.find()
+        if file is not None:
+            try:
+                return _import(file, provider, settings)
+            except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the model itself is read
+                log.warning("%s cannot be loaded: %s", file.name, _sentence(error))
+    read = _read(ov, model)
+    compiled = _core().compile_model(read, provider, settings)
+    inputs, outputs = _specs(read.inputs, compiled.inputs), _specs(read.outputs, compiled.outputs)
+    if kept is not None:
+        try:
+            kept.keep(lambda path: _export(path, compiled, (inputs, outputs)))
+        except Exception as error:  # noqa: BLE001 -- a model that cannot be saved can still run
+            log.info("the compiled model is not kept: %s", _sentence(error))
+    return compiled, inputs, outputs
+
+
+def _export(path: Path, compiled: Any, specs: tuple[_Specs, _Specs]) -> None:
+    # The names that the file gave are no longer in what was compiled.
+    head = msgspec.json.encode(specs)
+    path.write_bytes(head + b"\n" + compiled.export_model().getvalue())
+
+
+def _import(file: Path, provider: str, settings: dict[str, str]) -> tuple[Any, _Specs, _Specs]:
+    head, _, body = file.read_bytes().partition(b"\n")
+    inputs, outputs = msgspec.json.decode(head, type=tuple[_Specs, _Specs])
+    return _core().import_model(io.BytesIO(body), provider, settings), inputs, outputs
+
+
 def _read(ov: Any, model: Path) -> Any:
     if format_of(model) == OPENVINO_IR:
         return _core().read_model(str(model))
@@ -165,7 +208,7 @@ def _read(ov: Any, model: Path) -> Any:
     return frontend.convert(frontend.load(str(model)))
 
 
-def _specs(read: Sequence[Any], compiled: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def _specs(read: Sequence[Any], compiled: Sequence[Any]) -> _Specs:
     """Names as the file has them (compiling merges tensors and their names), shapes as compiled."""
     return tuple(_spec(_name(file), port) for file, port in zip(read, compiled, strict=True))
 

@@ -20,15 +20,20 @@ from converters.build import Parts
 from converters.candidates import Candidate
 from converters.contest import Attempt
 from converters.decide import Choice, choose
+from converters.diagnosis import Diagnosis
+from converters.emulated import no_speed
 from converters.gates import accuracy_gate, speed_gate
-from converters.methods import NodeLoss
+from converters.losses import losses_of
+from converters.methods import CalibrationReport, NodeLoss
+from converters.methods.calibration_report import InputCoverage, Saturation
 from converters.metrics import find_metric
 from converters.plan import flavours_of
 from converters.recipe import FLOAT, Inputs, Recipe, VariantRecipe, float16, static_qdq
 from converters.request import Request
+from converters.result import Skipped
 from converters.workshop import Artifact
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
-from hardware.profiles import select
+from hardware.profiles import TargetProfile, select
 
 ORT, OPENVINO = RuntimeInfo(name="onnxruntime", version="1.31.1"), RuntimeInfo(
     name="openvino", version="2026.3.0"
@@ -59,6 +64,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     p50: dict[str, float]
     changed: dict[str, tuple[int, int]] = {}
     refused: str = ""
+    failed: dict[str, str] = {}
 
 
 def digest(text: str) -> str:
@@ -79,6 +85,8 @@ class Story:
         targets: Sequence[str],
         proxies: Sequence[str] = (),
         warnings: Sequence[str] = (),
+        skipped: Sequence[Skipped] = (),
+        foreign: Sequence[str] = (),
         **request: Any,
     ) -> None:
         self.request = Request(
@@ -94,6 +102,7 @@ class Story:
         self.targets = select(targets)
         self.proxies = proxies
         self.warnings = warnings
+        self.skipped, self.foreign = tuple(skipped), foreign
         self.float_p50, self.n = float_p50, n
         self.correct = np.arange(n) < round(right * n)
         self.float = self._artifact("float32", FLOAT_RULES, "float32", "", size, 0)
@@ -116,7 +125,7 @@ class Story:
         variants = []
         for target in self.targets:
             here = [c for c in chosen if c.target.name == target.name]
-            here.sort(key=lambda c: c.timing.latency.p50_ms)
+            here.sort(key=lambda c: c.timing.latency.p50_ms if c.timing.latency else 0.0)
             variants += [
                 VariantRecipe(
                     target=target.name,
@@ -146,8 +155,39 @@ class Story:
             "golden": GoldenSet(inputs=np.zeros((1, 1)), labels=None, outputs=(np.zeros((1, 1)),)),
             "recorded": {},
             "warnings": tuple(self.warnings),
+            "losses": losses_of(self._preprocessing(), self._conversions(), self.candidates),
+            "diagnosis": self._diagnosis(),
+            "skipped": self.skipped,
         }
         return Parts(**given | changes)
+
+    def _preprocessing(self) -> GateResult:
+        gate = self._gate(90, 2)
+        return msgspec.structs.replace(gate, name="pre-processing")
+
+    def _conversions(self) -> dict[str, GateResult]:
+        gate = msgspec.structs.replace(self._gate(0, 1), name="conversion")
+        return {r: gate for r in self.float_p50 if r != "onnxruntime"}
+
+    def _diagnosis(self) -> Diagnosis:
+        quantized = [c for c in self.candidates if not c.is_float]
+        if not quantized:
+            return Diagnosis(skipped="the model is no ONNX file")
+        report = CalibrationReport(
+            samples=300,
+            duplicates=4,
+            calibration="percentile",
+            saturated=(
+                Saturation(tensor="relu_3", share=0.021), Saturation(tensor="relu_1", share=0.0004),
+            ),
+            converged=True,
+            converged_after=120,
+            unsettled=("relu_9",),
+            inputs=(InputCoverage(name="image", low=0.0, high=1.0),),
+            classes={0: 150, 1: 150},
+            warnings=("There are two samples that repeat another one.",),
+        )  # fmt: skip
+        return Diagnosis(move=quantized[0].move, calibration=report, skipped="Not here.")
 
     def times(self, p50: float, seed: int) -> tuple[float, ...]:
         """Two hundred rounds; the noise is a machine's: a hard floor, a tail, some outliers."""
@@ -194,6 +234,7 @@ class Story:
             nodes=file.nodes,
             speedups={r: self.float_p50[r] / ms for r, ms in file.p50.items()},
             accuracy={r: self._gate(*changed) for r, changed in file.changed.items()},
+            failed=file.failed,
         )
 
     def _candidate(self, target: Any, file: Tried, runtime: str) -> Candidate:
@@ -208,14 +249,16 @@ class Story:
             min_speedup=self.request.min_speedup,
             confidence=self.request.confidence,
         )
+        if target.name in self.foreign:
+            speed = no_speed("cortex-a53", self.request.min_speedup)
         return Candidate(
             target=target,
             lane=Lane(artifact, runtime),
             move=file.move,
-            choice=choose(accuracy, speed, accept=self.request.accept_undecided),
+            choice=choose((accuracy, speed), accept=self.request.accept_undecided),
             gates=(accuracy, speed),
             judged=self._judged(self._outcomes(*file.changed[runtime])),
-            timing=self._timing(times, runtime, artifact.size),
+            timing=self._timing(target, times, runtime, artifact.size),
             verification=self._verification(target),
         )
 
@@ -227,18 +270,26 @@ class Story:
             choice=Choice(deployable=True, reason="the float model is always an answer"),
             gates=(),
             judged=self._judged(self.correct),
-            timing=self._timing(self.times(self.float_p50[runtime], 2), runtime, self.float.size),
+            timing=self._timing(
+                target, self.times(self.float_p50[runtime], 2), runtime, self.float.size
+            ),
             verification=self._verification(target),
         )
 
     def _judged(self, outcomes: np.ndarray) -> Judged:
         return Judged(tuple(map(bool, outcomes)), (True,) * self.n)
 
-    def _timing(self, times: tuple[float, ...], runtime: str, size: int) -> Timing:
+    def _timing(
+        self, target: TargetProfile, times: tuple[float, ...], runtime: str, size: int
+    ) -> Timing:
+        if target.name in self.foreign:
+            return Timing((), 0.0, 0, {}, RUNTIMES[runtime])
         slow = 4.2 if runtime == "openvino" else 1.0
         return Timing(times, 41.7 * slow, 62_000_000 + int(slow * size), {}, RUNTIMES[runtime])
 
     def _verification(self, target: Any) -> Verification:
+        if target.name in self.foreign:
+            return Verification.ARTIFACT_EXECUTED_EMULATED
         proxy = target.name in self.proxies
         return Verification.CPU_PROXY if proxy else Verification.ARTIFACT_EXECUTED
 
@@ -305,6 +356,7 @@ def recogniser(**request: Any) -> Story:
         warnings=(
             "The float model's top1 is 90.0 % on 100 samples: too few to show a drop of 1 point.",
         ),
+        skipped=(Skipped(target="cpu-arm64", reason="needs arm64, the device is amd64"),),
         **request,
     )
     story.contest(
@@ -312,6 +364,8 @@ def recogniser(**request: Any) -> Story:
         [
             static("u8s8", p50={"onnxruntime": 6.5, "openvino": 4.1}, size=2_911_000, nodes=58,
                    changed={"onnxruntime": (77, 0), "openvino": (76, 0)}),
+            static("s8s8", p50={"onnxruntime": 9.5}, size=2_911_000, nodes=58,
+                   failed={"openvino": "It has no kernel for it."}),
             static("u8s8", "minmax 10 % of the nodes in float", size=3_340_110, nodes=52,
                    p50={"onnxruntime": 7.8, "openvino": 4.3},
                    changed={"onnxruntime": (1, 0), "openvino": (2, 1)}),
@@ -343,6 +397,29 @@ def refused(**request: Any) -> Story:
                   refused="It is the same file as one tried before."),
         ],
         raced=[],
+    )  # fmt: skip
+    return story
+
+
+def emulated(**request: Any) -> Story:
+    """A net for a machine of another architecture: its answers are known, its times are not."""
+    story = Story(
+        "keyword-spotter",
+        float_p50={"onnxruntime": 0.31},
+        n=800,
+        right=0.93,
+        size=98_212,
+        targets=("cpu-arm64",),
+        foreign=("cpu-arm64",),
+        **request,
+    )
+    story.contest(
+        ["cpu-arm64"],
+        [
+            static("u8s8", size=31_020, nodes=9, p50={"onnxruntime": 0.19},
+                   changed={"onnxruntime": (1, 1)}),
+        ],
+        raced=["static u8s8 minmax"],
     )  # fmt: skip
     return story
 
@@ -385,4 +462,4 @@ def losses(count: int = 81) -> tuple[NodeLoss, ...]:
     )
 
 
-__all__ = ["Verdict", "classifier", "losses", "recogniser", "refused", "release_of"]
+__all__ = ["Verdict", "classifier", "emulated", "losses", "recogniser", "refused", "release_of"]

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 import converters.cli
-from edgeml.errors import EdgemlError, ModelError, UserError
+from edgeml.errors import EdgemlError, GateFailed, ModelError, UserError, exit_code_of
 
 Data = tuple[Path, Path]
 
@@ -73,6 +73,60 @@ def test_json_is_one_object_with_the_deployable_variants_best_first(
         "accuracy", "pass", 1.0, 1.0, 400,
     )  # fmt: skip
     assert {"bound", "n_needed"} <= set(gate)
+
+
+def test_an_axis_is_fixed_and_the_pipeline_fused_as_asked(
+    convnet: Path, pipeline_file: Path, tmp_path: Path, make_images: Callable[..., Data]
+) -> None:
+    more = ("--pipeline", str(pipeline_file), "--dim", "N=1", "--fuse")
+    code, body = convert(convnet, make_images(), tmp_path / "out", *more)
+    assert code == 0
+    _, text, _ = invoke("inspect", body["variants"][-1]["file"], "--json")
+    [frame] = json.loads(text)["inputs"]
+    assert "uint8" in str(frame)
+    assert "12" in str(frame)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("N", "NAME=VALUE"), ("M=2", r"no free axis M\. Free are: N \(image:0\)")]
+)
+def test_an_axis_that_cannot_be_fixed_is_a_usage_error(
+    convnet: Path, quarters_data: Data, tmp_path: Path, option: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        convert(convnet, quarters_data, tmp_path / "out", "--dim", option)
+
+
+def test_a_limit_that_nothing_keeps_ends_with_exit_code_3_and_writes_nothing(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(GateFailed, match=r"at most 1\.00 kB are allowed") as caught:
+        convert(convnet, quarters_data, tmp_path / "out", "--max-size", "1kB")
+    assert exit_code_of(caught.value) == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_limits_that_are_kept_stand_among_the_gates(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    limits = ("--max-size", "1MB", "--max-memory", "4GB", "--max-start", "60s")
+    code, body = convert(convnet, quarters_data, tmp_path / "out", *limits, "--max-latency", "9s")
+    assert code == 0
+    for variant in body["variants"]:
+        mine = {g["name"]: g for g in variant["gates"]}
+        assert {"size", "memory", "start", "latency"} <= set(mine)
+        assert mine["start"]["value"] == pytest.approx(variant["load_ms"])
+        assert mine["memory"]["bound"] == 4e9
+        for gate in mine.values():
+            assert {"result", "baseline", "value", "bound", "n", "n_needed"} <= set(gate)
+            assert gate["result"] == "pass"
+
+
+def test_a_limit_without_its_unit_is_a_usage_error(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="'4' is no size"):
+        convert(convnet, quarters_data, tmp_path / "out", "--max-size", "4")
 
 
 def test_an_undecided_gate_ends_with_exit_code_4_and_still_prints_the_release(

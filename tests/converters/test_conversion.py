@@ -1,11 +1,13 @@
 """The whole conversion, with real models executed: what is in the release, and what is not."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from cloud_sync.evidence import Verdict
 from cloud_sync.golden import decode_golden, decode_recorded, matching
@@ -13,10 +15,20 @@ from cloud_sync.release import Layout, resolve
 from converters.conversion import convert
 from converters.recipe import parse_recipe
 from converters.result import ConversionResult
-from edgeml.errors import ExitCode, ModelError, TargetError, UserError
+from edgeml.errors import (
+    ExitCode,
+    GateFailed,
+    ModelError,
+    TargetError,
+    UserError,
+    exit_code_of,
+)
 from hardware.pipeline import parse
 from hardware.probes import instruction_set, probe
+from hardware.profiles import Limits
 from hardware.runtimes import open_session
+
+from .conftest import write_model
 
 HERE = probe()
 FOREIGN = "cpu-arm64" if HERE.architecture == "amd64" else "cpu-x86-64"
@@ -33,6 +45,17 @@ def run(model: Path, data: Data, out: Path, **more: Any) -> ConversionResult:
         "runtimes": ("onnxruntime",),
     } | more
     return convert(model, calibration=data[0], evaluation=data[1], out=out, **options)
+
+
+def findings(result: ConversionResult) -> dict[str, Any]:
+    """The document of the evidence about the conversion as a whole."""
+    blobs = Layout.open(result.path).blobs
+    manifest = json.loads(blobs.path(result.evidence).read_bytes())
+    [layer] = [
+        each for each in manifest["layers"] if "conversion.json" in each["annotations"].values()
+    ]
+    assert layer["mediaType"] == "application/json"
+    return dict(json.loads(blobs.path(layer["digest"]).read_bytes()))
 
 
 @pytest.fixture
@@ -130,6 +153,47 @@ def test_the_evidence_is_an_artifact_of_its_own_about_the_release(
         assert record.latency is not None
         assert 0 < record.latency.p50_ms <= record.latency.p95_ms <= record.latency.p99_ms
         assert record.conditions.instruction_set == instruction_set(HERE)
+        assert record.load_ms > 0
+        assert record.memory_bytes > 0
+
+
+def test_what_was_found_on_the_way_is_a_document_of_the_evidence(
+    converted: ConversionResult,
+) -> None:
+    found = findings(converted)
+    assert found["diagnosis"]["calibration"]["samples"] == 32
+    assert found["losses"][0]["kind"] == "pre-processing"
+    assert FOREIGN in {skipped["target"] for skipped in found["skipped"]}
+    assert converted.calibration is not None
+
+
+def test_a_static_file_has_its_calibration_warned_about_and_its_nodes_ranked(
+    tmp_path: Path, make_quarters: Callable[..., Data]
+) -> None:
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="conv2", strides=[6, 6]),
+        helper.make_node("Flatten", ["c2"], ["f"], name="flat"),
+        helper.make_node("Gemm", ["f", "d"], ["logits"], name="dense"),
+    ]
+    weights = {
+        "w1": np.abs(rng.normal(0.3, 0.1, (8, 1, 3, 3))),
+        "w2": np.full((1, 8, 6, 6), 1 / 288),
+        "d": np.eye(4),
+    }
+    model = write_model(tmp_path / "net.onnx", nodes, weights, (1, 12, 12))
+    result = run(model, make_quarters(calibration=8), tmp_path / "out")
+    found = findings(result)["diagnosis"]
+    assert found["move"].startswith("static")
+    losses = found["sensitivity"]
+    assert {"conv1", "conv2"} <= {loss["name"] for loss in losses}
+    assert losses == sorted(losses, key=lambda loss: (loss["sqnr_db"], loss["name"]))
+    assert "Calibration: Only 8 different samples set the ranges." in result.warnings
+    report = (result.path / "report.html").read_text()
+    assert "Only 8 different samples set the ranges." in report
+    assert "Sensitive nodes of static" in report
 
 
 def test_shared_files_are_one_blob(converted: ConversionResult) -> None:
@@ -138,10 +202,11 @@ def test_shared_files_are_one_blob(converted: ConversionResult) -> None:
         assert len({variant.file(role).digest for variant in variants}) == 1
 
 
-def test_the_same_conversion_again_gives_the_same_digest(
+def test_the_same_decisions_give_the_same_digest_and_evidence_of_their_own(
     converted: ConversionResult, convnet: Path, quarters_data: Data, tmp_path: Path
 ) -> None:
-    elsewhere = run(convnet, quarters_data, tmp_path / "again")
+    recipe = converted.variants[0].recipe
+    elsewhere = run(convnet, quarters_data, tmp_path / "again", targets=(), recipe=recipe)
     assert elsewhere.release == converted.release
     assert elsewhere.evidence != converted.evidence
 
@@ -197,11 +262,43 @@ def test_an_accepted_doubt_is_deployed_recorded_and_replayed(
     recipe = accepted.variants[0].recipe
     reasons = {v.accepted for v in parse_recipe(recipe.read_bytes()).variants}
     assert reasons == {"", "pilot on one line"}
+    records = Layout.open(accepted.path).evidence(accepted.release)
+    assert {r.accepted for r in records} == {"", "pilot on one line"}
+    assert "“pilot on one line”" in (accepted.path / "report.html").read_text()
     replayed = run(
         convnet, data, tmp_path / "replayed", targets=(), recipe=recipe, min_speedup=1000.0
     )
     assert replayed.release == accepted.release
     assert replayed.exit_code is ExitCode.DONE
+
+
+def test_a_limit_that_only_int8_keeps_leaves_float_out(
+    convnet: Path, quarters_data: Data, tmp_path: Path, write_convnet: Callable[..., Path]
+) -> None:
+    large = write_convnet(tmp_path / "large.onnx", channels=256)
+    whole = large.stat().st_size
+    limits = Limits(max_model_bytes=whole - 1, max_memory_bytes=1 << 40)
+    result = run(large, quarters_data, tmp_path / "out", limits=limits)
+    assert {v.precision for v in result.variants} == {"int8"}
+    for variant in result.variants:
+        size, memory = [g for g in variant.gates if g.name in {"size", "memory"}]
+        assert (size.result, memory.result) == (Verdict.PASS, Verdict.PASS)
+        assert (size.baseline, size.value, size.bound) == (whole, variant.bytes, whole - 1)
+    assert {c.precision for c in result.left_out} == {"float32"}
+    assert "its file is too large" in result.left_out[0].reason
+    assert result.exit_code is ExitCode.DONE
+    assert result.float_kept_because is None
+
+
+def test_where_not_even_float_keeps_the_limits_nothing_is_written_and_the_nearest_is_named(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(GateFailed, match="not even float32") as caught:
+        run(convnet, quarters_data, tmp_path / "out", limits=Limits(max_model_bytes=100))
+    assert exit_code_of(caught.value) is ExitCode.GATE_FAILED
+    assert "but at most 100 bytes are allowed" in str(caught.value)
+    assert "Raise --max-size" in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_is_refused_with_other_data_or_another_model(

@@ -74,6 +74,24 @@ def test_a_sample_that_calibrates_and_judges_is_refused_and_named(tmp_path: Path
     refuse_overlap(a, open_dataset(save(tmp_path / "c.npz", x=x[6:])))
 
 
+def test_a_sample_is_the_same_in_another_type_and_shape(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (8, 4, 3)).astype(np.uint8)
+    a = open_dataset(save(tmp_path / "a.npz", x=x[:5]))
+    for other in (x[3:].astype(np.float32), x[3:].reshape(-1, 1, 4, 3)):
+        with pytest.raises(ModelError, match="2 of 5 calibration samples"):
+            refuse_overlap(a, open_dataset(save(tmp_path / "b.npz", x=other)))
+    refuse_overlap(a, open_dataset(save(tmp_path / "c.npz", x=x[5:].astype(np.float32))))
+
+
+def test_samples_may_be_named_like_the_models_only_input(tmp_path: Path) -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    named = open_dataset(save(tmp_path / "a.npz", image=x, y=np.arange(2)), ["image"])
+    usual = open_dataset(save(tmp_path / "b.npz", x=x, y=np.arange(2)), ["image"])
+    assert named.digest == usual.digest
+    with pytest.raises(ModelError, match="no array x"):
+        open_dataset(tmp_path / "a.npz", ["other"])
+
+
 def test_texts_are_labels(tmp_path: Path) -> None:
     texts = np.array(["Grüße", "b"])
     data = open_dataset(save(tmp_path / "d.npz", x=np.arange(2), y=texts))

@@ -1,4 +1,6 @@
-"""An int8 candidate is deployed only on a pass, or on a doubt that a person accepted."""
+"""A candidate is deployed only on a pass, or on a doubt that a person accepted."""
+
+from typing import Any
 
 import pytest
 
@@ -12,26 +14,50 @@ def gate(name: str, result: Verdict) -> GateResult:
 
 @pytest.mark.parametrize("accuracy", Verdict)
 @pytest.mark.parametrize("speed", Verdict)
+@pytest.mark.parametrize("size", Verdict)
 @pytest.mark.parametrize("accept", ["", "pilot on one line"])
-def test_the_whole_table_of_decisions(accuracy: Verdict, speed: Verdict, accept: str) -> None:
-    choice = choose(gate("accuracy", accuracy), gate("speedup", speed), accept=accept)
-    fast = speed is Verdict.PASS
-    accurate = accuracy is Verdict.PASS or (accuracy is Verdict.UNDECIDED and bool(accept))
-    fast_enough = fast or (speed is Verdict.UNDECIDED and bool(accept))
-    assert choice.deployable == (fast_enough and accurate)
-    assert choice.undecided == (fast and accuracy is Verdict.UNDECIDED and not accept)
+def test_the_whole_table_of_decisions(
+    accuracy: Verdict, speed: Verdict, size: Verdict, accept: str
+) -> None:
+    gates = [gate("accuracy", accuracy), gate("speedup", speed), gate("size", size)]
+    choice = choose(gates, accept=accept)
+    verdicts = {accuracy, speed, size}
+    failed, doubted = Verdict.FAIL in verdicts, Verdict.UNDECIDED in verdicts
+    assert choice.deployable == (not failed and (not doubted or bool(accept)))
+    assert choice.undecided == (not failed and doubted and not accept)
+    assert bool(choice.remedy) == choice.undecided
     assert "numbers." in choice.reason
 
 
+@pytest.mark.parametrize("conversion", Verdict)
+def test_float_is_an_answer_wherever_it_is_not_shown_to_lose(conversion: Verdict) -> None:
+    choice = choose([gate("conversion", conversion)])
+    assert choice.deployable == (conversion is not Verdict.FAIL)
+    assert not choice.undecided
+
+
+@pytest.mark.parametrize(
+    ("doubted", "words"),
+    [
+        ({"name": "accuracy", "n": 60, "n_needed": 1152}, "Evaluate on about 1,152 samples, or"),
+        ({"name": "speedup"}, "Convert on such a machine, or"),
+        ({"name": "speedup", "value": 1.1, "n": 40}, "while this machine does nothing else, or"),
+    ],
+)
+def test_what_is_undecided_says_what_would_decide(doubted: dict[str, Any], words: str) -> None:
+    choice = choose([GateResult(result=Verdict.UNDECIDED, **doubted)])
+    assert words in choice.remedy
+    assert '--accept-undecided "REASON"' in choice.remedy
+
+
 def test_the_reason_of_an_accepted_doubt_is_kept() -> None:
-    choice = choose(
-        gate("accuracy", Verdict.UNDECIDED), gate("speedup", Verdict.PASS), accept="a pilot"
-    )
+    gates = [gate("accuracy", Verdict.UNDECIDED), gate("speedup", Verdict.PASS)]
+    choice = choose(gates, accept="a pilot")
     assert choice.accepted == "a pilot"
 
 
 def test_a_reason_is_not_recorded_where_nothing_had_to_be_accepted() -> None:
-    choice = choose(gate("accuracy", Verdict.PASS), gate("speedup", Verdict.PASS), accept="x")
+    choice = choose([gate("accuracy", Verdict.PASS), gate("speedup", Verdict.PASS)], accept="x")
     assert choice.accepted == ""
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.executor import LocalExecutor, RayExecutor, RemoteSession, open_remote
-from edgeml.errors import ModelError, UserError
+from converters.executor import LocalExecutor, RemoteSession, load, open_remote
+from edgeml.errors import ModelError
 from hardware.runtimes import SessionOptions, open_session
-from tests import needs
 
 from .conftest import SIZE, write_convnet
 
@@ -74,49 +71,33 @@ def test_the_end_of_the_converter_is_the_end_of_its_workers(session: RemoteSessi
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_worker_takes_one_model_after_the_other(session: RemoteSession, tmp_path: Path) -> None:
+    pid, first = _pid(session), session.run([IMAGE])
+    other = load(session.release(), "onnxruntime", write_convnet(tmp_path / "o.onnx", channels=4))
+    second = other.run([IMAGE])
+    again = load(other.release(), "onnxruntime", tmp_path / "net.onnx")
+    assert _pid(again) == pid
+    np.testing.assert_array_equal(again.run([IMAGE])[0], first[0])
+    assert not np.array_equal(second[0], first[0])
+
+
+def test_a_model_that_is_sent_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "here"))
+    model = write_convnet(tmp_path / "net.onnx")
+    sent = load(LocalExecutor().start(), "onnxruntime", model, copies=True)
+    os.kill(_pid(sent), signal.SIGKILL)
+    sent.close()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_a_command_that_is_no_worker_says_what_it_said(tmp_path: Path) -> None:
     executor = LocalExecutor([sys.executable, "-c", "raise SystemExit('no emulator')"])
     with pytest.raises(ModelError) as error:
         open_remote(executor, "onnxruntime", write_convnet(tmp_path / "net.onnx"))
     assert "no emulator" in str(error.value.why)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
-    """A real Ray cluster of one machine, as `ray start --head` makes it."""
-    needs.module("ray")
-    ray = Path(sys.executable).with_name("ray")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = [
-        *(str(ray), "start", "--head", f"--port={port}", "--num-cpus=1"),
-        *("--include-dashboard=false", "--disable-usage-stats"),
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    subprocess.run(start, check=True, timeout=120, env=environment, **quiet)
-    yield "auto"
-    subprocess.run([str(ray), "stop", "--force"], check=True, timeout=60, **quiet)
-
-
-def test_ray_gives_the_same_answers(session: RemoteSession, tmp_path: Path, cluster: str) -> None:
-    executor = RayExecutor(cluster)
-    try:
-        there = open_remote(executor, "onnxruntime", tmp_path / "net.onnx")
-        np.testing.assert_array_equal(there.run([IMAGE])[0], session.run([IMAGE])[0])
-        there.keep([[IMAGE]])
-        assert min(there.time(0, 3)) > 0
-        there.close()
-    finally:
-        executor.close()
-
-
-def test_without_a_cluster_the_error_says_how_to_start_one() -> None:
-    needs.module("ray")
-    with pytest.raises(UserError, match="no Ray cluster") as error:
-        RayExecutor("127.0.0.1:1")
-    assert "ray start --head" in str(error.value.fix)
 
 
 def _pid(session: RemoteSession) -> int:

@@ -10,7 +10,6 @@ from converters.gates import (
     accuracy_gate,
     accuracy_of,
     drop_verdict,
-    limit_gate,
     samples_needed,
     speed_gate,
 )
@@ -135,19 +134,3 @@ def test_a_disturbance_that_hits_both_in_a_round_does_not_change_the_answer() ->
     gate = speed_gate(2 * load, load, min_speedup=1.1, confidence=0.95)
     assert gate.result is Verdict.PASS
     assert gate.value == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "result"),
-    [(4.0, Verdict.PASS), (5.0, Verdict.PASS), (5.1, Verdict.FAIL), (None, Verdict.UNDECIDED)],
-)
-def test_a_limit_holds_up_to_its_bound(value: float | None, result: Verdict) -> None:
-    gate = limit_gate("start-up", value, 5.0, "ms")
-    assert (gate.name, gate.result, gate.value, gate.bound, gate.unit) == (
-        *("start-up", result, value, 5.0, "ms"),
-    )
-    assert "5 ms" in gate.reason
-
-
-def test_a_limit_whose_value_is_no_number_is_undecided() -> None:
-    assert limit_gate("memory", float("nan"), 5.0, "bytes").result is Verdict.UNDECIDED

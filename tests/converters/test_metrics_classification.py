@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from converters.dataset import Dataset, open_dataset
 from converters.metrics import Metric, Reweighted, chance_of, find_metric
@@ -66,10 +67,14 @@ def test_f1_and_auc_agree_with_scikit_learn(seed: int) -> None:
         metrics.f1_score(labels, scores.argmax(1), average="macro")
     )
     auc = find_metric("auc")
-    one_vs_rest = [metrics.roc_auc_score(labels == k, scores[:, k]) for k in range(4)]
-    assert auc.score(outcomes(auc, scores, labels)) == pytest.approx(np.mean(one_vs_rest))
-    anomaly = scores[:, :1]
-    assert auc.score(outcomes(auc, anomaly, labels == 0)) == pytest.approx(one_vs_rest[0])
+    shares = special.softmax(scores.astype(np.float64), axis=1)
+    assert auc.score(outcomes(auc, shares, labels)) == pytest.approx(
+        metrics.roc_auc_score(labels, shares, multi_class="ovr")
+    )
+    anomaly = scores[:, :1]  # rounded to tenths: many are equal
+    assert auc.score(outcomes(auc, anomaly, labels == 0)) == pytest.approx(
+        metrics.roc_auc_score(labels == 0, anomaly)
+    )
 
 
 @pytest.mark.parametrize("name", ["f1", "auc"])
@@ -88,6 +93,23 @@ def test_two_class_scores_give_the_area_of_the_second() -> None:
     auc = find_metric("auc")
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     assert auc.score(outcomes(auc, scores, np.array([0, 1, 0]))) == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_area_of_logits_is_that_of_their_probabilities(classes: int) -> None:
+    rng = np.random.default_rng(11)
+    labels = rng.integers(0, classes, 300)
+    # Samples differ in a shift that all their logits share, which changes no probability.
+    logits = rng.normal(0, 2, (300, classes)) + 3 * np.eye(classes)[labels]
+    logits += rng.normal(0, 5, (300, 1))
+    shares = special.softmax(logits, axis=1)
+    metric = find_metric("auc")
+    areas = [
+        metric.score(outcomes(metric, rows, labels)) for rows in (logits, np.log(shares), shares)
+    ]
+    known = shares[:, 1] if classes == 2 else shares
+    wanted = module("sklearn.metrics").roc_auc_score(labels, known, multi_class="ovr")
+    assert areas == pytest.approx([wanted] * 3, abs=1e-12)
 
 
 def test_an_autoencoder_is_judged_by_what_it_fails_to_give_back() -> None:

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from converters.model import load_model, the_input
+from converters.methods import prepare
+from converters.methods.sessions import open_bytes, open_model
+from converters.model import check_inputs, load_model
 from edgeml.errors import EdgemlError, ExitCode, ModelError, exit_code_of
 from hardware.runtimes.interface import TensorSpec
 
 
 def test_a_model_is_described_as_it_is(convnet: Path) -> None:
     model = load_model(convnet)
-    assert the_input(model) == TensorSpec(name="image", shape=("N", 1, 12, 12), dtype="float32")
+    assert model.inputs == (TensorSpec(name="image", shape=("N", 1, 12, 12), dtype="float32"),)
     assert model.outputs == (TensorSpec(name="logits", shape=("N", 4), dtype="float32"),)
     assert model.opset == 17
     assert model.operators["Conv"] == 1
@@ -55,7 +59,9 @@ def onnx_with_a_loose_end() -> bytes:
     node = helper.make_node("Relu", ["nowhere"], ["y"])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
     data: bytes = helper.make_model(
-        helper.make_graph([node], "net", [], [out]), ir_version=8
+        helper.make_graph([node], "net", [], [out]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
     ).SerializeToString()
     return data
 
@@ -88,26 +94,144 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def two_inputs(path: Path, batch: int | str = "N") -> Path:
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 4]) for n in "ab"]
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4])
-    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "net", inputs, [out])
-    onnx.save(helper.make_model(graph, ir_version=8), path)
-    return path
+def test_a_model_without_inputs_is_refused(tmp_path: Path) -> None:
+    zero = numpy_helper.from_array(np.zeros(4, np.float32))
+    node = helper.make_node("Constant", [], ["y"], value=zero)
+    save(tmp_path / "none.onnx", [node], [], opset=17)
+    with pytest.raises(ModelError, match="has no inputs"):
+        check_inputs(load_model(tmp_path / "none.onnx"))
 
 
-def test_a_model_with_two_inputs_is_refused_by_their_names(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="They are a, b"):
-        the_input(load_model(two_inputs(tmp_path / "two.onnx")))
+def save(path: Path, nodes: list[Any], shape: list[Any], *, opset: int, **more: Any) -> Any:
+    """A model from `x` [shape] to `y`, saved."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)] if shape else [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        more.pop("initializer", []),
+    )
+    sets = [helper.make_opsetid("", opset), *more.pop("sets", [])]
+    proto = helper.make_model(graph, opset_imports=sets, **({"ir_version": 8} | more))
+    onnx.save(proto, path)
+    return proto
 
 
-def test_a_batch_axis_fixed_to_another_number_than_one_is_refused(tmp_path: Path) -> None:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 4])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 4])
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", [x], [y])
-    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "eight.onnx")
-    with pytest.raises(ModelError, match="fixed to 8"):
-        the_input(load_model(tmp_path / "eight.onnx"))
+def what_changed_most(opset: int) -> list[Any]:
+    """Operators as each operator set writes them: bounds, axes and pads as attribute or input."""
+    made = []
+
+    def node(operator: str, at: int, **values: list[Any]) -> None:
+        """Values are inputs from the operator set `at` on, and attributes before."""
+        before = made[-1].output[0] if made else "x"
+        inputs = [before]
+        if opset >= at:
+            for name, value in values.items():
+                kind = np.float32 if operator == "Clip" else np.int64
+                constant = np.array(value, kind)
+                tensor = numpy_helper.from_array(
+                    constant.reshape(()) if operator == "Clip" else constant
+                )
+                made.append(helper.make_node("Constant", [], [f"{before}_{name}"], value=tensor))
+                inputs.append(f"{before}_{name}")
+            values = {}
+        elif operator == "Clip":
+            values = {name: value[0] for name, value in values.items()}
+        made.append(helper.make_node(operator, inputs, [f"{before}{operator[0]}"], **values))
+
+    node("Pad", 11, pads=[0, 0, 1, 1, 0, 0, 1, 1])
+    node("Clip", 11, min=[-0.5], max=[0.5])
+    node("Unsqueeze", 13, axes=[1])
+    node("Squeeze", 13, axes=[1])
+    node("ReduceMean", 18, axes=[2, 3])
+    made[-1].output[0] = "y"
+    return made
+
+
+@pytest.mark.parametrize("opset", range(7, 27))
+def test_every_operator_set_that_onnxruntime_loads_is_loaded_and_prepared(
+    tmp_path: Path, write_convnet: Callable[..., Path], opset: int
+) -> None:
+    x = np.random.default_rng(0).normal(size=(1, 1, 12, 12)).astype(np.float32)
+    save(tmp_path / "mix.onnx", what_changed_most(opset), ["N", 1, 12, 12], opset=opset)
+    for path in (write_convnet(tmp_path / "net.onnx", opset=opset), tmp_path / "mix.onnx"):
+        model = load_model(path)
+        assert model.opset == opset
+        feed = {model.inputs[0].name: x}
+        [wanted] = open_bytes(model.data).run(None, feed)
+        [given] = open_model(prepare(model.data).proto).run(None, feed)
+        np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_constants_that_are_no_inputs_are_fine_in_the_oldest_versions_too(convnet: Path) -> None:
+    proto = onnx.load(convnet)
+    proto.ir_version = 3
+    onnx.save(proto, convnet)
+    assert [spec.name for spec in load_model(convnet).inputs] == ["image"]
+
+
+@pytest.mark.parametrize(("opset", "ir"), [(99, 8), (17, 99)])
+def test_what_is_newer_than_onnxruntime_is_refused_with_what_it_reads(
+    tmp_path: Path, write_convnet: Callable[..., Path], opset: int, ir: int
+) -> None:
+    proto = onnx.load(write_convnet(tmp_path / "new.onnx"))
+    proto.opset_import[0].version, proto.ir_version = opset, ir
+    onnx.save(proto, tmp_path / "new.onnx")
+    with pytest.raises(ModelError, match=r"too new.*reads the .* up to \d+; the model has"):
+        load_model(tmp_path / "new.onnx")
+
+
+def test_functions_of_a_model_are_looked_into(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 1, 3, 3)).astype(np.float32)
+    block = helper.make_function(
+        "mine",
+        "Block",
+        ["a"],
+        ["b"],
+        [
+            helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weight)),
+            helper.make_node("Conv", ["a", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["b"]),
+        ],
+        [helper.make_opsetid("", 17)],
+    )
+    save(
+        tmp_path / "f.onnx",
+        [helper.make_node("Block", ["x"], ["y"], domain="mine")],
+        ["N", 1, 8, 8],
+        opset=17,
+        functions=[block],
+        sets=[helper.make_opsetid("mine", 1)],
+    )
+    model = load_model(tmp_path / "f.onnx")
+    assert model.operators == {"Constant": 1, "Conv": 1, "Relu": 1}
+    assert model.parameters == 36
+    assert "Conv" in {node.op_type for node in prepare(model.data).proto.graph.node}
+
+
+def test_weights_of_constants_in_another_file_are_taken_in_too(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=weight),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    proto = save(tmp_path / "m.onnx", nodes, ["N", 4], opset=17)
+    onnx.external_data_helper.convert_model_to_external_data(
+        proto, location="w.bin", size_threshold=0, convert_attribute=True
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert (tmp_path / "w.bin").is_file()
+    model = load_model(tmp_path / "m.onnx")
+    [out] = open_bytes(model.data).run(None, {"x": np.ones((1, 4), np.float32)})
+    assert out.tolist() == [[4, 4, 4]]
+
+
+def test_an_input_without_a_shape_is_refused(tmp_path: Path) -> None:
+    proto = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], ["N"], opset=17)
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"input x of .* has no shape"):
+        load_model(tmp_path / "m.onnx")
 
 
 @given(data=st.data())

@@ -59,3 +59,19 @@ def test_a_target_for_a_runtime_that_executes_nothing_here_is_not_planned() -> N
     from converters.plan import _cannot_execute
 
     assert "rknn" in _cannot_execute(exotic, VNNI, ())[0]
+
+
+def test_a_target_left_out_names_the_toolchain_that_would_execute_it() -> None:
+    skipped = {s.target: s.reason for s in plan(["cpu"], PLAIN).skipped}
+    assert "edgeml toolchain install emulate-arm64" in skipped["cpu-arm64"]
+    assert "toolchain" not in skipped["cpu-x86-64-vnni"]  # no emulator has VNNI
+
+
+def test_saturation_is_looked_into_where_nothing_executes_the_instructions() -> None:
+    planned = plan(["cpu"], VNNI)
+    may = {t.name: planned.may_saturate(t, "onnxruntime") for t in planned.targets}
+    assert may == {"cpu-x86-64": True, "cpu-x86-64-vnni": False}
+    emulated = plan(["cpu-x86-64"], VNNI, emulated=lambda _: "Haswell")
+    assert not emulated.may_saturate(emulated.targets[0], "onnxruntime")
+    dot = plan(["cpu-arm64"], ARM)
+    assert not dot.may_saturate(dot.targets[0], "onnxruntime")

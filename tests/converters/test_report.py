@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from cloud_sync.evidence import GateResult, Verdict
 from converters.build import Parts
 from converters.methods import NodeLoss
 from converters.report import charts, report_html
-from tests.converters.report_parts import classifier, losses, recogniser, refused, release_of
+from converters.result import Loss, Skipped
+from hardware.profiles import Limits
+from tests.converters.report_parts import (
+    classifier,
+    emulated,
+    losses,
+    recogniser,
+    refused,
+    release_of,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -62,14 +72,11 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
 
-class Sensitive(msgspec.Struct, frozen=True):
+def sensitive(parts: Parts, move: str, nodes: tuple[NodeLoss, ...]) -> Parts:
     """Parts that carry what a sensitivity pass saw."""
-
-    parts: Parts
-    sensitivity: dict[str, tuple[NodeLoss, ...]]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.parts, name)
+    assert parts.diagnosis.calibration is not None
+    diagnosis = msgspec.structs.replace(parts.diagnosis, move=move, sensitivity=nodes)
+    return msgspec.structs.replace(parts, diagnosis=diagnosis)
 
 
 def written(parts: Any) -> bytes:
@@ -101,7 +108,7 @@ def test_the_headline_says_what_won_how_fast_it_is_and_what_it_cost(pages: dict[
     text = pages["win"].text
     assert "Int8 on openvino (static u8s8 minmax bias-corrected equalised) won: 2.58 x the" in text
     assert "5.68 ms an inference instead of 14.7" in text
-    assert "It costs 0.07 points of top1 (from -0.32 to 0.45 at 95 % confidence)" in text
+    assert "It costs 0.07 points of top1 (a drop from -0.32 to 0.45 at 95 % confidence)" in text
     assert "75.23 % after 75.30 % on the same 3,000 samples" in text
     assert "The fastest float32 is on onnxruntime and takes 14.2 ms" in text
 
@@ -111,7 +118,7 @@ def test_it_says_why_float_was_kept_and_what_would_decide(pages: dict[str, Page]
     assert "Float32 was kept, on openvino, where it is fastest, 5.02 ms an inference" in text
     assert "was left out: its accuracy is undecided: 2 of 100 samples lost and 1 gained" in text
     assert "100 samples, about 1,152 would decide" in text
-    assert "--accept-undecided REASON" in text
+    assert "Evaluate on about 1,152 samples, or deploy it all the same" in text
 
 
 def test_it_says_why_nothing_came_of_a_net(pages: dict[str, Page]) -> None:
@@ -134,7 +141,7 @@ def test_warnings_come_first(pages: dict[str, Page]) -> None:
 def test_an_accepted_doubt_is_a_warning_with_its_reason() -> None:
     page = Page(written(recogniser(accept_undecided="a pilot at one site").parts()))
     warned, _, rest = page.text.partition("Variants")
-    assert "deployed though its accuracy is undecided, because: “a pilot at one site”." in warned
+    assert "though a gate is undecided, because: “a pilot at one site”." in warned
     assert "Int8 on openvino" in warned
     assert "? accuracy undecided" in rest
 
@@ -188,8 +195,53 @@ def test_each_race_has_its_charts_and_a_net_with_nothing_judged_has_no_front(
     assert pages["refused"].count("svg") == 2
 
 
+def test_each_kind_of_loss_has_its_name_its_question_and_its_verdict(
+    pages: dict[str, Page],
+) -> None:
+    _, _, told = pages["win"].text.partition("Where accuracy is lost")
+    for said in (
+        "Pre-processing Is the model fed as it was trained?",
+        "Conversion Does float32 answer on this runtime",
+        "Quantization Does the quantized file answer as float32 does",
+        "✓ pass on openvino",
+    ):
+        assert said in told
+
+
+def test_the_calibration_is_described_and_its_warnings_are_said(pages: dict[str, Page]) -> None:
+    _, _, told = pages["win"].text.partition("Calibration ? There are")
+    assert "300, 4 of them repeat another" in told
+    assert "Values of image from 0 to 1.00" in told
+    assert "95 % of them after 120 samples" in told
+    assert "2 tensors have values beyond their range, most of all relu_3 2.10 %" in told
+    assert "There is nothing to say of it. The model is no ONNX file." in pages["refused"].text
+
+
+def test_targets_that_were_left_out_and_runtimes_that_could_not_are_named(
+    pages: dict[str, Page],
+) -> None:
+    text = pages["undecided"].text
+    assert "Targets left out cpu-arm64 needs arm64, the device is amd64" in text
+    assert "Not on openvino: It has no kernel for it." in text
+
+
+def test_limits_are_told_and_repeated_in_the_command() -> None:
+    limits = Limits(max_model_bytes=4_000_000, max_start_ms=250)
+    text = Page(written(classifier(limits=limits).parts())).text
+    assert "4000000B a file at most, 250ms until it is ready at most" in text
+    assert "--max-size 4000000B" in text
+    assert "--max-start 250ms" in text
+
+
+def test_a_target_that_was_only_emulated_does_not_take_this_machines_times_for_its_own() -> None:
+    text = Page(written(emulated().parts())).text
+    assert "Times and answers in this part are of this machine, not of cpu-arm64" in text
+    assert "Convert on such a machine, or deploy it all the same with --accept-undecided" in text
+    assert "speedup undecided not measured on such a machine" in text
+
+
 def test_sensitive_nodes_are_shown_worst_first() -> None:
-    parts = Sensitive(classifier().parts(), {"static u8s8 minmax": losses()})
+    parts = sensitive(classifier().parts(), "static u8s8 minmax", losses())
     text = Page(written(parts)).text
     assert "The 20 of 81 nodes" in text
     assert text.index("blocks_0/depthwise_0/depthwise_Fused (Conv)") < text.index(
@@ -224,19 +276,25 @@ def hostile_parts() -> Any:
     told = " ".join(HOSTILE)
     attempts = {
         name: tuple(
-            msgspec.structs.replace(a, move=f"{a.move} {told}", refused=a.refused and told)
+            msgspec.structs.replace(
+                a, move=f"{a.move} {told}", refused=a.refused and told, failed={told: told}
+            )
             for a in tried
         )
         for name, tried in parts.attempts.items()
     }
     candidates = tuple(msgspec.structs.replace(c, move=told) for c in parts.candidates)
     nodes = tuple(NodeLoss(name=h, operator=h, sqnr_db=3.0) for h in HOSTILE)
-    return Sensitive(
-        msgspec.structs.replace(
-            parts, attempts=attempts, candidates=candidates, warnings=(told, *HOSTILE)
-        ),
-        {told: nodes},
+    gate = GateResult(name="accuracy", result=Verdict.FAIL, reason=told)
+    changed = msgspec.structs.replace(
+        parts,
+        attempts=attempts,
+        candidates=candidates,
+        warnings=(told, *HOSTILE),
+        losses=(Loss(kind="quantization", target=told, runtime=told, move=told, gate=gate),),
+        skipped=(Skipped(target=told, reason=told),),
     )
+    return sensitive(changed, told, nodes)
 
 
 def test_hostile_texts_are_shown_and_do_nothing() -> None:
@@ -328,7 +386,7 @@ def test_a_browser_shows_it_whole_and_without_complaint(
 
 def test_no_label_of_a_chart_is_cut_off(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_bytes(written(Sensitive(classifier().parts(), {"static u8s8": losses()})))
+    path.write_bytes(written(sensitive(classifier().parts(), "static u8s8", losses())))
     page = browser.new_page(viewport={"width": 400, "height": 800})
     page.goto(path.as_uri())
     outside = page.evaluate(

@@ -44,6 +44,10 @@ def test_a_request_with_usual_values_is_accepted() -> None:
         ({"min_speedup": float("inf")}, "speed-up of inf"),
         ({"targets": ()}, "No target"),
         ({"recipe": Path("r.json")}, "beside a recipe"),
+        ({"dims": {"height": 0}}, "axis height cannot have the size 0"),
+        ({"fuse": True}, "nothing to fuse"),
+        ({"targets": (), "recipe": Path("r.json"), "fuse": True}, "fusing were asked for beside"),
+        ({"targets": (), "recipe": Path("r.json"), "dims": {"h": 1}}, "Leave out --dim"),
     ],
 )
 def test_what_is_out_of_its_range_is_named(change: dict[str, Any], words: str) -> None:

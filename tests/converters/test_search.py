@@ -19,6 +19,7 @@ def play(
     judge: dict[str, Verdict],
     fidelity: dict[str, float] | None = None,
     slow: tuple[str, ...] = (),
+    speed: dict[str, float] | None = None,
 ) -> tuple[list[str], list[tuple[str, float]]]:
     """All auditions, and all judgements with their confidence, until nothing is left."""
     tried: list[Tried] = []
@@ -30,6 +31,7 @@ def play(
             Tried(
                 step=step,
                 fast=fast,
+                speed=(speed or {}).get(name, 1.0),
                 fidelity=(fidelity or {}).get(name, 20.0) if fast else None,
                 accuracy=verdict,
             )
@@ -48,11 +50,20 @@ def test_the_most_faithful_ranges_are_judged_and_a_pass_ends_the_search() -> Non
     )
     assert auditions == [
         "static u8s8 minmax",
+        "static u8s8 percentile bias-corrected equalised layers only",
         "static u8s8 percentile",
         "static u8s8 percentile bias-corrected equalised",
         "static u8s8 entropy",
     ]
     assert judgements == [("static u8s8 percentile", 0.95)]
+
+
+def test_the_structure_that_proved_faster_is_judged_first() -> None:
+    layers = "static u8s8 percentile bias-corrected equalised layers only"
+    _, judgements = play(CONVNET, {layers: Verdict.PASS}, speed={layers: 1.2})
+    assert judgements == [(layers, 0.95)]
+    _, judgements = play(CONVNET, {}, speed={layers: 1.01})
+    assert judgements[0] == ("static u8s8 minmax", 0.95)
 
 
 def test_float_nodes_come_back_with_the_best_ranges_before_other_integers() -> None:
@@ -119,6 +130,8 @@ def test_nets_of_matrix_products_get_weight_only_too() -> None:
 _verdicts = st.sampled_from([Verdict.PASS, Verdict.FAIL, Verdict.UNDECIDED])
 _facts = st.builds(
     Facts,
+    family=st.sampled_from(["onnx", "tflite"]),
+    judged=st.integers(0, 5),
     flavours=st.sampled_from([("u8s8",), ("u8s8", "s8s8"), ("u8s8-reduced", "u8u8"), ()]),
     recurrent=st.booleans(),
     convolutions=st.integers(0, 3),
@@ -150,6 +163,33 @@ def test_every_search_ends_and_judges_nothing_twice(
             judged = verdict if step.confidence is not None else None
             tried.append(Tried(step=step, fast=True, fidelity=fidelity, accuracy=judged))
     assert len(tried) < len(answers)
+
+
+LITERT = msgspec.structs.replace(CONVNET, family="tflite", flavours=("s8s8",))
+
+
+def test_litert_is_searched_with_the_moves_that_it_has() -> None:
+    auditions, judgements = play(LITERT, {}, {"static s8s8 average": 30.0})
+    ways = ["static s8s8 minmax", "static s8s8 average"]
+    layers = [f"{way} layers only" for way in ways]
+    assert auditions == [ways[0], layers[0], ways[1], layers[1]]
+    assert [name for name, _ in judgements] == [
+        "static s8s8 average",
+        "static s8s8 minmax layers only",
+        "dynamic",
+        "weight-only int8",
+        "float16",
+    ]
+    recurrent = msgspec.structs.replace(LITERT, recurrent=True)
+    assert play(recurrent, {})[1][0] == ("dynamic", 0.95)
+
+
+def test_what_another_family_judged_on_the_same_data_counts() -> None:
+    after_two = msgspec.structs.replace(LITERT, judged=2)
+    errors = [1 - confidence for _, confidence in play(after_two, {})[1]]
+    assert abs(errors[0] - (1 - 0.95) / 4) < 1e-12
+    few = msgspec.structs.replace(after_two, samples=100)
+    assert len(play(few, {})[1]) == 1  # for a person to see, though it cannot pass
 
 
 def test_moves_are_named_by_what_tells_them_apart() -> None:

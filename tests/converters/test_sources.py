@@ -38,6 +38,15 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(animals: Path) -> N
         np.testing.assert_array_equal(sample, image(seed))
 
 
+def test_sub_folders_named_like_the_pipelines_labels_are_those_classes(animals: Path) -> None:
+    data = open_dataset(animals, (), ["dog", "ape", "cat"])
+    assert [data.label(i) for i in range(len(data))] == [2, 2, 0]
+    with pytest.raises(ModelError, match=r"ape does not.*like one of the labels: cat, dog"):
+        open_dataset(animals, (), ["cat", "dog"])
+    elsewhere = open_dataset(animals, (), ["0", "1", "2"])
+    assert [elsewhere.label(i) for i in range(len(elsewhere))] == [1, 1, 2]
+
+
 def test_images_right_in_the_folder_have_no_labels(tmp_path: Path) -> None:
     write(tmp_path / "f" / "a.png", image(1))
     write(tmp_path / "f" / "b.bmp", image(2, height=9))
@@ -209,7 +218,7 @@ def test_a_function_that_is_not_repeatable_is_found_out(here: Callable[[str], st
         ("objects", "an array of numbers"),
         ("nan", "Sample 0 .* NaN"),
         ("nothing", "no samples"),
-        ("not_iterable", "TypeError"),
+        ("not_iterable", "returns .*, not samples one by one"),
         ("constant", "a int, not a function"),
         ("none", "no none in the module"),
     ],

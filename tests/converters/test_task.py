@@ -91,6 +91,12 @@ def test_a_batch_axis_fixed_to_more_than_one_is_refused(tmp_path: Path) -> None:
         task.check(data(tmp_path, np.ones((2, 3), np.float32)))
 
 
+def test_batches_are_no_samples(tmp_path: Path, direct: DirectTask) -> None:
+    with pytest.raises(ModelError, match=r"are batches.*8 x 1 x 12 x 12.*single samples"):
+        direct.check(data(tmp_path, np.ones((2, 8, 1, 12, 12), np.float32)))
+    direct.check(data(tmp_path, np.ones((2, 1, 1, 12, 12), np.float32)))
+
+
 def test_integers_are_narrowed_as_long_as_their_values_fit(tmp_path: Path) -> None:
     task = DirectTask(model_of(("ids", ("N", 2), "int32")))
     task.check(data(tmp_path, np.array([[1, 2]], np.int64)))

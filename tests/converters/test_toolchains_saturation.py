@@ -13,6 +13,7 @@ from converters.toolchains.saturation import (
     measure_saturation,
     risky_layers,
     saturating_dot,
+    saturation_evidence,
 )
 from edgeml.errors import ModelError
 
@@ -135,3 +136,28 @@ def test_a_real_network_is_at_risk_until_its_weights_keep_to_seven_bits(
     worst = measure_saturation(models[False], samples)[0]
     assert worst.node == "/conv1/Conv"
     assert worst.share > 0.05
+
+
+def test_evidence_names_the_layer_that_loses_most_and_that_it_was_computed(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(dense(column(127, 127, 1, 1)), path)
+    large, small = np.full((1, 4), 255, np.uint8), np.full((1, 4), 10, np.uint8)
+    found = saturation_evidence(path, [[large], [small]])
+    assert found is not None
+    assert (found.at_risk, found.samples, found.share) == (1, 2, 0.5)
+    assert found.verification is Verification.CPU_PROXY
+    assert 0.4 < found.loss < 0.6
+    assert "worst in dense, 50 % of its outputs" in str(found)
+    unhurt = saturation_evidence(path, [[small]])
+    assert unhurt is not None
+    assert (unhurt.layers, unhurt.loss) == ((), 0.0)
+    assert "none did on 1 samples" in str(unhurt)
+
+
+def test_a_file_that_cannot_saturate_gives_no_evidence(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(dense(column(63, 63, 1, 1)), path)
+    assert saturation_evidence(path, [[np.full((1, 4), 255, np.uint8)]]) is None
+    other = tmp_path / "net.tflite"
+    other.write_bytes(b"")
+    assert saturation_evidence(other, []) is None

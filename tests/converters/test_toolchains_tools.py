@@ -1,31 +1,22 @@
 """Each tool does in its own environment what it is kept for."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from converters.toolchains import store
 from converters.toolchains.doctor import examine
 from converters.toolchains.exchange import ask
-from edgeml.errors import ToolchainError
+
+from .locked_tools import prepared
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("kept_toolchains"),
 ]
-
-
-def prepared(name: str) -> store.Installed:
-    """The toolchain, installed where it is not; kept for the next run of the tests."""
-    try:
-        return store.install(name)
-    except ToolchainError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"the toolchain {name} cannot be installed here: {error.why}")
 
 
 def float_data(folder: Path, source: Path, *, count: int, labelled: bool = False) -> str:
@@ -72,31 +63,94 @@ def test_ai_edge_quantizer_makes_an_int8_file_with_float_ends(
 ) -> None:
     toolchain = prepared("ai-edge-quantizer")
     folder = shared_models / "cifar_resnet8"
-    data = tmp_path / "calibration.npz"
-    np.savez(data, x=np.load(folder / "calibration.npz")["x"].astype(np.float32))
-    request = {"model": str(folder / "float.tflite"), "calibration": str(data)}
+    samples = np.load(folder / "calibration.npz")["x"].astype(np.float32)[:, None]
+    samples.tofile(tmp_path / "samples")
+    calibration = [
+        {"file": str(tmp_path / "samples"), "dtype": "<f4", "shape": list(samples.shape)}
+    ]
+    request = {"model": str(folder / "float.tflite"), "calibration": calibration}
     made = [tmp_path / "one.tflite", tmp_path / "two.tflite"]
     reply = ask(toolchain, {**request, "output": str(made[0])})
     before, after = reply["bytes"]
     assert after < before / 2
+    assert reply["quantized_weights"] == 10
     assert reply["quantized_tensors"] > 20
     ask(toolchain, {**request, "output": str(made[1])})
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
-def test_onnx2tf_converts_a_network(shared_models: Path, tmp_path: Path) -> None:
-    try:
-        toolchain = prepared("onnx2tf")
-    except ToolchainError as error:
-        assert "needs Python >=3.10,<3.13, and there is none" in error.what
-        return
-    output = tmp_path / "yunet.tflite"
-    model = str(shared_models / "yunet" / "float.onnx")
-    reply = ask(toolchain, {"model": model, "output": str(output)})
-    (source,) = reply["inputs"]
-    assert (source["shape"], source["dtype"]) == ([1, 320, 320, 3], "float32")
-    assert len(reply["outputs"]) == 12
-    assert output.stat().st_size > 300_000
+SHAPES = {
+    "cifar_resnet20": (3, 32, 32),
+    "cifar_resnet8": (32, 32, 3),
+    "kws_dscnn": (49, 10, 1),
+    "mnist_lstm": (28, 28),
+    "ppocr_rec": (3, 48, 320),
+    "yunet": (3, 320, 320),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_onnx2tf_converts_a_network_and_keeps_its_tensors(
+    name: str, shared_models: Path, tmp_path: Path
+) -> None:
+    toolchain = prepared("onnx2tf")
+    model = shared_models / name / "float.onnx"
+    request = convertible(model, (1, *SHAPES[name]), tmp_path)
+    reply = ask(toolchain, request)
+    assert "refused" not in reply
+    assert [tuple(i["shape"]) for i in reply["inputs"]] == [(1, *SHAPES[name])]
+    assert [o["name"] for o in reply["outputs"]] == [
+        value.name for value in onnx.load(model).graph.output
+    ]
+    assert reply["difference"] < 1e-3
+
+
+def test_onnx2tf_keeps_the_layout_of_an_image_that_a_model_answers_with(tmp_path: Path) -> None:
+    toolchain = prepared("onnx2tf")
+    rng = np.random.default_rng(0)
+    model = save_net(
+        tmp_path,
+        [onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
+        {"w": rng.normal(size=(5, 3, 3, 3)).astype(np.float32)},
+        (3, 6, 6),
+    )
+    reply = ask(toolchain, convertible(model, (1, 3, 6, 6), tmp_path))
+    assert reply["outputs"][0]["shape"] == [1, 5, 6, 6]
+
+
+def test_onnx2tf_names_an_operator_that_litert_has_not(tmp_path: Path) -> None:
+    toolchain = prepared("onnx2tf")
+    model = save_net(tmp_path, [onnx.helper.make_node("Det", ["x"], ["y"])], {}, (4, 4))
+    reply = ask(toolchain, convertible(model, (1, 4, 4), tmp_path))
+    assert reply == {"refused": "LiteRT has no operator for ONNX_DET."}
+
+
+def convertible(model: Path, shape: tuple[int, ...], folder: Path) -> dict[str, Any]:
+    """A request for onnx2tf, with samples of noise."""
+    samples = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    np.savez(folder / "samples.npz", samples)
+    return {
+        "model": str(model),
+        "inputs": [onnx.load(model).graph.input[0].name],
+        "samples": str(folder / "samples.npz"),
+        "output": str(folder / "made.tflite"),
+    }
+
+
+def save_net(
+    folder: Path, nodes: list[Any], constants: dict[str, np.ndarray], shape: tuple[int, ...]
+) -> Path:
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, ["N", *shape])],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "net.onnx")
+    return folder / "net.onnx"
 
 
 @pytest.mark.parametrize("name", ["nncf", "ai-edge-quantizer", "onnx2tf"])

@@ -1,7 +1,6 @@
 """Probing, from procfs trees.
 
-`trees/vnni` was recorded on a virtual machine with an AMD EPYC; those of the Raspberry Pi 4
-and 5 are written in the form in which their kernels print it, with what is read of it.
+`trees/README.md` says which of the trees were recorded, and what in the others is composed.
 """
 
 import subprocess

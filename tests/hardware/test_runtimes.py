@@ -26,7 +26,7 @@ def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
     assert session.outputs[0].name == "logits"
     [logits] = session.run([np.ones((1, 1, 4, 4), np.float32)])
     assert logits.shape == (1, 3)
-    assert session.placement() == {"CPUExecutionProvider": 1}
+    assert session.placement() == {"CPUExecutionProvider": 2}
 
 
 @pytest.mark.parametrize(

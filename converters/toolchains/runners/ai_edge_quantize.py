@@ -1,6 +1,7 @@
-"""ai-edge-quantizer: a float .tflite file to an int8 one."""
+"""ai-edge-quantizer: a float .tflite file to one of fewer bits."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,98 @@ _FLOAT_ENDS = [
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Quantize `model` into `output`.
+    """Quantize `model` into `output`; its inputs and outputs stay as they are.
 
     The request: `model`, `output`, `recipe` (ai-edge-quantizer's list of rules, or the name of
     a function of its `recipe` module, by default `static_wi8_ai8`: int8 weights and
-    activations), `calibration` (.npz with x, samples in the model's layout, for one input)
-    where the recipe needs ranges, and `int8_ends` (optional) to make inputs and outputs int8,
-    too. The reply: `bytes` of both files and `quantized_tensors`.
+    activations), and where the recipe needs ranges `calibration`, for each input a `file` of bare
+    numbers with its `dtype` and `shape`, whose rows are whole inputs, and `ranges`: `minmax`
+    (the extremes, the default) or `average` (their moving average, the tool's own default).
+
+    The reply: `bytes` of both files, `quantized_weights` and `quantized_tensors`, weights among
+    them; or `refused`, why this model cannot be quantized so.
     """
-    import numpy as np
+    try:
+        return _quantize(request)
+    except Exception as error:  # noqa: BLE001 -- the tool raises whatever it meets
+        lines = str(error).strip().splitlines() or [""]
+        return {"refused": f"{type(error).__name__}: {lines[0].rstrip('.')}."}
+
+
+def _quantize(request: dict[str, Any]) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
     source = request["model"]
     if not Interpreter(source).get_signature_list():
         source = _with_signature(source)
-    key, signature = next(iter(Interpreter(source).get_signature_list().items()))
-    (name,) = signature["inputs"]
+    key = next(iter(Interpreter(source).get_signature_list()))
     tool = quantizer.Quantizer(source)
     rules = request.get("recipe", "static_wi8_ai8")
     rules = getattr(recipe, rules)() if isinstance(rules, str) else rules
-    tool.load_quantization_recipe(rules if request.get("int8_ends") else [*rules, *_FLOAT_ENDS])
+    rules = [*rules, *_FLOAT_ENDS]
+    tool.load_quantization_recipe(rules)
     ranges = None
     if tool.need_calibration:
-        samples = np.load(request["calibration"])["x"]
-        ranges = tool.calibrate({key: [{name: sample[None]} for sample in samples]})
-    result = tool.quantize(ranges)
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(rules)
+        updates = {
+            "minmax": qsv_utils.min_max_update,
+            "average": qsv_utils.moving_average_update,
+        }
+        update = updates[request.get("ranges", "minmax")]
+        watcher = calibrator.Calibrator(source, num_threads=1, qsv_update_func=update)
+        samples = _Samples(_parameters(source, key), request["calibration"])
+        watcher.calibrate({key: samples}, manager)
+        ranges = watcher.get_model_qsvs()
+    result = tool.quantize(ranges, enable_progress_report=False)
     Path(request["output"]).write_bytes(result.quantized_model)
-    details = Interpreter(request["output"]).get_tensor_details()
     return {
         "bytes": [Path(request[file]).stat().st_size for file in ("model", "output")],
-        "quantized_tensors": sum(
-            d["dtype"] is np.int8 and bool(len(d["quantization_parameters"]["scales"]))
-            for d in details
-        ),
+        **_counts(request["output"]),
     }
+
+
+class _Samples:
+    """Samples as calibration takes them, read from the files as they are asked for."""
+
+    def __init__(self, names: list[str], files: list[dict[str, Any]]) -> None:
+        import numpy as np
+
+        self._names = names
+        self._arrays = [
+            np.memmap(file["file"], file["dtype"], "r", shape=tuple(file["shape"]))
+            for file in files
+        ]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for rows in zip(*self._arrays, strict=True):
+            yield dict(zip(self._names, rows, strict=True))
+
+
+def _parameters(path: str, key: str) -> list[str]:
+    """The signature's names of the inputs, in the order of the model's inputs."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    by_index = {
+        details["index"]: name
+        for name, details in interpreter.get_signature_runner(key).get_input_details().items()
+    }
+    return [by_index[details["index"]] for details in interpreter.get_input_details()]
+
+
+def _counts(path: str) -> dict[str, int]:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    kinds = schema.TensorType
+    small = {kinds.INT8, kinds.INT4, kinds.INT2, kinds.FLOAT16}
+    model = flatbuffer_utils.read_model(path)
+    tensors = [t for graph in model.subgraphs for t in graph.tensors if t.type in small]
+    constant = [t for t in tensors if model.buffers[t.buffer].data is not None]
+    return {"quantized_weights": len(constant), "quantized_tensors": len(tensors)}
 
 
 def check() -> dict[str, Any]:
@@ -57,10 +115,13 @@ def check() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(_CHECK_SAMPLES, 64)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        source, output, data = (str(Path(folder) / n) for n in ("a.tflite", "b.tflite", "x.npz"))
+        source, output, data = (str(Path(folder) / n) for n in ("a.tflite", "b.tflite", "x"))
         _write_dense(source, rng.normal(size=(32, 64)).astype(np.float32))
-        np.savez(data, x=x)
-        reply = answer({"model": source, "output": output, "calibration": data})
+        x.tofile(data)
+        calibration = {"file": data, "dtype": "<f4", "shape": [_CHECK_SAMPLES, 1, 64]}
+        reply = answer({"model": source, "output": output, "calibration": [calibration]})
+        if "refused" in reply:
+            raise SystemExit(reply["refused"])
         before, after = (_run(Interpreter(path), x[:1]) for path in (source, output))
     reply["relative_error"] = float(np.abs(before - after).max() / np.abs(before).max())
     return reply

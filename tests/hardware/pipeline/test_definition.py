@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeml.errors import ModelError
 from hardware.pipeline import Pipeline, Region, parse
 from hardware.pipeline.definition import MAX_PIPELINE_BYTES
+from hardware.pipeline.postprocessors import OURS
 from tests.hardware.pipeline.samples import GOOD, INPUT
 
 HEAD = b'version = 1\nlabels = ["a"]\n'
@@ -63,11 +64,15 @@ def test_a_mistake_is_named_with_its_line(old: bytes, new: bytes, line: int, wor
 @pytest.mark.parametrize(
     ("text", "known"),
     [
-        (b"size = 1", "version, task, labels, region, pre, post, site"),
+        (b"size = 1", "version, task, input, labels, region, pre, post, site"),
         (b"[region]\nleft = 0.1", "x, y, width, height"),
         (b'[[pre]]\nop = "resize"\nsize = 4\nwidth = 4\nheight = 4', "op, width, height"),
-        (b'[[pre]]\nop = "softmax"', "locate, colour, resize, scale, layout"),
-        (b'[[post]]\nop = "resize"', "softmax, top_k, threshold"),
+        (b'[[pre]]\nop = "softmax"', "locate, colour, resize, letterbox, mfcc, scale, layout"),
+        (
+            b'[[post]]\nop = "resize"',
+            ", ".join(("softmax, top_k, threshold", *OURS)),
+        ),
+        (b'[[post]]\nop = "yolo"\nheads = "v8"', "op, head, iou, max_boxes"),
     ],
 )
 def test_what_is_unknown_is_answered_with_what_is_known(text: bytes, known: str) -> None:

@@ -142,7 +142,7 @@ def test_a_model_with_two_inputs_is_refused() -> None:
 
 def test_a_step_that_fails_is_named() -> None:
     wrong = GOOD.replace(b"mean = [0.5]", b"mean = [0.1, 0.2, 0.3]")
-    with pytest.raises(ModelError, match="ScaleValues on uint8"):
+    with pytest.raises(ModelError, match="ScaledPlanes on uint8"):
         parse(wrong).runner(INPUT).prepare(np.zeros((8, 8), np.uint8))
 
 

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hardware.pipeline.definition import Colour, Layout, Locate, PreStep, Resize, Scale
+from hardware.pipeline.definition import (
+    Colour,
+    Layout,
+    Letterbox,
+    Locate,
+    PreStep,
+    Resize,
+    Scale,
+)
+from hardware.pipeline.geometry import place
 from hardware.pipeline.steps import Step, build
 
 RNG = np.random.default_rng(7)
@@ -215,3 +224,85 @@ def test_no_step_writes_into_what_it_was_given(definition: PreStep) -> None:
     image = COLOUR.copy()
     run(definition, image)
     same(image, COLOUR)
+
+
+@pytest.mark.parametrize("image", [COLOUR, GRAY])
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (64, 16), (12, 40), (23, 31)])
+@pytest.mark.parametrize("align", ["centre", "corner"])
+def test_a_letterbox_is_a_resize_between_bars(
+    image: NDArray[Any], width: int, height: int, align: Any
+) -> None:
+    found = run(Letterbox(width=width, height=height, fill=99, align=align), image)
+    scale = min(width / image.shape[1], height / image.shape[0])
+    w, h = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    how = cv2.INTER_AREA if scale <= 1 else cv2.INTER_LINEAR
+    expected = np.full((height, width, *image.shape[2:]), 99, np.uint8)
+    x, y = ((width - w) // 2, (height - h) // 2) if align == "centre" else (0, 0)
+    expected[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=how)
+    same(found, expected)
+
+
+def test_a_letterbox_paints_its_bars_anew_for_another_size() -> None:
+    box = step(Letterbox(width=20, height=20))
+    wide, tall = np.full((10, 40, 3), 255, np.uint8), np.full((40, 10, 3), 255, np.uint8)
+    for image in (wide, tall, wide):
+        found = box(image)
+        assert found is not None
+        same(found, run(Letterbox(width=20, height=20), image))
+
+
+@given(
+    st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
+    st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    st.booleans(),
+)
+def test_a_letterbox_fits_and_maps_its_corners_back_to_the_picture(
+    size: tuple[int, int], into: tuple[int, int], centred: bool
+) -> None:
+    found = place(size, into, centred=centred)
+    assert 0 <= found.left <= found.left + found.width <= into[0]
+    assert 0 <= found.top <= found.top + found.height <= into[1]
+    assert found.width == into[0] or found.height == into[1]
+    corners = np.array(
+        [[found.left, found.top, found.left + found.width, found.top + found.height]], np.float32
+    )
+    np.testing.assert_allclose(
+        found.mapping(*size).points(corners)[0], [0, 0, *size], atol=2e-3 * max(size)
+    )
+
+
+PLANES = [Scale(factor=0.5), Scale(mean=(1, 2, 3), std=(2, 3, 4)), Scale(mean=(5.0,), std=(7.0,))]
+
+
+@pytest.mark.parametrize("scale", PLANES)
+@pytest.mark.parametrize("swap", [True, False])
+@pytest.mark.parametrize("image", [COLOUR, GRAY, COLOUR[:, :, :1]])
+def test_steps_that_are_taken_together_give_the_same_bits(
+    scale: Scale, swap: bool, image: NDArray[Any]
+) -> None:
+    if len(scale.mean) == 3 and image.ndim < 3:
+        image = np.stack([image] * 3, axis=2)
+    if len(scale.mean) == 3 and image.shape[2] == 1 and not swap:
+        return
+    before = [Colour(to="rgb")] if swap else []
+    definitions = [*before, Resize(width=9, height=7), scale, Layout(to="NCHW")]
+    together = build(definitions)
+    assert len(together) == 2
+    apart = image
+    for definition in definitions:
+        apart = run(definition, apart)
+    found: Any = image
+    for one in together:
+        found = one(found)
+    same(found, apart)
+
+
+def test_to_exchange_colours_commutes_with_a_letterbox() -> None:
+    definitions = [Colour(to="rgb"), Letterbox(width=9, height=7), Layout(to="NHWC")]
+    apart: Any = COLOUR
+    for definition in definitions:
+        apart = run(definition, apart)
+    found: Any = COLOUR
+    for one in build(definitions):
+        found = one(found)
+    same(found, apart)

@@ -1,0 +1,114 @@
+"""The float model, judged on each runtime before anything else: what candidates are compared with.
+
+What is lost here is not the quantization's fault, and is told apart from it: a pre-processing
+that is not the one of the training costs every runtime alike, a conversion only the runtime
+that computes something else than the first one does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cloud_sync.evidence import GateResult, Verdict
+from converters.arena import Arena, Lane
+from converters.decide import warnings_about
+from converters.gates import metric_gate, metric_score
+from converters.loading import Loaded
+from converters.metrics import chance_of
+from converters.mismatch import judge_preprocessing
+from converters.progress import Progress
+from converters.request import Request
+from converters.workshop import Workshop
+from edgeml.errors import ModelError
+
+_NATIVE = {".onnx": "onnxruntime", ".tflite": "litert"}  # computes a format as it is meant
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The float model's lanes by runtime.
+
+    `reference` is the lane that the others are compared with: on the runtime of the model's
+    own format, raced or not. `preprocessing` is the gate on how it is fed, `conversions` are
+    those on what it loses on each other runtime; `warnings` are about the float model itself.
+    """
+
+    reference: Lane
+    lanes: Mapping[str, Lane]
+    preprocessing: GateResult
+    conversions: Mapping[str, GateResult]
+    warnings: tuple[str, ...]
+
+
+def judge_float(
+    workshop: Workshop, arena: Arena, loaded: Loaded, request: Request, progress: Progress
+) -> Baseline:
+    """Judge the float model on each runtime; one that cannot run it is left out.
+
+    Raises:
+        ModelError: no runtime can run it.
+    """
+    failures: list[ModelError] = []
+    lanes: dict[str, Lane] = {}
+    outcomes: dict[str, Sequence[Any]] = {}
+    raced = loaded.plan.all_runtimes
+    native = _NATIVE[workshop.float.path.suffix]
+    for runtime in dict.fromkeys((native, *raced)):
+        try:
+            artifact = workshop.float if runtime == native else workshop.float_on(runtime)
+            lane = Lane(artifact, runtime)
+            judged = arena.judge(lane, lane.artifact)
+        except ModelError as error:
+            if runtime in request.runtimes:
+                raise  # it was asked for by name
+            failures.append(error)
+            progress.note(f"{runtime} is left out: {error}")
+            continue
+        lanes[runtime], outcomes[runtime] = lane, judged.outcomes
+        score = metric_score(loaded.metric, judged.outcomes, confidence=request.confidence)
+        progress.note(
+            f"float32 on {runtime}: {score.metric} {score.value:.4f} "
+            f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
+        )
+    if not set(raced) & set(lanes):
+        raise failures[-1]
+    reference = next(iter(lanes.values()))
+    preprocessing = arena.ask(
+        "pre-processing",
+        reference,
+        GateResult,
+        lambda session: judge_preprocessing(session, loaded),
+    )
+    score = metric_score(loaded.metric, outcomes[reference.runtime], confidence=request.confidence)
+    warnings = warnings_about(score, chance_of(loaded.metric, loaded.evaluation))
+    if preprocessing.result is Verdict.FAIL:
+        warnings += (preprocessing.reason,)
+    for warning in warnings:
+        progress.note(f"Warning: {warning}")
+    return Baseline(
+        reference=reference,
+        lanes={runtime: lane for runtime, lane in lanes.items() if runtime in raced},
+        preprocessing=preprocessing,
+        conversions={
+            runtime: _conversion(outcomes[reference.runtime], given, loaded, request)
+            for runtime, given in outcomes.items()
+            if runtime in raced
+            and runtime != reference.runtime
+            and not loaded.metric.needs_reference  # which compares a runtime with itself
+        },
+        warnings=warnings,
+    )
+
+
+def _conversion(
+    wanted: Sequence[Any], given: Sequence[Any], loaded: Loaded, request: Request
+) -> GateResult:
+    """What the float model loses on a runtime beside another."""
+    gate = metric_gate(
+        loaded.metric,
+        wanted,
+        given,
+        max_drop=request.max_drop,
+        confidence=request.confidence,
+    )
+    return msgspec.structs.replace(gate, name="conversion")

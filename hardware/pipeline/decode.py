@@ -1,0 +1,30 @@
+"""Bytes of a picture file to an image."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.errors import ModelError
+
+MAX_IMAGE_BYTES = 64 << 20
+
+
+def decode_image(data: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
+    """Decode JPEG, PNG, WebP or BMP to uint8 [height, width, 3] BGR, turned as EXIF says.
+
+    Raises:
+        ModelError: it is no such picture, or is too large to be one of a camera.
+    """
+    what = "The picture cannot be decoded."
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ModelError(what, why=f"It has {len(data)} bytes, allowed are {MAX_IMAGE_BYTES}.")
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:
+        raise ModelError(what, why=f"{error.err}.") from error
+    if image is None:
+        raise ModelError(what, why="It is no picture that OpenCV knows, or is damaged.")
+    found: NDArray[np.uint8] = image
+    return found
