@@ -132,13 +132,31 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     software: dict[str, str] = {}
 
 
+class Raced(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run a variant on a device, as its race measured it; one of them is `chosen`.
+
+    `result` says whether it computes what was proven.
+    """
+
+    runtime: str
+    runtime_version: str = ""
+    provider: str = ""
+    threads: int = 1
+    result: Verdict
+    latency: Latency | None = None
+    memory_bytes: int = 0
+    reason: str = ""
+    chosen: bool = False
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """A measured record about one variant, from the converter or from a device.
 
     `stage` is `convert`, `test` (golden replay in a child process on the device) or
     `trial` (live). For a device, `device`, `desired_epoch`/`desired_counter` and `nonce`
     bind it to the desired state that asked for it; its signature is that of the batch that
-    carries it. It proves who said it, not that a compromised device tells the truth.
+    carries it. It proves who said it, not that a compromised device tells the truth. `race` is
+    what a test compared to choose runtime and threads.
     """
 
     version: int = EVIDENCE_VERSION
@@ -160,5 +178,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     live: LiveResult | None = None
     memory_bytes: int = 0
+    load_ms: float = 0.0
     placement: dict[str, int] = {}
     gates: tuple[GateResult, ...] = ()
+    accepted: str = ""
+    race: tuple[Raced, ...] = ()

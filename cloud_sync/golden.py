@@ -10,6 +10,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from edgeml.errors import ReleaseError
+from edgeml.errors import ModelError, ReleaseError
 
 MAX_GOLDEN_BYTES = 256 << 20
 MAX_ENTRIES = 4096
@@ -29,11 +30,19 @@ Array = NDArray[Any]
 
 
 class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
-    """`inputs` [n, ...], `labels` [n] int64 or None, the float model's `outputs`, each [n, ...]."""
+    """`inputs` [n, ...], `labels` [n] int64 or None, the float model's `outputs`, each [n, ...].
+
+    Of a model with several inputs, `more_inputs` are those behind the first, each [n, ...].
+    """
 
     inputs: Array
     labels: Array | None
     outputs: tuple[Array, ...]
+    more_inputs: tuple[Array, ...] = ()
+
+    def samples(self) -> Iterator[tuple[Array, ...]]:
+        """Each sample's arrays, in the order of the model's inputs."""
+        yield from zip(self.inputs, *self.more_inputs, strict=True)
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +70,7 @@ def encode_golden(golden: GoldenSet) -> bytes:
     arrays = {"inputs": golden.inputs}
     if golden.labels is not None:
         arrays["labels"] = golden.labels.astype(np.int64)
+    arrays |= {f"input-{i:03}": array for i, array in enumerate(golden.more_inputs, start=1)}
     arrays |= {f"output-{i:03}": output for i, output in enumerate(golden.outputs)}
     return _encode({"kind": "golden", "version": 1}, arrays)
 
@@ -77,8 +87,13 @@ def decode_golden(data: bytes) -> GoldenSet:
         raise ReleaseError("The golden set cannot be read.", why="It has no inputs.")
     if "labels" in arrays and arrays["labels"].dtype != np.int64:
         raise ReleaseError("The golden set cannot be read.", why="Its labels are no numbers.")
-    golden = GoldenSet(inputs=inputs, labels=arrays.get("labels"), outputs=_outputs(arrays))
-    if any(len(a) != len(inputs) for a in golden.outputs) or (
+    golden = GoldenSet(
+        inputs=inputs,
+        labels=arrays.get("labels"),
+        outputs=_all(arrays, "output-"),
+        more_inputs=_all(arrays, "input-"),
+    )
+    if any(len(a) != len(inputs) for a in (*golden.outputs, *golden.more_inputs)) or (
         golden.labels is not None and golden.labels.shape != (len(inputs),)
     ):
         raise ReleaseError("The golden set cannot be read.", why="Its parts differ in length.")
@@ -126,7 +141,7 @@ def decode_recorded(data: bytes) -> list[Recorded]:
             found.append(msgspec.convert({**entry, "outputs": ()}, Recorded))
         except (msgspec.ValidationError, TypeError) as error:
             raise ReleaseError("The recorded outputs cannot be read.", why=f"{error}.") from None
-        found[-1] = msgspec.structs.replace(found[-1], outputs=_outputs(mine))
+        found[-1] = msgspec.structs.replace(found[-1], outputs=_all(mine, "output-"))
         if not found[-1].outputs:
             raise ReleaseError("The recorded outputs cannot be read.", why="One has no outputs.")
     return found
@@ -144,8 +159,33 @@ def matching(recordings: list[Recorded], runtime: str, version: str, isa: str) -
     return None
 
 
-def _outputs(arrays: dict[str, Array]) -> tuple[Array, ...]:
-    return tuple(arrays[name] for name in sorted(arrays) if name.startswith("output-"))
+def joined(rows: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
+    """The outputs of several samples as arrays [n, ...], one an output of the model.
+
+    Args:
+        rows: for each sample the model's outputs; a batch axis of one becomes the first axis,
+            and an output without one gets it.
+
+    Raises:
+        ModelError: an output's shape differs from sample to sample.
+    """
+    columns = []
+    for column in zip(*rows, strict=True):
+        shapes = {part.shape for part in column}
+        if len(shapes) > 1:
+            raise ModelError(
+                "The model's outputs cannot be kept as golden.",
+                why="Their shape differs from sample to sample: "
+                f"{' and '.join(str(list(shape)) for shape in sorted(shapes)[:2])}.",
+                fix="Let the pipeline select results, not the model.",
+            )
+        has_batch = column[0].shape[:1] == (1,)
+        columns.append(np.concatenate(column) if has_batch else np.stack(column))
+    return tuple(columns)
+
+
+def _all(arrays: dict[str, Array], prefix: str) -> tuple[Array, ...]:
+    return tuple(arrays[name] for name in sorted(arrays) if name.startswith(prefix))
 
 
 def _encode(meta: dict[str, Any], arrays: dict[str, Array]) -> bytes:

@@ -9,7 +9,7 @@ itself publishes when a device is gone.
 | topic `edgeml/v1/{device}/...` | direction | payload |
 |---|---|---|
 | `up/hello` | device | `Hello` |
-| `up/state`, `up/telemetry`, `up/evidence` | device | `Batch` of `Record` |
+| `up/state`, `up/telemetry`, `up/evidence`, `up/security` | device | `Batch` of `Record` |
 | `up/presence` | device (will) | `Presence`, retained |
 | `down/desired` | fleet | `DesiredState` |
 | `down/ack` | fleet | `Ack` |
@@ -38,6 +38,7 @@ class Up(StrEnum):
     STATE = "up/state"
     TELEMETRY = "up/telemetry"
     EVIDENCE = "up/evidence"
+    SECURITY = "up/security"
     PRESENCE = "up/presence"
 
 
@@ -54,7 +55,14 @@ class RecordKind(StrEnum):
     STATE = "state"
     TELEMETRY = "telemetry"
     EVIDENCE = "evidence"
+    SECURITY = "security"
     GAP = "gap"
+
+
+class SecurityKind(StrEnum):
+    """What a device refused that no honest party would have sent."""
+
+    UNTRUSTED_RELEASE = "untrusted-release"
 
 
 class Phase(StrEnum):
@@ -203,7 +211,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Telemetry of one model on one source over `seconds`; latencies in ms, by stage.
 
     accepted = inferred + empty + errors + replaced, up to the frame in flight.
-    `empty` are frames in which the pipeline located nothing to infer.
+    `empty` are frames in which the pipeline located nothing to infer. `duty` is the share of its
+    time that the model may infer, less than 1 on a device that is too hot.
     """
 
     model: str
@@ -222,6 +231,16 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, int] = {}
     latency: dict[str, Sketch] = {}
     rss_bytes: int = 0
+    duty: float = 1.0
+
+
+class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a device refused; the fleet makes a security event of it."""
+
+    kind: SecurityKind
+    model: str
+    release: str
+    detail: str
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,7 +257,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `seq` counts up within the stream; `at` is the device's wall clock in Unix seconds (None
     while it is not known), `monotonic` its monotonic clock. `body` is the JSON of a `StateRecord`,
-    `Window`, `Evidence` or `Gap`, as `kind` says.
+    `Window`, `Evidence`, `SecurityRecord` or `Gap`, as `kind` says.
     """
 
     seq: int
@@ -259,13 +278,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
-    """Sent after the commit: of `stream`, all up to `through` and the `ranges` above are stored."""
+    """Sent after the commit: of `stream`, all up to `through` and the `ranges` above are stored.
+
+    `at` is the fleet's time in Unix seconds; 0 where it does not say.
+    """
 
     version: int = MESSAGE_VERSION
     device: str
     stream: str
     through: int
     ranges: tuple[tuple[int, int], ...] = ()
+    at: float = 0.0
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,7 +320,10 @@ class MqttAccess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an enrolment: certificate chain, CA and director key, all PEM."""
+    """The answer to an enrolment: certificate chain, CA and director key, all PEM.
+
+    `root` is the TUF root (JSON) by which releases are trusted; empty where they are not signed.
+    """
 
     version: int = MESSAGE_VERSION
     device: str
@@ -305,6 +331,7 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     ca: str
     director_key: str
     mqtt: MqttAccess
+    root: str = ""
 
 
 M = TypeVar("M", bound=msgspec.Struct)

@@ -9,7 +9,8 @@ The stream's random id is made with the file: a wiped disk begins a new stream, 
 damaged file, which is moved aside. Within a stream
 a number is never used twice, not even after a power loss: what is handed out in a batch is on
 the disk first. Age is the time that this device has run since, by the monotonic clock: a wall
-clock that jumps, as on a board without a battery, costs no record.
+clock that jumps, as on a board without a battery, costs no record. A record of this boot gets
+its date when it is handed out, by then the fleet may have told the time.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from cloud_sync.dating import Dating, wall_clock
 from cloud_sync.messages import MAX_MESSAGE_BYTES, Ack, Batch, Gap, Record, RecordKind
 from edgeml.errors import DeviceError
 
@@ -53,7 +55,12 @@ COMMIT;
 """
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # Dropped first to last; gap records are never dropped, they merge instead.
-_DROP_ORDER = (RecordKind.TELEMETRY, RecordKind.STATE, RecordKind.EVIDENCE)
+_DROP_ORDER = (
+    RecordKind.TELEMETRY,
+    RecordKind.STATE,
+    RecordKind.EVIDENCE,
+    RecordKind.SECURITY,
+)
 
 
 class Outbox:
@@ -82,7 +89,7 @@ class Outbox:
         device: str,
         boot_id: str,
         *,
-        wall: Callable[[], float | None] = time.time,
+        wall: Callable[[], float | None] = wall_clock,
         monotonic: Callable[[], float] = time.monotonic,
         max_bytes: int = MAX_BYTES,
         max_age_s: float = MAX_AGE_S,
@@ -94,6 +101,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._lock = threading.RLock()
+        self._dating = Dating()
         self._sent: dict[int, float] = {}  # in the order of their times
         self._cursors: dict[tuple[RecordKind, ...], int] = {}
         self.damaged = False
@@ -175,6 +183,13 @@ class Outbox:
             self._cursors[tuple(kinds)] = records[-1].seq
         return Batch(device=self._device, stream=self.stream, boot_id=boot, records=tuple(records))
 
+    def question(self) -> Batch | None:
+        """An empty batch, whose ack tells the time; None once the fleet has told it."""
+        with self._lock:
+            if self._dating.is_known:
+                return None
+        return Batch(device=self._device, stream=self.stream, boot_id=self._boot_id, records=())
+
     def failed(self, batch: Batch) -> None:
         """Say that a batch did not get away, so that it is sent again at once."""
         with self._lock:
@@ -194,6 +209,8 @@ class Outbox:
             return 0
         removed = 0
         with self._lock:
+            if ack.at:
+                self._dating.learn(ack.at, self._monotonic())
             with self._transaction():
                 for low, high in ((1, ack.through), *ack.ranges):
                     span = [max(low, 1), min(high, _MAX_SEQ)]
@@ -249,7 +266,7 @@ class Outbox:
                     Record(
                         seq=seq,
                         kind=RecordKind(kind),
-                        at=at,
+                        at=self._dating.date(at, monotonic) if boot == self._boot_id else at,
                         monotonic=monotonic,
                         body=msgspec.Raw(body),
                     )

@@ -37,6 +37,8 @@ _EXTRA_OF = {
     "nicegui": "fleet",
     "sqlalchemy": "fleet",
     "uvicorn": "fleet",
+    "securesystemslib": "trust",
+    "tuf": "trust",
     "mlxtend": "examples",
 }
 
@@ -55,6 +57,7 @@ app.add_typer(fleet.cli.fleet_app, name="fleet")
 app.add_typer(fleet.cli.releases_app, name="releases")
 app.add_typer(fleet.cli.rollout_app, name="rollout")
 app.add_typer(fleet.cli.devices_app, name="devices")
+app.add_typer(fleet.cli.trust_app, name="trust")
 app.add_typer(converters.toolchains.cli.app, name="toolchain")
 
 

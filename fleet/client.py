@@ -7,7 +7,7 @@
 Errors of the fleet come back as the same `EdgemlError` classes, with what, why and fix.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -35,6 +35,8 @@ from fleet.resources import (
     SecurityEventInfo,
     TelemetryWindow,
 )
+from fleet.trust.changes import RoleKeys
+from fleet.trust.status import TrustInfo
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 OnBlob = Callable[[str, int], None]
@@ -140,6 +142,53 @@ class FleetClient:
             registry.close()
         body = {"model": release.model, "digest": release.digest, "reason": reason}
         return cast("ReleaseInfo", self._post("/releases", body))
+
+    def trust(self) -> TrustInfo:
+        """Who signs releases, until when, and what waits for whom."""
+        return cast("TrustInfo", self._get("/trust"))
+
+    def trust_init(self, root: RoleKeys, targets: RoleKeys, reason: str = "") -> TrustInfo:
+        """Make the first root."""
+        body = {"root": _keys(root), "targets": _keys(targets), "reason": reason}
+        return cast("TrustInfo", self._post("/trust/init", body))
+
+    def trust_add_key(self, role: str, given: RoleKeys, reason: str = "") -> TrustInfo:
+        """Let one more key sign for a role."""
+        path = f"/trust/roles/{_part(role)}/keys"
+        return cast("TrustInfo", self._post(path, {**_keys(given), "reason": reason}))
+
+    def trust_rotate(self, role: str, given: RoleKeys, reason: str = "") -> TrustInfo:
+        """Put new keys in place of a role's keys."""
+        path = f"/trust/roles/{_part(role)}/keys"
+        body = {**_keys(given), "reason": reason}
+        return cast("TrustInfo", self._call("PUT", path, json=body))
+
+    def trust_delegate(
+        self, team: str, models: Sequence[str], given: RoleKeys, reason: str = ""
+    ) -> TrustInfo:
+        """Let a team sign the releases of some models."""
+        body = {"team": team, "models": list(models), **_keys(given), "reason": reason}
+        return cast("TrustInfo", self._post("/trust/delegations", body))
+
+    def trust_refresh(self, role: str = "", reason: str = "") -> TrustInfo:
+        """Renew what will expire."""
+        body = {"role": role, "reason": reason}
+        return cast("TrustInfo", self._post("/trust/refresh", body))
+
+    def trust_waiting(self) -> dict[str, str]:
+        """The files that travel to whoever signs."""
+        return cast("dict[str, str]", self._get("/trust/waiting"))
+
+    def trust_discard(self, reason: str = "") -> TrustInfo:
+        """Give up all that waits for signatures."""
+        return cast("TrustInfo", self._post("/trust/discard", {"reason": reason}))
+
+    def trust_signatures(
+        self, role: str, signatures: Mapping[str, str], reason: str = ""
+    ) -> TrustInfo:
+        """Hand in signatures of what waits."""
+        body = {"role": role, "signatures": dict(signatures), "reason": reason}
+        return cast("TrustInfo", self._post("/trust/signatures", body))
 
     def models(self) -> list[ModelInfo]:
         """All models."""
@@ -288,6 +337,10 @@ def error_of(response: httpx.Response) -> EdgemlError:
     if "what" not in body and detail != what:
         why = why or detail
     return raised(what, why=why, fix=fix)
+
+
+def _keys(given: RoleKeys) -> dict[str, Any]:
+    return {"keys": given.keys, "threshold": given.threshold}
 
 
 def _part(name: str) -> str:

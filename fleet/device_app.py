@@ -1,4 +1,4 @@
-"""The listener that devices talk to: enrolment, hello, records, desired states, blobs.
+"""The listener that devices talk to: enrolment, hello, records, desired states, trust, blobs.
 
 Browsers and operators have another one. Everything but enrolment wants a token that the device
 signs with its key (`cloud_sync.trust.device_token`); an answer 401 carries the challenge.
@@ -18,7 +18,7 @@ from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, m
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
 from edgeml.errors import EdgemlError, RemoteError, TrustError
 from fleet.ingest import Ingest
-from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error
+from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
 from fleet.services import enrollment, reported
 from fleet.services.context import Services
@@ -40,6 +40,7 @@ def device_app(services: Services, ingest: Ingest) -> Starlette:
         Route("/device/v1/hello", handlers.known(handlers.hello), methods=["POST"]),
         Route("/device/v1/desired", handlers.known(handlers.desired), methods=["GET"]),
         Route("/device/v1/records", handlers.known(handlers.records), methods=["POST"]),
+        Route("/device/v1/trust/{path:path}", handlers.known(handlers.trust), methods=["GET"]),
         *registry,
     ]
     return Starlette(
@@ -86,6 +87,13 @@ class _Handlers:
         body = await _body(request)
         ack = await run_in_threadpool(self._ingest.send, request.state.device, body)
         return Response(ack, media_type=_JSON)
+
+    async def trust(self, request: Request) -> Response:
+        path = request.path_params["path"]
+        data = await run_in_threadpool(self._services.trust.store.file, path)
+        if data is None:
+            return problem(404, "There is no such file.", path[:200])
+        return Response(data, media_type="application/octet-stream")
 
     def _authenticate(self, header: str) -> str:
         services = self._services

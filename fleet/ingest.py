@@ -26,7 +26,7 @@ HTTP_PATIENCE_S = 30.0
 _KEY_S = 5.0
 _MAX_KEYS = 100_000
 _LOG = logging.getLogger(__name__)
-_BATCHES = frozenset({Up.STATE, Up.TELEMETRY, Up.EVIDENCE})
+_BATCHES = frozenset({Up.STATE, Up.TELEMETRY, Up.EVIDENCE, Up.SECURITY})
 
 
 @dataclass(frozen=True)

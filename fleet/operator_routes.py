@@ -41,6 +41,7 @@ from fleet.services import (
 )
 from fleet.services.columns import fit
 from fleet.services.context import Caller, Services
+from fleet.trust_routes import trust_router
 
 _MAX_TEXT = 1 << 16
 _MAX_REASON = 2000
@@ -94,6 +95,7 @@ def router(services: Services, access: Access) -> APIRouter:
     for add in (_releases, _devices, _rollouts, _observed):
         add(routes, services)
     _system(routes, services, access)
+    routes.include_router(trust_router(services, _caller))
     return routes
 
 

@@ -74,7 +74,10 @@ class VariantInfo(TypedDict):
 
 
 class ReleaseInfo(TypedDict):
-    """A release and its variants; `bytes` counts each blob once."""
+    """A release and its variants; `bytes` counts each blob once.
+
+    `trust` is `signed`, `waits for signatures` or `unsigned`.
+    """
 
     model: str
     version: str
@@ -82,6 +85,7 @@ class ReleaseInfo(TypedDict):
     bytes: int
     created_at: float
     created_by: str
+    trust: str
     variants: list[VariantInfo]
 
 
@@ -225,6 +229,7 @@ class Health(TypedDict):
     broker: str
     broker_connected: bool
     frozen: str
+    trust: str
     epoch: int
     devices: int
     online: int

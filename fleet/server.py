@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_sync.address import is_loopback, require_private
 from cloud_sync.mqtt_session import MqttSession, parse_url
-from edgeml.errors import TrustError, UserError
+from edgeml.errors import EdgemlError, TrustError, UserError
 from fleet import broker, console
 from fleet.access import Access
 from fleet.controller import Controller
@@ -38,14 +38,16 @@ from fleet.keys import load_or_create
 from fleet.listeners import Listener, Tls, check_free, require_tls, take
 from fleet.operator_app import operator_app
 from fleet.registry import Registry
-from fleet.services import enrollment, recovery, reported, retention
+from fleet.services import enrollment, recovery, reported, retention, trust
 from fleet.services.context import Services
 from fleet.services.retention import Retention
 from fleet.serving import Limits, served
+from fleet.trust import Repository
 
 _LOG = logging.getLogger(__name__)
 _BUS_PATIENCE_S = 10.0
 _FORGET_EVERY_S = 600.0
+_RENEW_EVERY_S = 600.0
 OPERATORS = Limits(bodies=False)
 DEVICES = Limits(bodies=True)
 
@@ -155,6 +157,8 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
         stack.push_async_callback(asyncio.to_thread, controller.stop)
         forgetting = asyncio.create_task(_forget(services, options.keep))
         stack.callback(forgetting.cancel)
+        signing = asyncio.create_task(_keep_signed(services))
+        stack.callback(signing.cancel)
         access = Access(services)
         apps = (operator_app(services, access, console.mount), device_app(services, ingest))
         for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
@@ -277,6 +281,7 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
         mqtt_url = f"mqtt://{options.mqtt.host}:{port}"
     else:
         mqtt_url = options.external.url
+    fresh = not (data / "keys").exists()
     keys = load_or_create(data, dt.datetime.now(dt.UTC))
     database = Database(options.database_url or sqlite_url(data / "fleet.db"))
     try:
@@ -287,6 +292,7 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
             keys=keys,
             registry=Registry(data / "registry"),
             head=HeadFile(data / "keys" / "head.json"),
+            trust=Repository(data / "trust", time.time),
             mqtt_url=mqtt_url,
             mqtt_ca=_broker_ca(options.external),
             console_url=f"{scheme}://{_address(options.operators, sockets[0])}",
@@ -296,6 +302,11 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
         reason = recovery.check(services)
         if reason:
             _LOG.warning("rollouts are frozen: %s", reason)
+        try:
+            trust.begin(services, fresh=fresh)
+        except TrustError as error:
+            # Up without it, so that an operator can give the fleet new keys.
+            _LOG.error("what is signed cannot be renewed: %s", error)
         yield services
     finally:
         database.close()
@@ -347,6 +358,16 @@ async def _forget(services: Services, keep: Retention) -> None:
             if number:
                 _LOG.info("deleted %d rows that are not kept any more", number)
         await asyncio.sleep(_FORGET_EVERY_S)
+
+
+async def _keep_signed(services: Services) -> None:
+    """Renew what is signed long before it expires, for as long as the fleet is up."""
+    while True:
+        await asyncio.sleep(_RENEW_EVERY_S)
+        try:
+            await asyncio.to_thread(trust.keep_fresh, services)
+        except (EdgemlError, OSError, SQLAlchemyError):
+            _LOG.exception("what is signed could not be renewed")
 
 
 def _is_device(services: Services, name: str, password: str) -> bool:

@@ -12,6 +12,7 @@ from fleet.resources import (
     ReleaseInfo,
     RolloutDevice,
     RolloutInfo,
+    SecurityEventInfo,
 )
 
 _MAX_NAMED = 10
@@ -40,10 +41,19 @@ def health_text(health: Health) -> str:
         ["broker", f"{health['broker']} ({'up' if health['broker_connected'] else 'away'})"],
         ["devices", f"{health['devices']}, {health['online']} online"],
     ]
+    rows.append(["trust", health["trust"]])
     if health["frozen"]:
         rows.append(["frozen", health["frozen"]])
     rows += [[name, str(number)] for name, number in health["counters"].items()]
     return table(["part", "state"], rows)
+
+
+def security_text(events: Sequence[SecurityEventInfo]) -> str:
+    """One line an event, the newest first."""
+    if not events:
+        return "Nothing was refused."
+    rows = [[when(e["at"]), e["device"], e["kind"], " ".join(e["detail"].split())] for e in events]
+    return table(["at", "device", "kind", "what"], rows)
 
 
 def releases_text(releases: Sequence[ReleaseInfo]) -> str:
@@ -51,13 +61,14 @@ def releases_text(releases: Sequence[ReleaseInfo]) -> str:
     if not releases:
         return "There is no release yet. Push one: edgeml releases push FOLDER"
     return table(
-        ["release", "variants", "bytes", "digest", "registered"],
+        ["release", "variants", "bytes", "digest", "trust", "registered"],
         [
             [
                 f"{r['model']}:{r['version']}",
                 str(len(r["variants"])),
                 str(r["bytes"]),
                 r["digest"][:19],
+                r["trust"],
                 when(r["created_at"]),
             ]
             for r in releases
@@ -79,7 +90,8 @@ def release_text(release: ReleaseInfo) -> str:
         ]
         for v in release["variants"]
     ]
-    return f"{release['model']}:{release['version']}  {release['digest']}\n{table(head, rows)}"
+    name = f"{release['model']}:{release['version']}"
+    return f"{name}  {release['digest']}  {release['trust']}\n{table(head, rows)}"
 
 
 def rollouts_text(rollouts: Sequence[RolloutInfo]) -> str:

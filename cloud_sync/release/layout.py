@@ -13,6 +13,7 @@ from cloud_sync.release.reading import ReadBlob, read_release, verified
 from edgeml.errors import ReleaseError
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_MEDIA_TYPES = {".html": "text/html", ".json": "application/json"}
 _MAX_EVIDENCE = 16 << 20
 
 
@@ -132,11 +133,12 @@ def write_evidence(
         layout: where to.
         release: what it is about.
         records: the evidence, the artifact's first layer.
-        documents: for people, by file name, each a layer of its own.
+        documents: `.html` and `.json`, by file name, each a layer of its own.
     """
     layers = [_layer(layout, "evidence.json", "application/json", oci.to_json(records))]
     layers += [
-        _layer(layout, name, "text/html", body) for name, body in sorted((documents or {}).items())
+        _layer(layout, name, _MEDIA_TYPES[Path(name).suffix], body)
+        for name, body in sorted((documents or {}).items())
     ]
     manifest = oci.Manifest(
         schema_version=2,

@@ -1,11 +1,13 @@
 """Ed25519 keys: made, kept in files of mode 0600, named by the hash of the public half."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -19,6 +21,7 @@ from edgeml.errors import TrustError
 
 PrivateKey = Ed25519PrivateKey
 PublicKey = Ed25519PublicKey
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", re.DOTALL)
 
 
 def generate() -> PrivateKey:
@@ -32,17 +35,26 @@ def key_id(key: PublicKey) -> str:
     return hashlib.sha256(spki).hexdigest()
 
 
-def save_key(key: PrivateKey, path: Path) -> None:
-    """Write a private key, readable by its owner alone."""
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def save_key(key: PrivateKey, path: Path, passphrase: str = "") -> None:
+    """Write a private key, readable by its owner alone; encrypted if there is a passphrase."""
+    locked = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked)
     write_atomically(path, pem, 0o600)
 
 
-def load_key(path: Path) -> PrivateKey:
+def is_locked(path: Path) -> bool:
+    """Whether a private key's file wants a passphrase; False where there is no such file."""
+    try:
+        return b"ENCRYPTED" in path.read_bytes()[:64]
+    except OSError:
+        return False
+
+
+def load_key(path: Path, passphrase: str = "") -> PrivateKey:
     """Read a private key.
 
     Raises:
-        TrustError: there is none, or others may read it.
+        TrustError: there is none, others may read it, or the passphrase does not open it.
     """
     try:
         mode = path.stat().st_mode
@@ -55,10 +67,12 @@ def load_key(path: Path) -> PrivateKey:
             why=f"Its mode is {mode & 0o777:o}.",
             fix=f"Run: chmod 600 {path}",
         )
+    locked = is_locked(path)
     try:
-        key = load_pem_private_key(data, None)
+        key = load_pem_private_key(data, passphrase.encode() if locked and passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise TrustError(f"The key {path} is damaged.", why=f"{error}") from None
+        what = f"The key {path} cannot be opened." if locked else f"The key {path} is damaged."
+        raise TrustError(what, why=f"{str(error).rstrip('.')}.") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise TrustError(f"The key {path} is of another kind.", why="Ed25519 is needed.")
     return key
@@ -67,6 +81,15 @@ def load_key(path: Path) -> PrivateKey:
 def public_pem(key: PublicKey) -> str:
     """A public key as PEM."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def split_pems(text: str) -> list[str]:
+    r"""The PEM blocks of a text that may hold several.
+
+    >>> len(split_pems("-----BEGIN A-----\nx\n-----END A-----\n" * 2))
+    2
+    """
+    return [found.group() for found in _PEM.finditer(text)]
 
 
 def load_public(pem: str) -> PublicKey:

@@ -68,6 +68,7 @@ def up(
     from fleet.listeners import Listener
     from fleet.server import ExternalBroker, Options, Running, serve
     from fleet.services.retention import Retention
+    from fleet.trust import status
 
     external = None
     if broker:
@@ -101,11 +102,13 @@ def up(
 
     def announce(fleet: Running) -> None:
         link = fleet.access.make_link()["url"]
+        trust = status.show(fleet.services.trust)["sentence"]
         body = {
             "console": fleet.console_url,
             "login": link,
             "devices": fleet.device_url,
             "mqtt": fleet.mqtt_url,
+            "trust": trust,
             "data": str(options.data),
         }
         text = [
@@ -114,6 +117,7 @@ def up(
             f"  REST API  {fleet.console_url}/api/v1/openapi.json",
             f"  devices   {fleet.device_url}",
             f"  MQTT      {fleet.mqtt_url}",
+            f"  trust     {trust}",
             f"  data      {options.data}",
             "Ctrl-C ends it.",
         ]
@@ -176,6 +180,22 @@ def health(
     with connect(fleet, token, data) as client:
         found = client.health()
     show(found, health_text(found), as_json=as_json)
+
+
+@fleet_app.command("security")
+def security(
+    *,
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the fleet or a device refused as forged or not signed, newest first."""
+    from fleet.show import security_text
+
+    with connect(fleet, token, data) as client:
+        found = client.security_events()
+    show(found, security_text(found), as_json=as_json)
 
 
 @fleet_app.command("thaw")

@@ -19,6 +19,7 @@ from fleet.commands.connection import (
     show,
     split_name,
 )
+from fleet.commands.trust import sign_pushed
 
 releases_app = typer.Typer(help="Push releases to the fleet.", no_args_is_help=True)
 
@@ -29,6 +30,10 @@ def push(
     *,
     version: Annotated[
         str | None, typer.Option(help="Which release, if the folder holds several.")
+    ] = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(metavar="NAME.key", help="Sign the release with this key of yours."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name each blob.")] = False,
     why: Why = "",
@@ -49,8 +54,13 @@ def push(
 
     with connect(fleet, token, data) as client:
         found = client.push(folder, version, on_blob=tell, reason=why)
+        if sign_key is not None and found["trust"] != "signed":
+            sign_pushed(client, folder, version, sign_key, why)
+            found = client.release(found["model"], found["version"])
     total = f"{len(sizes)} blobs, {sum(sizes.values()):,} bytes"
     typer.echo(f"{total}, are in the fleet's registry.", err=True)
+    if found["trust"] == "waits for signatures":
+        typer.echo("No rollout begins with it before it is signed: edgeml trust show", err=True)
     show(found, release_text(found), as_json=as_json)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from cloud_sync.messages import SecurityKind
 from fleet.console.plot import Plot, plot_of, wants_at_least
 from fleet.resources import AuditInfo, DeviceInfo, Explanation, Health, ReleaseInfo, RolloutInfo
 from fleet.show import refusal
@@ -229,6 +230,10 @@ def _summary(
     if not health["broker_connected"]:
         text = "The MQTT broker does not answer; devices are reached over HTTPS only, and slower."
         notices.append(Notice(tone="warn", text=text))
+    untrusted = health["counters"].get(f"security.{SecurityKind.UNTRUSTED_RELEASE}", 0)
+    if untrusted:
+        text = f"Devices refused to trust a release, {plural(untrusted, 'time')}. See it:"
+        notices.append(Notice(tone="bad", text=f"{text} edgeml fleet security"))
     return Summary(
         devices=f"{online:,} of {total:,} devices are online" if total else "No device yet",
         tone="idle" if not total else "good" if online == total else "warn",

@@ -12,6 +12,7 @@ from fleet.db import Database
 from fleet.incarnation import HeadFile
 from fleet.keys import FleetKeys
 from fleet.registry import Registry
+from fleet.trust import Repository
 
 _MAX_NAMES = 10_000
 
@@ -108,7 +109,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class Services:
-    """The database, the keys, the registry, the clock, and where changes are told.
+    """The database, the keys, the registry, what is signed, the clock, where changes are told.
 
     `mqtt_url` is what devices are told at enrolment, with `mqtt_ca` where the broker's authority
     (PEM) is not the fleet's own; `console_url` is where the console is;
@@ -119,6 +120,7 @@ class Services:
     keys: FleetKeys
     registry: Registry
     head: HeadFile
+    trust: Repository
     mqtt_url: str = ""
     mqtt_ca: str = ""
     console_url: str = ""

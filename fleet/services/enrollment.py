@@ -18,6 +18,7 @@ from fleet.db import tables
 from fleet.keys import hash_of, new_token
 from fleet.resources import EnrollmentToken
 from fleet.rollouts.selector import check_labels
+from fleet.services import trust
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services
 
@@ -117,6 +118,7 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
         certificate=certificate,
         ca=services.keys.ca,
         director_key=services.keys.director_pem,
+        root=trust.current_root(services),
         mqtt=MqttAccess(
             url=services.mqtt_url, username=device, password=password, ca=services.mqtt_ca
         ),

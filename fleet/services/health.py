@@ -1,7 +1,7 @@
 """Whether the parts of the fleet work, and what they counted."""
 
 from fleet.resources import Health
-from fleet.services import devices, facts
+from fleet.services import devices, facts, trust
 from fleet.services.context import Services
 from fleet.version import version
 
@@ -20,6 +20,7 @@ def show(services: Services) -> Health:
         "broker": services.mqtt_url,
         "broker_connected": connected,
         "frozen": frozen,
+        "trust": trust.show(services)["sentence"],
         "epoch": epoch,
         "devices": total,
         "online": online,

@@ -21,6 +21,7 @@ from cloud_sync.messages import (
     Gap,
     Record,
     RecordKind,
+    SecurityRecord,
     StateRecord,
     Window,
     decode,
@@ -43,7 +44,7 @@ MALFORMED = "malformed"
 _MAX_STREAM = 128
 _MAX_PAGE = 10_000
 
-_Body = StateRecord | Window | Evidence | Gap | None
+_Body = StateRecord | Window | Evidence | SecurityRecord | Gap | None
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
     work.malformed += sum(body is None for _, body in fresh)
     states = [body for _, body in fresh if isinstance(body, StateRecord)]
     evidence = [body for _, body in fresh if isinstance(body, Evidence)]
+    refused = [body for _, body in fresh if isinstance(body, SecurityRecord)]
     for said in states:
         reported.apply_model(
             session,
@@ -230,7 +232,9 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
         )
     if evidence:
         _keep_evidence(session, signed, evidence, work.now)
-    work.notable |= bool(states or evidence)
+    if refused:
+        security.keep(services, session, batch.device, refused)
+    work.notable |= bool(states or evidence or refused)
 
 
 def _read(device: str, record: Record) -> _Body:
@@ -239,6 +243,7 @@ def _read(device: str, record: Record) -> _Body:
         RecordKind.STATE: StateRecord,
         RecordKind.TELEMETRY: Window,
         RecordKind.EVIDENCE: Evidence,
+        RecordKind.SECURITY: SecurityRecord,
         RecordKind.GAP: Gap,
     }
     try:
@@ -249,7 +254,7 @@ def _read(device: str, record: Record) -> _Body:
         return None
     if isinstance(body, Evidence) and body.device != device:
         return None
-    assert isinstance(body, StateRecord | Window | Evidence | Gap)
+    assert isinstance(body, StateRecord | Window | Evidence | SecurityRecord | Gap)
     return body
 
 
@@ -321,6 +326,12 @@ def _keep_mark(session: Session, device: str, stream: str, mark: Mark, work: _Op
 
 
 def _ack(services: Services, device: str, stream: str, mark: Mark) -> bytes:
-    ack = Ack(device=device, stream=stream, through=mark.through, ranges=mark.above.ranges)
+    ack = Ack(
+        device=device,
+        stream=stream,
+        through=mark.through,
+        ranges=mark.above.ranges,
+        at=services.now(),
+    )
     services.counters.add("ingest.acks")
     return sign(encode(ack), PayloadType.ACK, services.keys.director)

@@ -1,5 +1,6 @@
 """Releases: what was pushed to the registry becomes something that rollouts can name."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from edgeml.errors import ReleaseError
 from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.resources import EvidenceInfo, ModelInfo, Page, ReleaseInfo, VariantInfo
+from fleet.services import trust
 from fleet.services.audit import audited
 from fleet.services.context import Caller, Services
 
@@ -31,10 +33,17 @@ def register(services: Services, caller: Caller, model: str, digest: str) -> Rel
     release = services.registry.release(digest)
     if release.model != model:
         raise ReleaseError(f"{digest} is {release.name}.", why=f"It was named as {model[:128]!r}.")
+    row = _registered(services, caller, release)
+    trust.sign_release(services, caller, release)
+    return _info(row, trust.standing(services))
+
+
+def _registered(services: Services, caller: Caller, release: Release) -> tables.Release:
+    digest, model = release.digest, release.model
     records = _pushed_evidence(services, release)
     row = _known(services, release, digest)
     if row is not None:
-        return _info(row)
+        return row
     now = services.now()
     row = tables.Release(
         digest=digest,
@@ -68,8 +77,8 @@ def register(services: Services, caller: Caller, model: str, digest: str) -> Rel
         found = _known(services, release, digest)
         if found is None:
             raise
-        return _info(found)
-    return _info(row)
+        return found
+    return row
 
 
 def _known(services: Services, release: Release, digest: str) -> tables.Release | None:
@@ -96,7 +105,8 @@ def list_releases(services: Services, model: str = "") -> list[ReleaseInfo]:
     if model:
         query = query.where(tables.Release.model == model)
     with services.database.read() as session:
-        return [_info(row) for row in session.scalars(query)]
+        stands = trust.standing(services)
+        return [_info(row, stands) for row in session.scalars(query)]
 
 
 def show(services: Services, model: str, version: str) -> ReleaseInfo:
@@ -106,7 +116,7 @@ def show(services: Services, model: str, version: str) -> ReleaseInfo:
         NotFound: there is none such.
     """
     with services.database.read() as session:
-        return _info(require(session, model, version))
+        return _info(require(session, model, version), trust.standing(services))
 
 
 def list_models(services: Services) -> list[ModelInfo]:
@@ -203,7 +213,7 @@ def _pushed_evidence(services: Services, release: Release) -> list[Evidence]:
     ]
 
 
-def _info(row: tables.Release) -> ReleaseInfo:
+def _info(row: tables.Release, standing: Callable[[str, str], str]) -> ReleaseInfo:
     release = document(row)
     blobs = {file.digest: file.size for v in release.variants for file in v.files}
     return {
@@ -213,6 +223,7 @@ def _info(row: tables.Release) -> ReleaseInfo:
         "bytes": sum(blobs.values()),
         "created_at": row.created_at,
         "created_by": row.created_by,
+        "trust": standing(row.model, row.version),
         "variants": [_variant(variant) for variant in release.variants],
     }
 

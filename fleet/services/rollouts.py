@@ -18,7 +18,7 @@ from fleet.problem import Conflict, NotFound
 from fleet.resources import Explanation, Plan, PlannedDevice, RolloutDevice, RolloutInfo
 from fleet.rollouts import Decision, DeviceObservation, Policy, RolloutState, RolloutStatus
 from fleet.rollouts.observe import ENDED
-from fleet.services import observations, releases
+from fleet.services import observations, releases, trust
 from fleet.services.audit import audited
 from fleet.services.context import Caller, Services
 
@@ -76,11 +76,13 @@ def create(
 
     Raises:
         NotFound: the release is not registered.
+        TrustError: releases are signed here, and this one is not.
         UserError: a number in the policy is not finite or too large.
     """
     _check_lasting(policy)
     with services.database.read() as session:
         digest = releases.require(session, model, version).digest
+    trust.require_signed(services, model, version, digest)
     state = RolloutState(
         id=f"{model[:24]}-{version[:16]}-{secrets.token_hex(3)}",
         model=model,

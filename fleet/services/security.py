@@ -1,7 +1,11 @@
 """Security events: what was refused, kept so that a person can see it."""
 
-from sqlalchemy import select
+from collections.abc import Sequence
 
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cloud_sync.messages import SecurityRecord
 from fleet.db import tables
 from fleet.resources import Page, SecurityEventInfo
 from fleet.services.columns import fit
@@ -10,6 +14,7 @@ from fleet.services.context import Services
 _EVERY_S = 5.0
 _MAX_DETAIL = 500
 _MAX_PAGE = 1000
+_MAX_OF_A_DEVICE = 1000
 
 
 def record(services: Services, kind: str, device: str, detail: str) -> None:
@@ -30,6 +35,29 @@ def record(services: Services, kind: str, device: str, detail: str) -> None:
             )
         )
     services.changes.announce()
+
+
+def keep(
+    services: Services, session: Session, device: str, records: Sequence[SecurityRecord]
+) -> None:
+    """Keep what a device refused, in the session that stores its records.
+
+    All are counted; of one device a bounded number is kept, should it be what floods the fleet.
+    """
+    event = tables.SecurityEvent
+    known = select(func.count()).select_from(event).where(event.device == device)
+    room = max(0, _MAX_OF_A_DEVICE - (session.scalar(known) or 0))
+    for record in records:
+        services.counters.add(f"security.{record.kind}")
+    for record in records[:room]:
+        session.add(
+            event(
+                at=services.now(),
+                device=device,
+                kind=str(record.kind),
+                detail=fit(record.detail, _MAX_DETAIL),
+            )
+        )
 
 
 def events(services: Services, *, after: int = 0, limit: int = 100) -> Page[SecurityEventInfo]:

@@ -48,8 +48,9 @@ def make_release(
     spoil_recording: bool = False,
     recorded_with: str = "",
     model: str = "toy",
+    architecture: str = "",
 ) -> tuple[Layout, Release]:
-    """A release that this machine can run, made and recorded here."""
+    """A release that this machine (or one of an architecture) can run, made and recorded here."""
     folder.mkdir(parents=True, exist_ok=True)
     onnx_file = linear(folder / "model.onnx", seed=seed)
     session = open_session("onnxruntime", onnx_file)
@@ -73,7 +74,7 @@ def make_release(
         target="cpu-test",
         rank=0,
         requires=Requirements(
-            architecture=device.architecture,
+            architecture=architecture or device.architecture,
             runtimes=(RuntimeRequirement(name="onnxruntime", versions=">=1.17"),),
         ),
         format="onnx",

@@ -22,9 +22,10 @@ from cloud_sync.golden import (
     decode_recorded,
     encode_golden,
     encode_recorded,
+    joined,
     matching,
 )
-from edgeml.errors import ReleaseError
+from edgeml.errors import ModelError, ReleaseError
 
 GOLDEN = GoldenSet(
     inputs=np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
@@ -49,6 +50,23 @@ def test_a_golden_set_comes_back_and_has_the_same_bytes_each_time() -> None:
     assert again.labels is not None
     np.testing.assert_array_equal(again.labels, [1, 0])
     np.testing.assert_array_equal(again.outputs[0], GOLDEN.outputs[0])
+
+
+def test_further_inputs_of_a_model_come_back_in_their_order() -> None:
+    more = (np.arange(2, dtype=np.float32), np.arange(8).reshape(2, 4))
+    again = decode_golden(encode_golden(replace(GOLDEN, more_inputs=more)))
+    for sample, wanted in zip(again.samples(), zip(GOLDEN.inputs, *more, strict=True), strict=True):
+        for array, want in zip(sample, wanted, strict=True):
+            np.testing.assert_array_equal(array, want)
+    with pytest.raises(ReleaseError, match="differ in length"):
+        decode_golden(encode_golden(replace(GOLDEN, more_inputs=(np.arange(3),))))
+
+
+def test_outputs_of_samples_are_joined_with_or_without_a_batch_axis() -> None:
+    rows = [[np.full((1, 3), i), np.full((2, 3), i), np.float32(i)] for i in range(4)]
+    assert [array.shape for array in joined(rows)] == [(4, 3), (4, 2, 3), (4,)]
+    with pytest.raises(ModelError, match=r"\[2\] and \[3\]"):
+        joined([[np.zeros(2)], [np.zeros(3)]])
 
 
 def test_recordings_are_found_by_runtime_version_and_instruction_set() -> None:

@@ -487,3 +487,29 @@ class OutboxMachine(RuleBasedStateMachine):
 
 OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestOutboxMachine = OutboxMachine.TestCase
+
+
+def test_records_of_this_boot_are_dated_by_the_fleets_word_and_others_are_not(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+
+    def boot(name: str) -> Outbox:
+        return Outbox(tmp_path / "o.db", "cam-1", name, monotonic=clock, wall=lambda: None)
+
+    before = boot("before")
+    before.append(RecordKind.TELEMETRY, Note(text="long ago"))
+    before.close()
+    box = boot("this")
+    box.append(RecordKind.TELEMETRY, Note(text="now"))
+    clock.now += 40
+    question = box.question()
+    assert question is not None
+    assert question.records == ()
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=0, at=1_800_000_040.0))
+    assert box.question() is None
+    dates = {}
+    while batch := box.batch((RecordKind.TELEMETRY,)):
+        dates[batch.boot_id] = [record.at for record in batch.records]
+    box.close()
+    assert dates == {"before": [None], "this": [1_800_000_000.0]}

@@ -57,6 +57,7 @@ from fleet.server import DEVICES, OPERATORS
 from fleet.services import Caller, Services, enrollment, recovery
 from fleet.services import reported as reports
 from fleet.serving import served
+from fleet.trust import Repository
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 from hardware.requirements import Requirements, RuntimeRequirement
 
@@ -104,6 +105,7 @@ def make_services(data: Path, clock: Callable[[], float] = time.time) -> Service
         keys=keys,
         registry=Registry(data / "registry"),
         head=HeadFile(data / "keys" / "head.json"),
+        trust=Repository(data / "trust", clock),
         mqtt_url="mqtt://127.0.0.1:1883",
         console_url="http://127.0.0.1:8080",
         now=clock,

@@ -166,6 +166,7 @@ def test_devices_are_listed_shown_and_configured(
 
 def test_health_and_a_login_link_are_printed(run: Run) -> None:
     assert "broker" in run("fleet", "health")
+    assert run("fleet", "security").strip() == "Nothing was refused."
     assert "?token=" in run("fleet", "console")
     assert run("fleet", "thaw", "--why", "checked") == "Rollouts move again.\n"
 

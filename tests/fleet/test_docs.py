@@ -5,18 +5,21 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from typer.main import get_command
 
 from cloud_sync.messages import Configuration, SourceConfig, TrialPolicy
-from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES
+from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES, check_source
 from edgeml.cli import app
 from fleet.rollouts import Policy, parse_policy
 from fleet.rollouts.policy import DEFAULT_WAVES, Gates, Limits, Wave
 from fleet.services.devices import parse_configuration
+from hardware.pipeline import parse as parse_pipeline
+from hardware.pipeline.definition import PreStep
+from hardware.pipeline.postprocessors import OURS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -85,9 +88,26 @@ def test_the_example_of_a_configuration_can_be_used() -> None:
 
 
 def test_the_kinds_of_sources_are_those_that_the_agent_opens() -> None:
-    text = (DOCS / "device.md").read_text()
-    assert set(re.findall(r"^\| `(\w+):///", text, re.MULTILINE)) == set(SCHEMES)
+    text = (DOCS / "sources.md").read_text()
+    rows = "".join(re.findall(r"^\| (`[a-z0-9]+:.*?) \|", text, re.MULTILINE))
+    assert set(re.findall(r"`(\w+):", rows)) == set(SCHEMES)
     assert [suffix for suffix in IMAGE_SUFFIXES if f"`{suffix}`" not in text] == []
+
+
+def test_the_examples_of_sources_can_be_used() -> None:
+    for text in examples("sources.md"):
+        for source in parse_configuration(tomllib.loads(text)).sources:
+            if not source.uri.startswith(("file:", "images:", "watch:", "wav:")):
+                check_source(source)
+
+
+def test_the_examples_of_pipelines_can_be_used() -> None:
+    found = [parse_pipeline(text.encode()) for text in examples("pipeline.md")]
+    named = {type(pipeline.processor) for pipeline in found}
+    assert named == set(OURS.values())
+    page = (DOCS / "pipeline.md").read_text()
+    steps = {str(step.__struct_config__.tag) for step in get_args(PreStep)}
+    assert set(re.findall(r"^\| `(\w+)` \| `?\w", page, re.MULTILINE)) >= steps
 
 
 def test_every_command_is_on_the_page_of_commands() -> None:

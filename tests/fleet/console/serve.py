@@ -11,6 +11,7 @@ import datetime as dt
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -24,6 +25,7 @@ from fleet.incarnation import HeadFile
 from fleet.keys import load_or_create
 from fleet.registry import Registry
 from fleet.services import Services
+from fleet.trust import Repository
 from tests.fleet.console.scenes import SceneReader
 
 
@@ -41,6 +43,7 @@ def main(folder: Path, scene: str) -> None:
         keys=load_or_create(folder, dt.datetime.now(dt.UTC)),
         registry=Registry(folder / "registry"),
         head=HeadFile(folder / "keys" / "head.json"),
+        trust=Repository(folder / "trust", time.time),
         console_url=f"http://127.0.0.1:{listening.getsockname()[1]}",
     )
     access = Access(services)

@@ -89,8 +89,9 @@ def test_a_refused_configuration_is_told_with_its_reason(tmp_path: Path) -> None
 
 def test_trouble_with_the_fleet_itself_is_noticed(tmp_path: Path) -> None:
     notices = scene(tmp_path, "trouble").summary.notices
-    assert [n.tone for n in notices] == ["bad", "warn"]
+    assert [n.tone for n in notices] == ["bad", "warn", "bad"]
     assert "the database was restored" in notices[0].text
+    assert "refused to trust a release, 2 times" in notices[2].text
 
 
 def test_devices_that_want_attention_come_first_and_many_are_counted(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from cloud_sync.messages import Ack, Batch, Gap, Record, RecordKind, encode
+from cloud_sync.messages import (
+    Ack,
+    Batch,
+    Gap,
+    Record,
+    RecordKind,
+    SecurityKind,
+    SecurityRecord,
+    encode,
+)
 from cloud_sync.trust import PayloadType, generate, sign
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
@@ -152,6 +161,35 @@ def test_evidence_is_kept_with_the_envelope_that_proves_it(
     assert again.batch == batch
 
 
+def test_what_a_device_refused_becomes_a_security_event(services: Services, device: Any) -> None:
+    refused = SecurityRecord(
+        kind=SecurityKind.UNTRUSTED_RELEASE, model="digits", release="sha256:6", detail="not signed"
+    )
+    batch = batch_of(device, (1, RecordKind.SECURITY, refused))
+    store(services, device, batch)
+    store(services, device, batch)  # comes again
+    [event] = security.events(services)["items"]
+    assert (event["device"], event["kind"]) == ("cam-1", "untrusted-release")
+    assert event["detail"] == "not signed"
+    assert services.counters.all()["security.untrusted-release"] == 1
+
+
+def test_a_device_that_floods_the_fleet_with_refusals_fills_no_disk(
+    services: Services, device: Any
+) -> None:
+    refused = SecurityRecord(
+        kind=SecurityKind.UNTRUSTED_RELEASE, model="digits", release="sha256:6", detail="x"
+    )
+    records_ = [(seq, RecordKind.SECURITY, refused) for seq in range(1, 1201)]
+    ack = store(services, device, batch_of(device, *records_[:600]))[0]
+    ack = store(services, device, batch_of(device, *records_[600:]))[0]
+    assert ack.through == 1200
+    with services.database.read() as session:
+        kept = session.scalar(select(func.count()).select_from(tables.SecurityEvent))
+    assert kept == 1000
+    assert services.counters.all()["security.untrusted-release"] == 1200
+
+
 def test_another_keys_batch_is_refused_and_kept_as_an_event(
     services: Services, device: Any, window: Any
 ) -> None:
@@ -272,3 +310,10 @@ def test_what_no_reader_could_take_is_not_kept(
     store(services, device, batch_of(device, (1, RecordKind.TELEMETRY, body)))
     (found,) = records.telemetry(services)["items"]
     assert found["window"] == msgspec.to_builtins(window(3))
+
+
+def test_an_empty_batch_is_a_question_for_the_time(services: Services, device: Any) -> None:
+    begun = services.now()
+    [ack] = store(services, device, batch_of(device))
+    assert ack.through == 0
+    assert begun <= ack.at <= services.now()
