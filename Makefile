@@ -18,6 +18,10 @@ test: ## all tests, with coverage (ARGS passes options to pytest)
 	@scripts/setup test
 	@scripts/test $(ARGS)
 
+test-nightly: ## what takes hours: 1,000 kills at random (EDGEML_KILLS=100 for fewer)
+	@scripts/setup test
+	@$(PY) -m pytest -m nightly $(ARGS)
+
 check: ## lint, types and import contracts: seconds
 	@scripts/setup check
 	@scripts/check

@@ -15,124 +15,195 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from cloud_sync.evidence import Evidence
-from cloud_sync.messages import DesiredState, Hello, Phase, RecordKind, StateRecord
-from cloud_sync.messages import Window as WindowRecord
-from cloud_sync.outbox import Outbox
-from cloud_sync.transfer import OciClient
-from edge_agent.configuration import Sources, problem
-from edge_agent.identity import Identity
-from edge_agent.link import FleetLink
-from edge_agent.records import Records
-from edge_agent.results import ResultsFile
-from edge_agent.store import ReleaseStore
-from edge_agent.update.driver import Hooks, Interrupted, UpdateDriver
-from edge_agent.update.journal import DeviceState, Journal
-from edge_agent.update.machine import (
-    IN_MOTION,
-    Event,
-    ModelState,
-    Restarted,
-    Unwanted,
-    Wanted,
-    kept,
-    report,
-    step,
+from cloud_sync.messages import (
+    DesiredState,
+    Hello,
+    RecordKind,
+    SecurityRecord,
+    StateRecord,
 )
+from cloud_sync.messages import Window as WindowRecord
+from edge_agent.choices import Choices
+from edge_agent.following import Following
+from edge_agent.health import STEADY_S, Beats, Health, Marker
+from edge_agent.records import Records
+from edge_agent.release_trust import ReleaseCheck
+from edge_agent.resources import take_place
+from edge_agent.results import ResultsFile
+from edge_agent.systemd import notify
+from edge_agent.twin import Twin
+from edge_agent.update.fetching import Interrupted
+from edge_agent.update.hooks import Hooks
+from edge_agent.update.journal import Journal
+from edge_agent.update.machine import Steady, blamed
+from edge_agent.updates import Updates
 from edge_agent.workers import Workers
-from edgeml.errors import DeviceError, EdgemlError
-from hardware.pipeline import Pipeline
-from hardware.probes import agent_version, boot_id, probe
+from edgeml.errors import DeviceError, EdgemlError, RemoteError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from cloud_sync.outbox import Outbox
+    from cloud_sync.transfer import OciClient
+    from edge_agent.api.options import ApiOptions
+    from edge_agent.api.server import LocalApi
+    from edge_agent.identity import Identity
+    from edge_agent.link import FleetLink
+    from hardware.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
 TURN_S = 0.2
-MOVING_S = 0.1
-STILL_S = 1.0
 CLOSE_S = 1.0
 AFTER_FAULT_S = 1.0
 WATCH_S = 0.5
 REPORT_S = 1.0
 MAX_ABANDONED = 2
+# How long a loop may take for a turn before the watchdog outside is left without word.
+LOOP_S = 300.0
+UPDATE_S = 3600.0
+FIRST_S = 2.0
+WAIT_S = 0.05
 
 
 class Agent:
-    """One device's daemon."""
+    """One device's daemon.
 
-    def __init__(self, identity: Identity) -> None:
+    Args:
+        identity: who it is.
+        api: where it serves the local API; nowhere, by default.
+
+    Raises:
+        DeviceError: another agent runs on its folder, or the state file is damaged.
+        UserError: something of the identity or the API's options cannot be used.
+    """
+
+    def __init__(self, identity: "Identity", api: "ApiOptions | None" = None) -> None:
+        # First: imports may start threads, which inherit it.
+        take_place(identity.config.nice, identity.config.cpus)
+        from hardware.probes import boot_id, probe
+
         data = identity.data
         self._identity = identity
         self._device = identity.config.device
         self._only = _only_one(data / "agent.lock")
         self._capabilities = probe()
         self._boot_id = boot_id()
-        self._lock = threading.RLock()
-        self._journal = Journal(data / "state.json")
-        self._store = ReleaseStore(data / "releases")
-        self._records = Records(lambda: Outbox(data / "outbox.db", self._device, self._boot_id))
+        self._twin = Twin(Journal(data / "state.json"), self._changed, self._pipelines)
+        self._records = Records(self._open_outbox)
+        self._marker = Marker(data / "running", self._boot_id)
+        self._up_since = time.monotonic()
+        self._is_steady = False
         self._results = ResultsFile(data / "results.jsonl")
         self._workers = Workers(self._results.write, self._record_windows)
-        self._sources = Sources(self._workers.deliver)
-        self._configuring = threading.Lock()
-        self._drivers: dict[str, UpdateDriver] = {}
-        self._unjournalled: set[str] = set()
+        self._following = Following(self._twin, self._workers, self._results.write)
         self._stop = threading.Event()
-        self._litter = threading.Event()
         self._fatal: DeviceError | None = None
-        self._link = FleetLink(
+        self._link: FleetLink | None = None
+        self._trusted = ReleaseCheck(identity, self._credentials, self._proven, self._refused)
+        self._updates = Updates(
             identity,
-            lambda: self._records.outbox,
-            hello=self._hello,
-            state=lambda: self._journal.state,
-            on_desired=self._desired,
-            boot_id=self._boot_id,
+            self._twin,
+            self._following,
+            capabilities=self._capabilities,
+            choices=Choices(
+                data / "choices.json",
+                self._capabilities,
+                threads=identity.config.threads,
+                spin=identity.config.spin,
+            ),
+            registry=self._registry,
+            hooks=self._hooks(),
         )
+        self._beats = Beats()
+        self._health = Health(
+            self._beats,
+            ceiling=identity.config.memory_mb << 20,
+            set_duty=self._workers.set_duty,
+            renew=self._updates.renew,
+            give_up=self._give_up,
+        )
+        self._api = self._local_api(api)
         self._threads = [
-            self._thread("link", lambda: self._link.turn(TURN_S)),
+            self._thread("link", self._link_turn),
             self._thread("telemetry", self._telemetry_turn),
             self._thread("watch", self._watch_turn),
         ]
 
+    def _open_outbox(self) -> "Outbox":
+        from cloud_sync.outbox import Outbox
+
+        return Outbox(self._identity.data / "outbox.db", self._device, self._boot_id)
+
+    def _link_turn(self) -> None:
+        if self._link is None:
+            # Its imports would take the interpreter from the first inference.
+            self._wait_for_an_answer(FIRST_S)
+            self._link = self._fleet_link()
+            self._link.start()
+        self._link.turn(TURN_S)
+
+    def _wait_for_an_answer(self, at_most_s: float) -> None:
+        deadline = time.monotonic() + at_most_s
+        while time.monotonic() < deadline and not self._stop.wait(WAIT_S):
+            answered = self._workers.answered().values()
+            if not answered or any(map(sum, answered)):
+                return
+
+    def _fleet_link(self) -> "FleetLink":
+        from edge_agent.link import FleetLink
+
+        return FleetLink(
+            self._identity,
+            lambda: self._records.outbox,
+            hello=self._hello,
+            state=lambda: self._twin.state,
+            on_desired=self._desired,
+            boot_id=self._boot_id,
+        )
+
+    def _local_api(self, options: "ApiOptions | None") -> "LocalApi | None":
+        if options is None:
+            return None
+        from edge_agent.api.server import LocalApi
+
+        push = self._following.sources.push_source
+        return LocalApi(options, self._workers, device=self._device, push=push)
+
     def start(self) -> None:
         """Bring up what the journal says was running, then everything else."""
-        models = list(self._journal.state.models)
+        models = list(self._twin.state.models)
+        crashed = blamed(self._twin.state.models) if self._marker.crashed else frozenset()
+        self._marker.set()
         for model in models:
-            self._guarded(partial(self._bring_up, model))
-        self._litter.set()
-        self._sources.apply(self._journal.state.configuration.sources)
-        self._link.start()
+            self._guarded(partial(self._updates.bring_up, model, crashed=model in crashed))
+        self._updates.littered()
+        self._guarded(self._twin.restarted)
+        self._following.use()
+        if self._api is not None:
+            self._api.start()
         for thread in list(self._threads):
             thread.start()
         for model in models:
             self._begin_updates(model)
         log.info("%s is up", self._device)
-
-    def _bring_up(self, model: str) -> None:
-        driver = self._driver(model)
-        try:
-            state = self._apply(model, Restarted())
-        except DeviceError as error:
-            # A trial whose restarts are not counted could go on for ever: until they can be,
-            # what was committed runs.
-            log.error("%s", error)  # noqa: TRY400 -- the sentence says it all
-            self._unjournalled.add(model)
-            state = self._journal.state.models[model]
-            if state.phase is Phase.TRIAL:
-                state = msgspec.structs.replace(state, phase=Phase.TESTING)
-        # The last change may have been journalled and not recorded any more.
-        self._tell(model, driver.bring_up(state))
+        notify(ready=True, status=f"{self._device} runs {len(models)} models")
 
     def _begin_updates(self, model: str) -> None:
-        thread = self._thread(f"updates-{model}", partial(self._update_turn, model))
+        turn = partial(self._updates.turn, model)
+        thread = self._thread(f"updates-{model}", turn, UPDATE_S)
         self._threads.append(thread)
         thread.start()
 
-    def _thread(self, name: str, turn: Callable[[], None]) -> threading.Thread:
-        return threading.Thread(target=self._until_stopped, args=[turn], name=name, daemon=True)
+    def _thread(
+        self, name: str, turn: Callable[[], None], allowed_s: float = LOOP_S
+    ) -> threading.Thread:
+        return threading.Thread(
+            target=self._until_stopped, args=[name, turn, allowed_s], name=name, daemon=True
+        )
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """End everything; what does not end in time is left to the end of the process.
@@ -140,24 +211,31 @@ class Agent:
         Nothing is lost by that: the journal and the outbox are always whole.
         """
         deadline = time.monotonic() + timeout_s
+        notify(stopping=True)
         self._stop.set()
-        for driver in list(self._drivers.values()):
-            driver.wake.set()
-        self._sources.stop()
+        if self._fatal is None:
+            self._marker.clear()
+        self._updates.stop()
+        self._following.sources.stop()
         self._workers.stop()
-        self._sources.join(_left(deadline))
+        self._following.sources.join(_left(deadline))
         self._workers.join(deadline)
         for thread in list(self._threads):
             if thread.ident is not None:
                 thread.join(_left(deadline))
+        if self._api is not None:
+            self._api.close(_left(deadline))
         self._guarded(lambda: self._workers.report(0.0))
-        goodbye = threading.Thread(target=self._link.close, name="goodbye", daemon=True)
+        link = self._link
+        goodbye = threading.Thread(
+            target=link.close if link else _nothing, name="goodbye", daemon=True
+        )
         goodbye.start()
         goodbye.join(_left(deadline))
         if goodbye.is_alive() or any(thread.is_alive() for thread in self._threads):
             return
-        for driver in self._drivers.values():
-            driver.close()
+        self._updates.close()
+        self._trusted.close()
         self._records.close()
         self._results.close()
         self._only.close()
@@ -176,10 +254,12 @@ class Agent:
         if self._fatal is not None:
             raise self._fatal
 
-    def _until_stopped(self, turn: Callable[[], None]) -> None:
+    def _until_stopped(self, name: str, turn: Callable[[], None], allowed_s: float) -> None:
         while not self._stop.is_set():
+            self._beats.beat(name, allowed_s)
             if not self._guarded(turn):
                 self._stop.wait(AFTER_FAULT_S)
+        self._beats.end(name)
 
     def _guarded(self, work: Callable[[], None]) -> bool:
         try:
@@ -196,129 +276,43 @@ class Agent:
         return True
 
     def _desired(self, wanted: DesiredState, envelope: str) -> None:
-        """Journal an accepted desired state, all of it at once, and begin to act on it."""
-        with self._lock:
-            state = self._journal.state
-            before = state.models
-            events: dict[str, Event] = {model: Unwanted() for model in before}
-            events |= {model: Wanted(desired=desired) for model, desired in wanted.models.items()}
-            after = {
-                model: step(before.get(model, ModelState()), event)
-                for model, event in events.items()
-            }
-            state = msgspec.structs.replace(
-                state,
-                accepted=envelope,
-                epoch=wanted.epoch,
-                counter=wanted.counter,
-                proven=max(state.proven, wanted.issued_at),
-                wanted=wanted.configuration,
-                models=after,
-            )
-            self._journal.write(self._configured(state))
-            changed = [model for model in after if after[model] != before.get(model)]
-            for model in changed:
-                self._tell(model, after[model])
-        self._use_configuration()
+        """Take an accepted desired state and begin to act on it."""
+        changed = self._twin.accept(wanted, envelope)
+        self._following.use()
         log.info("desired state (%s, %s) accepted", wanted.epoch, wanted.counter)
         if changed:
-            self._litter.set()
+            self._updates.littered()
         for model in changed:
-            if model in self._drivers:
-                self._drivers[model].wake.set()
-            else:
-                self._driver(model)
+            if not self._updates.wake(model):
                 self._begin_updates(model)
 
-    def _configured(self, state: DeviceState) -> DeviceState:
-        """The state with the wanted configuration applied, or with the reason why it is not."""
-        if state.wanted == state.configuration:
-            return msgspec.structs.replace(state, config_error="")
-        error = problem(state.wanted, self._pipelines())
-        if error:
-            log.warning("configuration %s refused: %s", state.wanted.config_version, error)
-            return msgspec.structs.replace(state, config_error=error)
-        return msgspec.structs.replace(state, configuration=state.wanted, config_error="")
-
-    def _pipelines(self) -> dict[str, list[Pipeline]]:
-        found: dict[str, list[Pipeline]] = {}
-        for model, driver in list(self._drivers.items()):
-            releases = (self._workers.running(model), driver.warm)
-            found[model] = [r.pipeline for r in releases if r is not None]
-        return found
-
-    def _use_configuration(self) -> None:
-        """Let sources and workers follow the configuration that the journal holds."""
-        with self._configuring:
-            self._sources.apply(self._journal.state.configuration.sources)
-            self._workers.set_sites(self._site)
-
-    def _apply(self, model: str, event: Event) -> ModelState:
-        """Step a model's machine, journal it and tell the fleet."""
-        with self._lock:
-            state = self._journal.state
-            before = state.models.get(model, ModelState())
-            after = step(before, event)
-            if after != before:
-                self._journal.write(
-                    msgspec.structs.replace(state, models={**state.models, model: after})
-                )
-                self._tell(model, after)
-        return after
-
-    def _tell(self, model: str, state: ModelState) -> None:
-        journal = self._journal.state
-        self._records.append(
-            RecordKind.STATE,
-            StateRecord(
-                model=model,
-                state=report(state),
-                desired_epoch=journal.epoch,
-                desired_counter=journal.counter,
-            ),
-        )
-
-    def _update_turn(self, model: str) -> None:
-        driver = self._drivers[model]
-        driver.wake.clear()
-        if self._stop.is_set():
-            return
-        if model in self._unjournalled:
-            self._apply(model, Restarted())
-            self._unjournalled.discard(model)
-        state = self._journal.state.models[model]
-        after = driver.turn(state)
-        if after.phase in IN_MOTION:
-            driver.wake.wait(MOVING_S if after == state else 0.0)
-            return
-        if state.phase in IN_MOTION:
-            driver.bring_up(after)
-            self._litter.set()
-            self._configure_again()
-        if self._litter.is_set():
-            self._collect_garbage()
-        driver.wake.wait(STILL_S)
-
-    def _configure_again(self) -> None:
-        """A configuration may have been waiting for the release that now runs."""
-        with self._lock:
-            if not self._journal.state.config_error:
-                return
-            self._journal.write(self._configured(self._journal.state))
-        self._use_configuration()
+    def _pipelines(self) -> "Mapping[str, list[Pipeline]]":
+        return self._updates.pipelines()
 
     def _watch_turn(self) -> None:
         """Have a driver leave what it does when its model's inference is stuck."""
-        for model, driver in list(self._drivers.items()):
+        for model in self._updates.models:
             if self._workers.stuck_s(model):
-                driver.wake.set()
+                self._updates.wake(model)
+        self._following.turn()
+        self._health.turn()
+        if not self._is_steady and time.monotonic() >= self._up_since + STEADY_S:
+            for model in self._updates.models:
+                self._twin.apply(model, Steady())
+            self._is_steady = True
         self._stop.wait(WATCH_S)
 
     def _abandon(self, model: str) -> None:
-        if self._workers.abandon(model) > MAX_ABANDONED and self._fatal is None:
+        if self._workers.abandon(model) > MAX_ABANDONED:
+            number = MAX_ABANDONED + 1
+            self._give_up(f"{number} inferences are stuck, and their threads cannot be ended")
+
+    def _give_up(self, why: str) -> None:
+        """End the process for whoever started it; also where no signal would be handled."""
+        if self._fatal is None:
             self._fatal = DeviceError(
                 "The agent ends, so that it can be started again.",
-                why=f"{MAX_ABANDONED + 1} inferences are stuck, and their threads cannot be ended.",
+                why=f"{why}.",
                 fix="Look at the driver of what runs the models; let a supervisor restart this.",
             )
             os.kill(os.getpid(), signal.SIGTERM)
@@ -327,73 +321,61 @@ class Agent:
         begun = time.monotonic()
         # In small steps: a new configuration may ask for it sooner.
         while (left := begun + self._telemetry_every() - time.monotonic()) > 0:
+            self._beats.beat("telemetry", LOOP_S)
             if self._stop.wait(min(1.0, left)):
                 return
         self._workers.report(REPORT_S)
 
     def _telemetry_every(self) -> float:
-        return self._journal.state.configuration.telemetry_every_s
+        return self._twin.configuration.telemetry_every_s
 
     def _record_windows(self, windows: Iterable[WindowRecord]) -> None:
         for window in windows:
             self._records.append(RecordKind.TELEMETRY, window)
+            if self._api is not None:
+                self._api.count(window)
 
-    def _site(self, model: str) -> Mapping[str, Any]:
-        return self._journal.state.configuration.site.get(model, {})
+    def _registry(self, sleep: Callable[[float], None]) -> "OciClient":
+        from cloud_sync.transfer import OciClient
 
-    def _driver(self, model: str) -> UpdateDriver:
-        with self._lock:
-            if model not in self._drivers:
-                self._drivers[model] = UpdateDriver(
-                    model,
-                    store=self._store,
-                    registry=self._registry,
-                    capabilities=self._capabilities,
-                    device=self._device,
-                    hooks=self._hooks(),
-                )
-            return self._drivers[model]
-
-    def _registry(self, sleep: Callable[[float], None]) -> OciClient:
-        return OciClient(self._identity.config.fleet_url, self._link.auth.auth, sleep=sleep)
+        link = self._link
+        if link is None:
+            raise RemoteError("The fleet is not asked yet.", why="The agent has just come up.")
+        return OciClient(self._identity.config.fleet_url, link.auth.auth, sleep=sleep)
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            apply=self._apply,
+            apply=self._twin.apply,
             evidence=self._evidence,
             go_live=self._workers.go_live,
             retire=self._workers.retire,
             stuck_s=self._workers.stuck_s,
             abandon=self._abandon,
             running=self._workers.running,
-            site=self._site,
-            version=lambda: (self._journal.state.epoch, self._journal.state.counter),
+            site=self._following.site,
+            version=lambda: (self._twin.state.epoch, self._twin.state.counter),
+            trusted=self._trusted,
         )
+
+    def _credentials(self) -> "httpx.Auth | None":
+        return None if self._link is None else self._link.auth.auth
+
+    def _proven(self) -> float:
+        return max(self._twin.state.proven, self._identity.enrolled_at)
+
+    def _refused(self, record: SecurityRecord) -> None:
+        self._records.append(RecordKind.SECURITY, record)
+
+    def _changed(self, record: StateRecord) -> None:
+        self._records.append(RecordKind.STATE, record)
 
     def _evidence(self, record: Evidence) -> None:
         self._records.append(RecordKind.EVIDENCE, record)
 
-    def _collect_garbage(self) -> None:
-        self._litter.clear()
-        try:
-            removed = self._store.keep_only(self._kept)
-        except (EdgemlError, OSError) as error:
-            log.warning("old releases were not removed: %s", error)
-            return
-        if removed is None:
-            self._litter.set()  # another model's update is at work; later
-        elif removed:
-            log.info("%d files of old releases were removed", removed)
-
-    def _kept(self) -> list[tuple[str, str]]:
-        return [
-            (desired.release, desired.variant)
-            for state in self._journal.state.models.values()
-            for desired in kept(state)
-        ]
-
     def _hello(self, stream: str) -> Hello:
-        state = self._journal.state
+        from hardware.probes import agent_version
+
+        state = self._twin.state
         return Hello(
             device=self._device,
             agent_version=agent_version(),
@@ -404,6 +386,10 @@ class Agent:
             reported=state.reported(),
             accepted=state.accepted,
         )
+
+
+def _nothing() -> None:
+    """There is nobody to say goodbye to."""
 
 
 def _left(deadline: float) -> float:

@@ -1,15 +1,42 @@
-"""`edgeml agent`: enrol a device, run its daemon, look at it."""
+"""`edgeml agent`: enrol a device, run its daemon, look at it, try and measure releases on it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from edge_agent.commands.trying import Figures
+
 app = typer.Typer(
-    help="The daemon on a device: enrol it, run it, look at it.", no_args_is_help=True
+    help="The daemon on a device: enrol it, run it, look at it; try and measure releases.",
+    no_args_is_help=True,
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Config = Annotated[Path, typer.Option(help="The agent.toml that enrolling wrote.")]
+_MaybeConfig = Annotated[
+    Path | None, typer.Option(help="The agent.toml of this device, where it is enrolled.")
+]
+_Release = Annotated[Path, typer.Argument(help="A release folder, as `edgeml convert` writes it.")]
+_Version = Annotated[str, typer.Option(help="Of the release, where the folder has several.")]
+_Runtime = Annotated[str, typer.Option(help="Use this runtime only: onnxruntime, openvino, ...")]
+_Threads = Annotated[int, typer.Option(help="Use this number of threads only.", min=0)]
+_Api = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Open the local API: 127.0.0.1:8093, or unix:/path. Others on the network are let "
+        "in only with a token and a certificate.",
+    ),
+]
+_ApiToken = Annotated[str, typer.Option(metavar="FILE", help="A file with the API's token.")]
+_ApiCertificate = Annotated[str, typer.Option(metavar="PEM", help="The API's certificate.")]
+_ApiKey = Annotated[str, typer.Option(metavar="PEM", help="The key of that certificate.")]
 
 
 @app.command()
@@ -25,13 +52,11 @@ def enroll(
 
     The device's key is made here and never leaves the device.
     """
-    import json
-
     from edge_agent.identity import enroll_device
 
     config = enroll_device(fleet, device, token, data)
     if as_json:
-        typer.echo(json.dumps({"device": device, "config": str(config)}))
+        _print({"device": device, "config": str(config)})
     else:
         typer.echo(f"{device} is enrolled. Run it: edgeml agent run --config {config}")
 
@@ -39,35 +64,25 @@ def enroll(
 @app.command()
 def run(
     *,
-    config: Annotated[Path, typer.Option(help="The agent.toml that enrolling wrote.")],
+    config: _Config,
+    api: _Api = "",
+    api_token: _ApiToken = "",
+    api_certificate: _ApiCertificate = "",
+    api_key: _ApiKey = "",
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM.
 
     It runs what it last committed at once, with or without a network, and takes from the
-    fleet its sources, its configuration and its updates.
+    fleet its sources, its configuration and its updates. To have it run from boot on, see
+    `edgeml agent install`.
     """
-    import logging
-    import os
-    import signal
+    from edge_agent.service import options, serve
 
-    from edge_agent.agent import Agent
-    from edge_agent.identity import load_identity
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    # A pipe, since a handler may run anywhere, also inside the locks of an Event.
-    asked, ask = os.pipe()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os.write(ask, b"!"))
-    Agent(load_identity(config)).run(lambda: _wait(asked))
+    serve(config, options(api, api_token, api_certificate, api_key))
 
 
 @app.command()
-def status(
-    *,
-    config: Annotated[Path, typer.Option(help="The agent.toml that enrolling wrote.")],
-    as_json: _Json = False,
-) -> None:
+def status(*, config: _Config, as_json: _Json = False) -> None:
     """Say what this device runs and where an update stands, from its own journal."""
     import msgspec
 
@@ -91,7 +106,247 @@ def status(
         typer.echo(f"  configuration refused: {reported.config_error}")
 
 
-def _wait(asked: int) -> None:
-    import os
+@app.command("try")
+def try_release(
+    release: _Release,
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="A video, a folder of pictures, a .wav, /dev/video0, or an address such as "
+            "rtsp://camera/stream."
+        ),
+    ],
+    seconds: Annotated[float, typer.Option(help="End after this time; else at the end.")] = 0.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; else the source's.")] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the results: .mp4 for all frames, .jpg the last."),
+    ] = None,
+    version: _Version = "",
+    runtime: _Runtime = "",
+    threads: _Threads = 0,
+    api: _Api = "",
+    as_json: _Json = False,
+) -> None:
+    """Run a release on a video or a camera here, and see how it does. No fleet is needed.
 
-    os.read(asked, 1)
+    It runs as it would on a device, on the first runtime that the release names and that is
+    installed here. Ctrl-C ends it with the same figures. With --api 127.0.0.1:8093 the last
+    frame and the figures can be watched in a browser meanwhile.
+    """
+    import msgspec
+
+    from edge_agent.commands import trying
+    from edge_agent.commands.local import local_release
+    from edge_agent.service import options
+
+    with (
+        local_release(release, version=version, runtime=runtime, threads=threads) as local,
+        _interruptible() as stop,
+        _live(quiet=as_json) as show,
+    ):
+        found = trying.run(
+            local,
+            trying.source_of(source, fps, loop=loop),
+            show=show,
+            stop=stop,
+            seconds=seconds,
+            annotate=annotate,
+            api=options(api, "", "", ""),
+        )
+    if as_json:
+        _print(msgspec.to_builtins(found.summary()))
+        return
+    typer.echo("\n".join(trying.lines(found)))
+    if annotate is not None:
+        typer.echo(f"{found.annotated:,} of {found.accepted:,} frames drawn: {annotate}")
+
+
+@app.command()
+def bench(
+    release: _Release,
+    *,
+    minutes: Annotated[
+        float, typer.Option(help="Let the quickest run on for so long, to see what heat does.")
+    ] = 0.0,
+    out: Annotated[Path, typer.Option(help="Where the evidence is written, as JSON.")] = Path(
+        "evidence.json"
+    ),
+    send: Annotated[
+        bool, typer.Option("--send", help="Send the evidence to the fleet (needs --config).")
+    ] = False,
+    config: _MaybeConfig = None,
+    version: _Version = "",
+    runtime: _Runtime = "",
+    threads: _Threads = 0,
+    as_json: _Json = False,
+) -> None:
+    """Measure a release on this machine: every runtime and number of threads that can run it.
+
+    Each is a process of its own that replays the golden set: it says whether this machine
+    computes what was proven, how long an inference takes, and how much memory. The evidence is
+    signed with the device's key where --config names an enrolled one.
+    """
+    import msgspec
+
+    from edge_agent.commands import bench as benching
+    from edge_agent.commands.local import local_release
+    from edge_agent.identity import load_identity
+    from edgeml.errors import UserError
+
+    if send and config is None:
+        raise UserError(
+            "The evidence cannot be sent.",
+            why="Only an enrolled device can sign it.",
+            fix="Name its agent.toml with --config.",
+        )
+    identity = load_identity(config) if config is not None else None
+    with (
+        local_release(release, version=version, runtime=runtime, threads=threads) as local,
+        _interruptible() as stop,
+    ):
+        report = benching.run(
+            local, say=lambda text: typer.echo(text, err=True), stop=stop, minutes=minutes
+        )
+    report, batch = benching.write(report, out, identity)
+    if send and identity is not None and batch is not None:
+        benching.send(batch, identity)
+    if as_json:
+        _print(msgspec.to_builtins(report))
+        return
+    typer.echo("\n".join(benching.lines(report)))
+    typer.echo(f"evidence{' (signed)' if report.signed else ''}: {out}")
+    if send:
+        typer.echo("The fleet has stored it.")
+
+
+@app.command()
+def install(
+    *,
+    config: _Config,
+    user: Annotated[str, typer.Option(help="The user it runs as; made if need be.")] = "edgeml",
+    api: _Api = "",
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the unit and change nothing.")
+    ] = False,
+) -> None:
+    """Have systemd run the agent from boot on, locked in and watched (needs root).
+
+    The unit runs as a user of its own that may write to the device's data and nothing else, and
+    open cameras, microphones and the accelerators found here. systemd starts it again when it
+    ends, and when it says no word for a minute. --print shows the unit first.
+    """
+    from edge_agent.commands import install as installing
+    from edge_agent.identity import load_config
+    from hardware.probes import probe
+
+    data = Path(load_config(config).data_dir)
+    unit = installing.unit(config, data, probe(), user=user, api=api)
+    if print_only:
+        typer.echo(installing.text(unit), nl=False)
+        return
+    for done in installing.install(unit):
+        typer.echo(done)
+    typer.echo("Look at it: systemctl status edgeml-agent, journalctl -u edgeml-agent")
+
+
+@app.command()
+def doctor(
+    *,
+    config: _MaybeConfig = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Look at this source instead of the configured ones."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Examine this device: runtimes, camera, trust files, fleet, clock, disk, memory, heat.
+
+    Says what to do about what is wrong. Exit code 9 if something is; warnings leave it at 0.
+    """
+    import msgspec
+
+    from edge_agent.commands.doctor import Grade, Patient, examine
+    from edge_agent.commands.trying import source_of
+    from edge_agent.identity import load_config
+    from edgeml.errors import ExitCode
+    from hardware.probes import probe
+
+    findings = examine(
+        Patient(
+            capabilities=probe(),
+            config=config,
+            agent=load_config(config) if config is not None else None,
+            sources=tuple(source_of(each, None, loop=False).uri for each in source or ()),
+        )
+    )
+    bad = [finding for finding in findings if finding.grade is Grade.BAD]
+    if as_json:
+        _print({"healthy": not bad, "findings": msgspec.to_builtins(findings)})
+    else:
+        width = max(len(finding.check) for finding in findings)
+        for finding in findings:
+            typer.echo(f"{finding.grade:<8} {finding.check:<{width}}  {finding.said}")
+            if finding.fix:
+                typer.echo(f"{'':<8} {'':<{width}}  -> {finding.fix}")
+    if bad:
+        raise typer.Exit(ExitCode.DEVICE)
+
+
+def _print(body: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(body, indent=2))
+
+
+def _interruptible() -> "AbstractContextManager[threading.Event]":
+    """An event that the first Ctrl-C sets; a second one is Python's own."""
+    import signal
+    import threading
+    from contextlib import contextmanager
+
+    @contextmanager
+    def block() -> "Iterator[threading.Event]":
+        stop = threading.Event()
+        before = signal.getsignal(signal.SIGINT)
+
+        def handler(*_: object) -> None:
+            signal.signal(signal.SIGINT, before)
+            stop.set()
+
+        signal.signal(signal.SIGINT, handler)
+        try:
+            yield stop
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    return block()
+
+
+def _live(*, quiet: bool) -> "AbstractContextManager[Any]":
+    """Shows figures that change, on standard error where it is a terminal."""
+    from contextlib import contextmanager, nullcontext
+
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if quiet or not console.is_terminal:
+        return nullcontext(lambda _: None)
+
+    @contextmanager
+    def block() -> "Iterator[Any]":
+        from rich.live import Live
+        from rich.text import Text
+
+        from edge_agent.commands.trying import lines
+
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+
+            def show(figures: "Figures") -> None:
+                live.update(Text("\n".join(lines(figures))), refresh=True)
+
+            yield show
+
+    return block()

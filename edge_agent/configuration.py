@@ -11,7 +11,7 @@ from functools import partial
 
 from cloud_sync.messages import Configuration, SourceConfig
 from edge_agent.mailbox import Frame
-from edge_agent.sources import Source, open_source
+from edge_agent.sources import PushSource, Source, SourceStatus, check_source
 from edgeml.errors import EdgemlError
 from hardware.pipeline import Pipeline
 
@@ -19,7 +19,7 @@ TELEMETRY_S = (0.1, 86400.0)
 MAX_FPS = 1000.0
 MAX_SOURCES = 64
 
-Deliver = Callable[[str, Frame], None]
+Deliver = Callable[[str, Frame], bool | None]
 
 
 def problem(configuration: Configuration, pipelines: Mapping[str, Iterable[Pipeline]]) -> str:
@@ -56,7 +56,7 @@ def _source_problem(source: SourceConfig) -> str:
     if source.fps is not None and not 0 < source.fps <= MAX_FPS:
         return f"fps is {source.fps}, allowed is above 0 and up to {MAX_FPS:g}"
     try:
-        open_source(source)
+        check_source(source)
     except EdgemlError as error:
         return str(error)
     return ""
@@ -65,8 +65,11 @@ def _source_problem(source: SourceConfig) -> str:
 class Sources:
     """The sources that run; one that a new configuration leaves as it was is not disturbed."""
 
-    def __init__(self, deliver: Deliver) -> None:
+    def __init__(
+        self, deliver: Deliver, on_status: Callable[[SourceStatus], None] | None = None
+    ) -> None:
         self._deliver = deliver
+        self._on_status = on_status
         self._running: dict[SourceConfig, Source] = {}
 
     def apply(self, wanted: Iterable[SourceConfig]) -> None:
@@ -78,9 +81,23 @@ class Sources:
         _end(gone, 5.0)
         for config in configs:
             if config not in self._running:
-                source = Source(config, partial(self._deliver, config.model))
+                kind = PushSource if config.uri.startswith("push:") else Source
+                source = kind(
+                    config, partial(self._deliver, config.model), on_status=self._on_status
+                )
                 self._running[config] = source
                 source.start()
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """How each source is at this moment."""
+        return tuple(source.status() for source in list(self._running.values()))
+
+    def push_source(self, name: str) -> PushSource | None:
+        """The source of that name to which frames can be pushed; None where there is none."""
+        for source in list(self._running.values()):
+            if isinstance(source, PushSource) and source.config.name == name:
+                return source
+        return None
 
     def stop(self) -> None:
         """Ask all to end."""

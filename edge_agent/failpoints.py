@@ -19,6 +19,7 @@ NAMES = (
     "downloaded-one",
     "work-verifying",
     "work-testing",
+    "raced",
     "tested",
     "work-trial",
     "swap",

@@ -1,4 +1,4 @@
-"""Who this device is: `agent.toml`, its key and certificate, and the director's key."""
+"""Who this device is: `agent.toml`, its key and certificate, and whose word it takes."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from cryptography.x509 import load_pem_x509_certificate
@@ -22,11 +23,22 @@ from edgeml.errors import DeviceError, TrustError, UserError
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table `[agent]` of `agent.toml`: identity and bootstrap, nothing else."""
+    """The table `[agent]` of `agent.toml`: identity, bootstrap, and what the machine may give.
+
+    All but the first three may be left out. `nice` lowers the agent's priority (0 to 19), `cpus`
+    are the cores that it may use (all by default), `memory_mb` is the resident memory above
+    which it restarts its inference (0: no ceiling), `threads` fixes those of an inference (0: they
+    are raced), and `spin` lets them spin while they wait: quicker, and a core held busy.
+    """
 
     device: str
     data_dir: str
     fleet_url: str
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 0
+    cpus: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
+    memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    spin: bool = False
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +49,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     director_keys: dict[str, PublicKey]
     mqtt: MqttAccess
     enrolled_at: float  # by the fleet's clock: the first time that it has proven
+    root: bytes | None = None  # the TUF root it was enrolled with; None: releases are not signed
 
     @property
     def data(self) -> Path:
@@ -171,10 +184,12 @@ def load_identity(config: Path) -> Identity:
     agent = load_config(config)
     data = Path(agent.data_dir)
     folder = data / "identity"
+    root = folder / "root.json"
     try:
         director = load_public((folder / "director.pem").read_text())
         mqtt = msgspec.json.decode((folder / "mqtt.json").read_bytes(), type=MqttAccess)
         certificate = load_pem_x509_certificate((folder / "device.pem").read_bytes())
+        signed_by = root.read_bytes() if root.exists() else None
     except (OSError, ValueError) as error:
         raise TrustError(
             f"The identity in {folder} cannot be read.", why=f"{error}.", fix="Enrol again."
@@ -185,6 +200,7 @@ def load_identity(config: Path) -> Identity:
         director_keys={key_id(director): director},
         mqtt=mqtt,
         enrolled_at=certificate.not_valid_before_utc.timestamp(),
+        root=signed_by,
     )
 
 
@@ -195,14 +211,16 @@ def _write(beside: Path, data: Path, fleet_url: str, answer: Enrolled) -> None:
     write_atomically(folder / "director.pem", answer.director_key.encode(), 0o644)
     if answer.mqtt.ca:
         write_atomically(folder / "broker-ca.pem", answer.mqtt.ca.encode(), 0o644)
+    if answer.root:
+        write_atomically(folder / "root.json", answer.root.encode(), 0o644)
     write_atomically(folder / "mqtt.json", msgspec.json.encode(answer.mqtt), 0o600)
     config = AgentConfig(device=answer.device, data_dir=str(data.resolve()), fleet_url=fleet_url)
     write_atomically(beside / "agent.toml", _toml(config).encode(), 0o644)
 
 
 def _toml(config: AgentConfig) -> str:
-    # A JSON string is a TOML basic string.
-    fields = msgspec.structs.asdict(config).items()
+    # A JSON string is a TOML basic string. What may be left out is.
+    fields = [(name, getattr(config, name)) for name in ("device", "data_dir", "fleet_url")]
     rows = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in fields]
     head = ["# Identity and bootstrap; all else comes from the fleet.", "[agent]"]
     return "\n".join([*head, *rows, ""])

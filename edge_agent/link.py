@@ -44,6 +44,7 @@ ACK_PATIENCE_S = 8.0
 HTTP_PAUSE_S = (1.0, 30.0)
 
 _TOPICS = {
+    Up.SECURITY: (RecordKind.SECURITY,),
     Up.STATE: (RecordKind.STATE,),
     Up.EVIDENCE: (RecordKind.EVIDENCE,),
     Up.TELEMETRY: (RecordKind.TELEMETRY, RecordKind.GAP),

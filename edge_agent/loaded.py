@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cloud_sync.evidence import Verdict
 from cloud_sync.messages import DesiredModel
-from cloud_sync.release import Variant
+from edge_agent.execution import Execution, placement_gate
+from edge_agent.mailbox import Frame
 from edge_agent.statistics import Live, Window
 from edge_agent.store import ReleaseStore
-from edgeml.errors import EdgemlError, ModelError
-from hardware.pipeline import Classification, Pipeline, parse
-from hardware.runtimes import Session, SessionOptions, open_session, runtimes
+from edgeml.errors import DeviceError, EdgemlError, ModelError
+
+if TYPE_CHECKING:
+    from hardware.pipeline import Pipeline
+    from hardware.pipeline.definition import Region
+    from hardware.pipeline.results import Result
+    from hardware.runtimes import Session
 
 MAX_PIPELINE_BYTES = 1 << 20
 
@@ -21,17 +27,27 @@ class LoadedRelease:
     def __init__(
         self,
         desired: DesiredModel,
-        session: Session,
-        pipeline: Pipeline,
-        runtime: str,
+        session: "Session",
+        pipeline: "Pipeline",
+        execution: Execution,
         site: Mapping[str, Any],
     ) -> None:
         self.desired = desired
         self.session = session
-        self.runtime = runtime
+        self.execution = execution
         self.pipeline = pipeline
         self.live = Live()
         self.set_site(site)
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime that runs it."""
+        return self.execution.runtime
+
+    @property
+    def region(self) -> "Region | None":
+        """The part of a frame that it looks at; None for all of it."""
+        return self._region
 
     def set_site(self, site: Mapping[str, Any]) -> None:
         """Use what the site sets from the next frame on; any thread may say so.
@@ -40,8 +56,9 @@ class LoadedRelease:
             ModelError: the release does not let a site set this.
         """
         self._runner = self.pipeline.runner(self.session.inputs, site)
+        self._region = self.pipeline.site_parameters(site).region or self.pipeline.region
 
-    def infer(self, frame: Any, captured: float, window: Window) -> Classification | None:
+    def infer(self, frame: Frame, window: Window) -> "Result | None":
         """Take one frame through pipeline and model, and count it.
 
         Returns:
@@ -53,7 +70,7 @@ class LoadedRelease:
         begun = time.monotonic()
         runner = self._runner
         try:
-            tensors = runner.prepare(runner.crop(frame))
+            tensors = runner.prepare(runner.crop(frame.image))
             prepared = time.monotonic()
             if tensors is None:
                 window.empty += 1
@@ -61,7 +78,7 @@ class LoadedRelease:
                 return None
             outputs = self.session.run(tensors)
             inferred = time.monotonic()
-            result = runner.read(outputs)
+            result = runner.read(outputs, source=frame.source, at=frame.captured)
         except Exception as error:
             window.errors += 1
             self.live.errors += 1
@@ -72,11 +89,11 @@ class LoadedRelease:
                 "A frame could not be inferred.", why=f"{type(error).__name__}: {error}."
             ) from error
         ended = time.monotonic()
-        window.time("wait", begun - captured)
+        window.time("wait", begun - frame.captured)
         window.time("pre", prepared - begun)
         window.time("inference", inferred - prepared)
         window.time("post", ended - inferred)
-        window.time("total", ended - captured)
+        window.time("total", ended - frame.captured)
         window.result(result.label, confident=result.confident)
         self.live.result((inferred - prepared) * 1000, confident=result.confident)
         return result
@@ -87,36 +104,46 @@ class LoadedRelease:
 
 
 def load(
-    store: ReleaseStore, desired: DesiredModel, site: Mapping[str, Any], *, threads: int = 1
+    store: ReleaseStore,
+    desired: DesiredModel,
+    site: Mapping[str, Any],
+    execution: Execution,
+    *,
+    spin: bool = False,
 ) -> LoadedRelease:
     """Load a release that is on this device.
 
     Raises:
         ReleaseError: something of it is missing or damaged.
+        DeviceError: the provider asked for is not there, or left the model to another.
         EdgemlError: it cannot run here.
     """
+    from hardware.pipeline import parse
+    from hardware.runtimes import SessionOptions, open_session
+
     variant = store.variant(desired.release, desired.variant)
-    runtime = choose_runtime(variant)
     # A flipped bit in the weights loads and runs, and answers nonsense.
     store.blobs.verify(variant.file("model").digest)
     data = store.blobs.read(variant.file("pipeline").digest, MAX_PIPELINE_BYTES)
-    session = open_session(runtime, store.path(variant, "model"), SessionOptions(threads=threads))
+    session = open_session(
+        execution.runtime,
+        store.path(variant, "model"),
+        SessionOptions(
+            threads=execution.threads,
+            provider=execution.provider,
+            spin=spin,
+            compiled=str(store.compiled(variant)),
+        ),
+    )
     try:
-        return LoadedRelease(desired, session, parse(data), runtime, site)
+        placed = placement_gate(execution, session.placement())
+        if placed is not None and placed.result is Verdict.FAIL:
+            raise DeviceError(
+                f"{desired.release_version} would not run on {execution.provider}.",
+                why=f"{placed.reason}.",
+                fix="Check the accelerator and its driver.",
+            )
+        return LoadedRelease(desired, session, parse(data), execution, site)
     except EdgemlError:
         session.close()
         raise
-
-
-def choose_runtime(variant: Variant) -> str:
-    """The first of the variant's runtimes that is installed here.
-
-    Raises:
-        ModelError: none is.
-    """
-    known = runtimes()
-    for wanted in variant.requires.runtimes:
-        if wanted.name in known and known[wanted.name].info() is not None:
-            return wanted.name
-    names = ", ".join(r.name for r in variant.requires.runtimes) or "none named"
-    raise ModelError(f"No runtime here can run {variant.name}.", why=f"It wants {names}.")

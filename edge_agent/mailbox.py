@@ -2,19 +2,26 @@
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """A frame with its number in the source and the monotonic time of its capture."""
+    """A frame with its number in the source and the time of its capture.
+
+    `captured` is monotonic, `wall` Unix seconds where the clock is known. `image` is uint8
+    [H, W] or [H, W, 3] BGR, int16 [samples] of audio, or a tensor.
+    """
 
     source: str
     index: int
     captured: float
-    image: NDArray[Any]
+    image: "NDArray[Any]"
+    wall: float | None = None
 
 
 class Mailbox:
@@ -27,15 +34,21 @@ class Mailbox:
         self._change = threading.Condition()
         self._closed = False
 
-    def put(self, frame: Frame) -> None:
-        """Leave a frame; an older one of the same source that still waits is dropped."""
+    def put(self, frame: Frame) -> bool:
+        """Leave a frame; an older one of the same source that still waits is dropped.
+
+        Returns:
+            Whether it replaced one.
+        """
         with self._change:
             self._accepted[frame.source] = self._accepted.get(frame.source, 0) + 1
-            if frame.source in self._waiting:
+            replaces = frame.source in self._waiting
+            if replaces:
                 self._replaced[frame.source] = self._replaced.get(frame.source, 0) + 1
             # Replaced in its place: a source that is quick does not lose its turn to slow ones.
             self._waiting[frame.source] = frame
             self._change.notify()
+            return replaces
 
     def take(self, timeout_s: float) -> Frame | None:
         """The frame of the source that has waited longest, or None after the timeout."""

@@ -7,12 +7,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cloud_sync.messages import RecordKind
-from cloud_sync.outbox import Outbox
 from edgeml.errors import DeviceError
+
+if TYPE_CHECKING:
+    from cloud_sync.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ RETRY_S = 10.0
 class Records:
     """See the module. `open_outbox` opens the outbox; its DeviceError means not now."""
 
-    def __init__(self, open_outbox: Callable[[], Outbox]) -> None:
+    def __init__(self, open_outbox: "Callable[[], Outbox]") -> None:
         self._open = open_outbox
         self._outbox: Outbox | None = None
         self._lock = threading.Lock()
@@ -30,7 +33,7 @@ class Records:
         self._last_error = ""
 
     @property
-    def outbox(self) -> Outbox | None:
+    def outbox(self) -> "Outbox | None":
         """The outbox; None while it cannot be used."""
         with self._lock:
             if self._outbox is not None and self._outbox.damaged:

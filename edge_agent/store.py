@@ -69,6 +69,11 @@ class ReleaseStore:
         """Where a variant's file is."""
         return self.blobs.path(variant.file(role).digest)
 
+    def compiled(self, variant: Variant) -> Path:
+        """The folder for what a runtime makes of a variant's model on this machine."""
+        digest = variant.file("model").digest
+        return self.blobs.folder / "compiled" / digest.removeprefix("sha256:")
+
     def needed(self, variant: Variant) -> dict[str, int]:
         """The blobs, with their sizes, that a device keeps of a variant."""
         return {f.digest: f.size for f in variant.files if f.role not in _NOT_HERE}
@@ -138,6 +143,9 @@ class ReleaseStore:
             reach("collect")
             file.unlink(missing_ok=True)
             reach("collected")
+        for folder in (self.blobs.folder / "compiled").glob("*"):
+            if f"sha256:{folder.name}" not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
         return len(stale)
 
     def _refers(self, release: str, variant: str) -> set[str]:

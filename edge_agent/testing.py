@@ -6,7 +6,6 @@ in the runtime is a failed test and no crashed agent; it ends with the agent, ho
 """
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -14,13 +13,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cloud_sync.evidence import GateResult, GoldenResult, Latency, Verdict
+from edge_agent.execution import Execution, placement_gate
 from edge_agent.failpoints import reach
 from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from hardware.runtimes.interface import TensorSpec
 
 TIMEOUT_S = 180.0
 TIMED_RUNS = 50
@@ -29,16 +34,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 class TestRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Which files to test, and with which runtime."""
+    """Which files to test, and how to run them; `compiled` as in `SessionOptions`.
+
+    Without a `pipeline` golden samples are the model's own inputs.
+    """
 
     __test__ = False
 
-    runtime: str
+    execution: Execution
     model: str
     pipeline: str
     golden: str
     recorded: str
-    threads: int = 1
+    compiled: str = ""
+    spin: bool = False
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,42 +118,64 @@ def run(request: TestRequest) -> TestResult:
     """Replay the golden set in this process."""
     import numpy as np
 
-    from cloud_sync.golden import decode_golden, decode_recorded
+    from cloud_sync.golden import decode_golden, decode_recorded, joined
     from edge_agent.golden_replay import compare
-    from hardware.pipeline import parse
     from hardware.probes import instruction_set, probe
-    from hardware.runtimes import SessionOptions, open_session, runtimes
+    from hardware.runtimes import SessionOptions, open_session
 
     golden = decode_golden(Path(request.golden).read_bytes())
     recordings = decode_recorded(Path(request.recorded).read_bytes())
-    options = SessionOptions(threads=request.threads)
-    session = open_session(request.runtime, Path(request.model), options)
-    runner = parse(Path(request.pipeline).read_bytes()).runner(session.inputs)
+    execution = request.execution
+    options = SessionOptions(
+        threads=execution.threads,
+        provider=execution.provider,
+        spin=request.spin,
+        compiled=request.compiled,
+    )
+    if request.compiled:
+        # The first session compiles; what is tested is what will be loaded from then on.
+        open_session(execution.runtime, Path(request.model), options).close()
+    session = open_session(execution.runtime, Path(request.model), options)
+    prepare, read = _pipeline(request.pipeline, session.inputs)
     rows = []
     times = []
-    for image in golden.inputs:
-        tensors = runner.prepare(image)
+    for sample in golden.samples():
+        tensors = prepare(sample)
         if tensors is None:
             return _broken("the pipeline found nothing in a golden input")
         rows.append([output.copy() for output in session.run(tensors)])
-        runner.read(rows[-1])
+        read(rows[-1])
         for _ in range(max(1, TIMED_RUNS // len(golden.inputs))):
             begun = time.perf_counter()
             session.run(tensors)
             times.append((time.perf_counter() - begun) * 1000)
     if not rows:
         return _broken("the golden set is empty")
-    outputs = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-    info = runtimes()[request.runtime].info()
-    made_with = (request.runtime, info.version if info else "", instruction_set(probe()))
+    outputs = joined(rows)
+    made_with = (execution.runtime, execution.version, instruction_set(probe()))
     result, gate = compare(outputs, golden, recordings, made_with)
+    placement = session.placement()
+    placed = placement_gate(execution, placement)
     p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
     return TestResult(
-        gates=(gate,),
+        gates=(gate,) if placed is None else (gate, placed),
         golden=result,
         latency=Latency(p50_ms=p50, p95_ms=p95, p99_ms=p99, n=len(times)),
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        placement=session.placement(),
+        placement=placement,
+    )
+
+
+def _pipeline(path: str, inputs: "Sequence[TensorSpec]") -> tuple[Callable[..., Any], ...]:
+    """How golden samples become tensors and outputs are read; without a pipeline both are bare."""
+    if path:
+        from hardware.pipeline import parse
+
+        runner = parse(Path(path).read_bytes()).runner(inputs)
+        return lambda sample: runner.prepare(sample[0]), runner.read
+    return (
+        lambda sample: [spec.tensor(array) for spec, array in zip(inputs, sample, strict=True)],
+        lambda _: None,
     )
 
 
@@ -156,6 +187,8 @@ def _broken(why: str) -> TestResult:
 def _end_with(parent: int) -> None:
     """Let the agent's end, however it comes, be the end of this process."""
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the agent is gone")

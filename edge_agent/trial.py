@@ -7,7 +7,6 @@ minimum of doubt, not all of it.
 """
 
 import math
-from statistics import NormalDist
 
 from cloud_sync.evidence import GateResult, LiveResult, Verdict
 from cloud_sync.messages import TrialPolicy
@@ -23,7 +22,7 @@ def wilson(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, f
     """
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = _normal(confidence)
     share = count / n
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -32,6 +31,13 @@ def wilson(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, f
     low = (centre - spread) / scale if count > 0 else 0.0
     high = (centre + spread) / scale if count < n else 1.0
     return max(0.0, low), min(1.0, high)
+
+
+def _normal(confidence: float) -> float:
+    """How many standard deviations on either side hold that share of a normal distribution."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def judge(live: LiveResult, policy: TrialPolicy) -> tuple[GateResult, ...]:
@@ -47,6 +53,18 @@ def stuck(seconds: float) -> GateResult:
         value=seconds,
         unit="s",
         reason=f"stuck inference: one frame has taken {seconds:.0f} s and does not end",
+    )
+
+
+def too_much_memory(resident: int, ceiling: int) -> GateResult:
+    """The gate of a release with which the agent outgrows its memory."""
+    return GateResult(
+        name="live.memory",
+        result=Verdict.FAIL,
+        value=float(resident),
+        bound=float(ceiling),
+        unit="bytes",
+        reason=f"the agent takes {resident >> 20} MB of memory, {ceiling >> 20} MB are allowed",
     )
 
 
@@ -126,7 +144,7 @@ def _confident(live: LiveResult, policy: TrialPolicy) -> GateResult:
 def _needed(share: float, bound: float, policy: TrialPolicy) -> int:
     """About how many results would set the interval clear of the bound."""
     distance = abs(share - bound)
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    z = _normal(CONFIDENCE)
     variance = max(share * (1 - share), 0.01)
     clear = math.ceil(z * z * variance / (distance * distance)) if distance > 0.001 else 10**6  # noqa: PLR2004
     return max(policy.min_inferred, clear)

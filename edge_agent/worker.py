@@ -7,18 +7,24 @@ that is stuck is abandoned with its release, and a successor takes over its mail
 
 import logging
 import math
-import os
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame, Mailbox
+from edge_agent.memory import rss_bytes
 from edge_agent.statistics import Window
 from edgeml.errors import DeviceError, EdgemlError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_agent.api.device import Watched
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +32,18 @@ STUCK_S = 10.0
 STUCK_FIRST_S = 60.0  # a runtime may prepare much at its first frame
 STUCK_TIMES_P99 = 20.0
 POLL_S = 0.05
+IDLE_S = 0.5
+MAX_REST_S = 10.0
 
 OnResult = Callable[[dict[str, Any]], None]
 
 
 class Worker:
-    """Runs one model for all of its sources."""
+    """Runs one model for all of its sources.
+
+    Attributes:
+        duty: the share of its time that it may infer, above 0 and up to 1; set by others.
+    """
 
     def __init__(
         self,
@@ -43,7 +55,9 @@ class Worker:
         self.model = model
         self.mailbox = mailbox or Mailbox()
         self.abandoned = False
-        self._in_flight: tuple[Frame, float] | None = None
+        self.duty = 1.0
+        self._in_flight: tuple[str, float] | None = None
+        self._watchers: queue.SimpleQueue[queue.SimpleQueue[Watched]] = queue.SimpleQueue()
         self._loaded = loaded
         self._on_result = on_result
         self._frame_lock = threading.Lock()
@@ -94,13 +108,16 @@ class Worker:
         """
         self.abandoned = True
         self._stop.set()
-        if self._in_flight is not None:
-            self._windows.setdefault(self._in_flight[0].source, Window()).errors += 1
+        in_flight = self._in_flight
+        if in_flight is not None and in_flight[0]:
+            self._windows.setdefault(in_flight[0], Window()).errors += 1
 
     def successor(self, loaded: LoadedRelease) -> "Worker":
         """A new thread for the mailbox of this one, which was abandoned."""
         worker = Worker(self.model, loaded, self._on_result, self.mailbox)
         worker._reported = self._reported
+        worker._watchers = self._watchers
+        worker.duty = self.duty
         return worker
 
     def swap(self, loaded: LoadedRelease) -> tuple[LoadedRelease, list[WindowRecord]]:
@@ -136,6 +153,32 @@ class Worker:
         with self._between_frames(timeout_s):
             return self._take_windows()
 
+    def infer(self, tensors: Sequence["NDArray[Any]"], timeout_s: float) -> "list[NDArray[Any]]":
+        """Run tensors of someone else's through the model, between two frames.
+
+        Returns:
+            Copies of the outputs.
+
+        Raises:
+            ModelError: the tensors do not fit the model.
+            DeviceError: the inference is stuck, or did not end in time.
+        """
+        with self._between_frames(timeout_s):
+            self._in_flight = "", time.monotonic()
+            try:
+                return [output.copy() for output in self._loaded.session.run(tensors)]
+            finally:
+                self._in_flight = None
+
+    def watch(self, timeout_s: float) -> "Watched | None":
+        """The next frame that is done, with its result; None if none comes in time."""
+        answer: queue.SimpleQueue[Watched] = queue.SimpleQueue()
+        self._watchers.put(answer)
+        try:
+            return answer.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
     @contextmanager
     def _between_frames(self, timeout_s: float = math.inf) -> Iterator[None]:
         # A busy worker would take its own lock again and again before anyone else could; it
@@ -163,9 +206,15 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            frame = self.mailbox.take(0.5)
-            if frame is not None:
-                self._one(frame)
+            frame = self.mailbox.take(IDLE_S)
+            if frame is None:
+                continue
+            begun = time.monotonic()
+            self._one(frame)
+            if self.duty < 1.0:
+                # A device that is too hot idles in proportion to what it worked.
+                busy = time.monotonic() - begun
+                self._stop.wait(min(busy * (1 / self.duty - 1), MAX_REST_S))
 
     def _one(self, frame: Frame) -> None:
         with self._turnstile:
@@ -180,9 +229,10 @@ class Worker:
                 "model": self.model,
                 "release_version": loaded.desired.release_version,
             }
-            self._in_flight = frame, time.monotonic()
+            self._in_flight = frame.source, time.monotonic()
+            result = None
             try:
-                result = loaded.infer(frame.image, frame.captured, window)
+                result = loaded.infer(frame, window)
             except EdgemlError as error:
                 line["error"] = str(error)
                 log.debug("frame %s failed: %s", frame.index, error)
@@ -190,15 +240,31 @@ class Worker:
                 if result is None:
                     line["empty"] = True
                 else:
-                    line |= {
-                        "label": result.label,
-                        "confidence": round(result.confidence, 4),
-                        "confident": result.confident,
-                    }
+                    line |= result.line()
             finally:
                 self._in_flight = None
+            if not self._watchers.empty():
+                self._show(frame, loaded, result)
         if not self.abandoned:
             self._on_result(line)
+
+    def _show(self, frame: Frame, loaded: LoadedRelease, result: Any) -> None:
+        from edge_agent.api.device import Watched
+
+        seen = Watched(
+            source=frame.source,
+            index=frame.index,
+            captured=frame.captured,
+            image=frame.image.copy(),
+            result=result,
+            pipeline=loaded.pipeline,
+            region=loaded.region,
+        )
+        while True:
+            try:
+                self._watchers.get_nowait().put(seen)
+            except queue.Empty:
+                return
 
     def _take_windows(self) -> list[WindowRecord]:
         with self._taking:
@@ -230,15 +296,7 @@ class Worker:
                         classes=window.classes,
                         latency=window.latency(),
                         rss_bytes=rss_bytes(),
+                        duty=self.duty,
                     )
                 )
         return found
-
-
-def rss_bytes() -> int:
-    """This process's resident memory; 0 where the kernel does not tell."""
-    try:
-        with open("/proc/self/statm") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -5,14 +5,19 @@ A model's own update thread alone changes its worker; everyone may look, deliver
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame
 from edge_agent.worker import OnResult, Worker
 from edgeml.errors import DeviceError, EdgemlError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_agent.api.device import ServedModel, Watched
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ class Workers:
         self._on_windows = on_windows
         self._of: dict[str, Worker] = {}
         self._abandoned: list[Worker] = []
+        self._duty = 1.0
 
     def running(self, model: str) -> LoadedRelease | None:
         """The release that takes a model's frames; None where nothing does."""
@@ -45,11 +51,70 @@ class Workers:
         worker = self._of.get(model)
         return worker.stuck_s() if worker else 0.0
 
-    def deliver(self, model: str, frame: Frame) -> None:
-        """Leave a frame for a model; dropped where the model does not run."""
+    def deliver(self, model: str, frame: Frame) -> bool | None:
+        """Leave a frame for a model.
+
+        Returns:
+            Whether it replaced one that still waited; None where the model does not run.
+        """
         worker = self._of.get(model)
-        if worker is not None:
-            worker.mailbox.put(frame)
+        return None if worker is None else worker.mailbox.put(frame)
+
+    def models(self) -> "tuple[ServedModel, ...]":
+        """What takes frames now."""
+        from edge_agent.api.device import ServedModel
+
+        return tuple(
+            ServedModel(
+                name=model,
+                version=worker.loaded.desired.release_version,
+                release=worker.loaded.desired.release,
+                variant=worker.loaded.desired.variant,
+                runtime=worker.loaded.runtime,
+                inputs=worker.loaded.session.inputs,
+                outputs=worker.loaded.session.outputs,
+                stuck_s=worker.stuck_s(),
+            )
+            for model, worker in list(self._of.items())
+            if not worker.abandoned
+        )
+
+    def infer(
+        self, model: str, tensors: Sequence["NDArray[Any]"], timeout_s: float
+    ) -> "list[NDArray[Any]]":
+        """Run tensors through a model that takes frames, between two of them.
+
+        Raises:
+            ModelError: the tensors do not fit the model.
+            DeviceError: the model does not run here, is stuck, or did not end in time.
+        """
+        return self._worker(model).infer(tensors, timeout_s)
+
+    def watch(self, model: str, timeout_s: float) -> "Watched | None":
+        """The next frame of a model that is done; None if none comes in time.
+
+        Raises:
+            DeviceError: the model does not run here.
+        """
+        return self._worker(model).watch(timeout_s)
+
+    def _worker(self, model: str) -> Worker:
+        worker = self._of.get(model)
+        if worker is None:
+            running = ", ".join(self._of) or "none"
+            raise DeviceError(f"The model {model} does not run here.", why=f"Running: {running}.")
+        return worker
+
+    def answered(self) -> dict[str, tuple[int, int]]:
+        """How many frames each model's release has answered since it went live, and failed on."""
+        lives = {model: worker.loaded.live for model, worker in list(self._of.items())}
+        return {model: (live.inferred + live.empty, live.errors) for model, live in lives.items()}
+
+    def set_duty(self, duty: float) -> None:
+        """Let every model infer for that share of its time."""
+        self._duty = duty
+        for worker in list(self._of.values()):
+            worker.duty = duty
 
     def go_live(self, model: str, loaded: LoadedRelease) -> LoadedRelease | None:
         """Let a release take a model's next frame.
@@ -71,6 +136,7 @@ class Workers:
         else:
             self._report(worker)
             fresh = worker.successor(loaded)
+        fresh.duty = self._duty
         self._of[model] = fresh
         fresh.start()
         return None

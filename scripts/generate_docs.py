@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -58,6 +59,7 @@ def openapi() -> str:
     from fleet.operator_app import operator_app
     from fleet.registry import Registry
     from fleet.services.context import Services
+    from fleet.trust import Repository
 
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
@@ -66,6 +68,7 @@ def openapi() -> str:
             keys=load_or_create(data, dt.datetime.now(dt.UTC)),
             registry=Registry(data / "registry"),
             head=HeadFile(data / "keys" / "head.json"),
+            trust=Repository(data / "trust", time.time),
         )
         document = operator_app(services, Access(services)).openapi()
         services.database.close()

@@ -10,21 +10,28 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
 
-import msgspec
-
-from cloud_sync.evidence import Evidence, GateResult, Verdict, combined
+from cloud_sync.evidence import GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase
-from cloud_sync.release import Release, Variant, read_release, resolve
-from cloud_sync.transfer import OciClient
+from cloud_sync.release import Variant, resolve
+from edge_agent.choices import Choices
+from edge_agent.execution import Execution
 from edge_agent.failpoints import reach
-from edge_agent.loaded import LoadedRelease, choose_runtime, load
+from edge_agent.loaded import LoadedRelease
+from edge_agent.memory import require_below, require_memory, rss_bytes
 from edge_agent.store import ReleaseStore
-from edge_agent.testing import TestRequest, run_child
-from edge_agent.trial import MIN_BASELINE, is_enough, judge, stuck
-from edge_agent.update.evidence import Subject, as_baseline, live_result, of_test, of_trial
+from edge_agent.testing import run_child
+from edge_agent.trial import MIN_BASELINE, is_enough, judge, stuck, too_much_memory
+from edge_agent.update.evidence import (
+    Subject,
+    as_baseline,
+    live_result,
+    of_test,
+    of_trial,
+    reasons,
+)
+from edge_agent.update.fetching import Connect, Fetcher, Interrupted
+from edge_agent.update.hooks import Hooks
 from edge_agent.update.machine import (
     IN_MOTION,
     Baseline,
@@ -37,6 +44,8 @@ from edge_agent.update.machine import (
     live,
     same_release,
 )
+from edge_agent.update.race import Outcome, RunTest, run_race
+from edge_agent.update.serving import Serving
 from edgeml.errors import DeviceError, EdgemlError, ModelError, ReleaseError, RemoteError
 from hardware.capabilities import Capabilities
 
@@ -44,25 +53,9 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
 CORRUPT_ATTEMPTS = 2
+# What the process of a test takes without its model: Python, numpy, OpenCV and a runtime.
+TESTING_BYTES = 96 << 20
 _OF_THE_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
-
-
-class Interrupted(Exception):  # noqa: N818 -- no error: something else is due first
-    """The work is left as it is; where it is still due, the next turn goes on with it."""
-
-
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver asks of the agent around it."""
-
-    apply: Callable[[str, Event], ModelState]
-    evidence: Callable[[Evidence], None]
-    go_live: Callable[[str, LoadedRelease], LoadedRelease | None]
-    retire: Callable[[str], LoadedRelease | None]
-    stuck_s: Callable[[str], float]
-    abandon: Callable[[str], None]
-    running: Callable[[str], LoadedRelease | None]
-    site: Callable[[str], Mapping[str, Any]]
-    version: Callable[[], tuple[int, int]]
 
 
 class UpdateDriver:
@@ -78,20 +71,25 @@ class UpdateDriver:
         model: str,
         *,
         store: ReleaseStore,
-        registry: Callable[[Callable[[float], None]], OciClient],
+        registry: Connect,
         capabilities: Capabilities,
+        choices: Choices,
         device: str,
         hooks: Hooks,
+        ceiling: int = 0,
+        run_test: RunTest = run_child,
     ) -> None:
         self.model = model
         self.wake = threading.Event()
         self._store = store
-        self._registry = registry(self._pause)
+        self._fetcher = Fetcher(model, store, registry, self.wake)
         self._capabilities = capabilities
+        self._choices = choices
+        self._ceiling = ceiling
+        self._run_test = run_test
         self._device = device
         self._hooks = hooks
-        self._warm: LoadedRelease | None = None
-        self._trial_began = 0.0
+        self._serving = Serving(model, store, choices, hooks)
         self._about: tuple[DesiredModel | None, Phase] = (None, Phase.IDLE)
         self._retry_at = 0.0
         self._retry = RETRY_S[0]
@@ -101,7 +99,7 @@ class UpdateDriver:
     @property
     def warm(self) -> LoadedRelease | None:
         """The release before, still loaded while a trial lasts."""
-        return self._warm
+        return self._serving.warm
 
     def turn(self, state: ModelState) -> ModelState:
         """Do what is due in this state, if anything, and return the state after it."""
@@ -113,12 +111,14 @@ class UpdateDriver:
         after = self.bring_up(state)
         if after != state or time.monotonic() < self._retry_at:
             return after
+        if after.phase not in IN_MOTION:
+            self._tune(after)
         return self._advance(after)
 
     def bring_up(self, state: ModelState) -> ModelState:
         """Make what takes frames be what the state says; what cannot be loaded is given up."""
         try:
-            self._settle(state)
+            self._serving.settle(state)
         except (ModelError, ReleaseError) as error:
             return self._cannot_run(state, error)
         except OSError as error:
@@ -132,54 +132,14 @@ class UpdateDriver:
             self._wait(error)
         return state
 
+    def renew(self) -> None:
+        """Load what runs anew at the next turn, and free what is there now."""
+        self._serving.renew = True
+        self.wake.set()
+
     def close(self) -> None:
         """Close the connections."""
-        self._registry.close()
-
-    def _settle(self, state: ModelState) -> None:
-        wanted = live(state)
-        trial = state.phase is Phase.TRIAL
-        if not trial and self._hooks.stuck_s(self.model):
-            self._hooks.abandon(self.model)
-        running = self._hooks.running(self.model)
-        if wanted is None:
-            self._close(self._hooks.retire(self.model))
-        elif running is not None and same_release(running.desired, wanted):
-            running.desired = wanted
-        else:
-            loaded = self._ready(wanted, trial=trial)
-            reach("swap")
-            before = self._hooks.go_live(self.model, loaded)
-            reach("swapped")
-            if trial:
-                self._close(self._warm)
-                self._warm = before
-                self._trial_began = time.monotonic()
-            else:
-                self._close(before)
-        if not trial:
-            self._close(self._warm)
-            self._warm = None
-            self._trial_began = 0.0
-
-    def _ready(self, wanted: DesiredModel, *, trial: bool) -> LoadedRelease:
-        site = self._hooks.site(self.model)
-        warm = self._warm
-        if warm is not None and same_release(warm.desired, wanted):
-            self._warm = None
-            warm.desired = wanted
-            try:
-                warm.set_site(site)
-            except ModelError as error:
-                log.warning("%s keeps the site parameters it had: %s", self.model, error)
-            return warm
-        try:
-            return load(self._store, wanted, site)
-        except ModelError:
-            if trial or not site:
-                raise
-            # What was committed must come up, whatever was configured for another release.
-            return load(self._store, wanted, {})
+        self._fetcher.close()
 
     def _cannot_run(self, state: ModelState, error: EdgemlError) -> ModelState:
         wanted = live(state)
@@ -234,11 +194,12 @@ class UpdateDriver:
         return state
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
-        release = self._fetch_documents(desired)
+        release = self._fetcher.release(desired)
         if release.model != self.model:
             return Refuse(
                 about=desired, reason=f"the release is {release.name}, wanted is {self.model}"
             )
+        self._hooks.trusted(self.model, release.version, release.digest)
         found = resolve(release, self._capabilities)
         if found.variant is None:
             return Refuse(about=desired, reason=found.reason)
@@ -247,48 +208,26 @@ class UpdateDriver:
                 about=desired,
                 reason=f"the fleet chose another variant than this device would: {found.reason}",
             )
+        self._preflight(found.variant)
         return Done(about=desired, phase=Phase.RESOLVING)
 
-    def _fetch_documents(self, desired: DesiredModel) -> Release:
-        """Read the release from the registry and keep the documents that it is read from."""
+    def _preflight(self, variant: Variant) -> None:
+        """Check, before the first byte of a model, that disk and memory have room for a second.
 
-        def read(digest: str, limit: int) -> bytes:
-            data = self._store.document(digest, limit)
-            if data is None:
-                data = self._registry.document(self.model, digest, limit)
-                self._store.blobs.put(data)
-                reach("document-stored")
-            return data
-
-        return read_release(read, desired.release)
+        Raises:
+            DeviceError: one of them has not.
+        """
+        model = variant.file("model").size
+        missing = self._fetcher.missing(variant)
+        # What the runtime compiles of it is about as large again.
+        self._store.require_room(sum(missing.values()) + model)
+        require_memory(TESTING_BYTES + 2 * model, "a second model and its test")
+        if self._ceiling:
+            require_below(self._ceiling, rss_bytes() + 2 * model)
 
     def _download(self, _state: ModelState, desired: DesiredModel) -> Event:
-        variant = self._fetch_documents(desired).variant(desired.variant)
-        missing = {d: n for d, n in self._store.needed(variant).items() if not self._is_here(d)}
-        self._store.require_room(sum(missing.values()))
-        for digest, size in missing.items():
-            # Another model's release may hold the same file.
-            with self._store.alone_with(digest, self._pause):
-                self._registry.fetch_blob(
-                    self.model, digest, size, self._store.blobs, self._on_bytes
-                )
-            reach("downloaded-one")
+        self._fetcher.files(self._fetcher.release(desired).variant(desired.variant))
         return Done(about=desired, phase=Phase.DOWNLOADING)
-
-    def _is_here(self, digest: str) -> bool:
-        try:
-            self._store.check(digest)
-        except ReleaseError:
-            return False
-        return True
-
-    def _on_bytes(self, _count: int) -> None:
-        reach("download-bytes")
-        self._pause(0)
-
-    def _pause(self, seconds: float) -> None:
-        if self.wake.wait(seconds):
-            raise Interrupted
 
     def _verify(self, _state: ModelState, desired: DesiredModel) -> Event:
         for digest in self._store.needed(self._variant(desired)):
@@ -296,30 +235,49 @@ class UpdateDriver:
         return Done(about=desired, phase=Phase.VERIFYING)
 
     def _test(self, state: ModelState, desired: DesiredModel) -> Event:
-        variant = self._variant(desired)
-        result = run_child(
-            TestRequest(
-                runtime=choose_runtime(variant),
-                model=str(self._store.path(variant, "model")),
-                pipeline=str(self._store.path(variant, "pipeline")),
-                golden=str(self._store.path(variant, "golden")),
-                recorded=str(self._store.path(variant, "recorded")),
-            ),
-            self.wake,
-        )
-        if result is None:
-            raise Interrupted
-        self._hooks.evidence(of_test(self._subject(desired), result))
+        outcome = self._race(desired)
+        reach("raced")
+        gates, verdict = outcome.result.gates, combined(outcome.result.gates)
+        if verdict is not Verdict.FAIL:
+            self._choices.keep(desired, outcome.execution)
         reach("tested")
-        verdict = combined(result.gates)
         if verdict is not Verdict.PASS:
-            reason = f"the test on the device is {verdict}: {_reasons(result.gates, verdict)}"
+            reason = f"the test on the device is {verdict}: {reasons(gates, verdict)}"
             if verdict is Verdict.FAIL:
                 return Fail(about=desired, reason=reason)
             if not desired.trial.try_undecided:
                 return Refuse(about=desired, reason=reason)
             log.warning("%s: %s; its trial decides", self.model, reason)
+        # Two models will be in memory: the one that runs stays warm until the trial ends.
+        require_memory(outcome.result.memory_bytes, "the trial")
         return Done(about=desired, phase=Phase.TESTING, baseline=self._baseline(state, desired))
+
+    def _tune(self, state: ModelState) -> None:
+        """Race what runs where that was not done with the runtimes that are installed now."""
+        desired = state.running
+        if desired is None or self._choices.is_known(desired):
+            return
+        try:
+            with self._store.in_use():
+                outcome = self._race(desired)
+        except (EdgemlError, OSError) as error:
+            log.warning("%s cannot be raced: %s", self.model, error)
+            self._choices.keep(desired, self._choices.of(desired, self._variant(desired)))
+            return
+        log.info("%s: %s was raced again: %s", self.model, desired.release_version, outcome.race)
+        before = self._choices.of(desired, self._variant(desired))
+        works = combined(outcome.result.gates) is not Verdict.FAIL
+        self._choices.keep(desired, outcome.execution if works else before)
+        if works and outcome.execution != before:
+            self.renew()
+
+    def _race(self, desired: DesiredModel) -> Outcome:
+        outcome = run_race(self._store, self._choices, desired, self.wake, self._run_test)
+        if outcome is None:
+            raise Interrupted
+        subject = self._subject(desired, outcome.execution)
+        self._hooks.evidence(of_test(subject, outcome.result, outcome.race))
+        return outcome
 
     def _baseline(self, state: ModelState, desired: DesiredModel) -> Baseline:
         """What the running release did lately, or in its own trial if that is too little."""
@@ -334,17 +292,24 @@ class UpdateDriver:
         running = self._hooks.running(self.model)
         if running is None or not same_release(running.desired, desired):
             return Fail(about=desired, reason="the release could not go live")
-        result = live_result(running.live, state.baseline, time.monotonic() - self._trial_began)
+        result = live_result(
+            running.live, state.baseline, time.monotonic() - self._serving.trial_began
+        )
         gates = judge(result, desired.trial)
         stuck_s = self._hooks.stuck_s(self.model)
         if stuck_s:
             gates = (*gates, stuck(stuck_s))
             event: Event | None = Fail(about=desired, reason=gates[-1].reason)
+        elif self._ceiling and rss_bytes() > self._ceiling:
+            gates = (*gates, too_much_memory(rss_bytes(), self._ceiling))
+            event = Fail(about=desired, reason=gates[-1].reason)
         else:
             event = self._judged(desired, running, gates, result.seconds)
         if event is not None:
             placement = {} if stuck_s else running.session.placement()
-            self._hooks.evidence(of_trial(self._subject(desired), result, gates, placement))
+            self._hooks.evidence(
+                of_trial(self._subject(desired, running.execution), result, gates, placement)
+            )
             reach("tried")
         return event
 
@@ -358,7 +323,7 @@ class UpdateDriver:
         policy, done = desired.trial, running.live
         verdict = combined(gates)
         if verdict is Verdict.FAIL and done.inferred + done.errors >= policy.min_inferred:
-            return Fail(about=desired, reason=_reasons(gates, Verdict.FAIL))
+            return Fail(about=desired, reason=reasons(gates, Verdict.FAIL))
         if verdict is Verdict.PASS and is_enough(seconds, done.inferred, policy):
             return Done(
                 about=desired,
@@ -367,7 +332,7 @@ class UpdateDriver:
             )
         if seconds < policy.timeout_s:
             return None
-        doubts = _reasons(gates, Verdict.FAIL) or _reasons(gates, Verdict.UNDECIDED)
+        doubts = reasons(gates, Verdict.FAIL) or reasons(gates, Verdict.UNDECIDED)
         return Fail(
             about=desired,
             reason=f"the trial was undecided after {seconds:.0f} s: "
@@ -377,13 +342,12 @@ class UpdateDriver:
     def _variant(self, desired: DesiredModel) -> Variant:
         return self._store.variant(desired.release, desired.variant)
 
-    def _subject(self, desired: DesiredModel) -> Subject:
-        variant = self._variant(desired)
+    def _subject(self, desired: DesiredModel, execution: Execution) -> Subject:
         return Subject(
             model=self.model,
             desired=desired,
-            variant=variant,
-            runtime=choose_runtime(variant),
+            variant=self._variant(desired),
+            execution=execution,
             device=self._device,
             capabilities=self._capabilities,
             version=self._hooks.version(),
@@ -406,12 +370,3 @@ class UpdateDriver:
             return state
         event = Fail if state.phase is Phase.TRIAL else Refuse
         return self._apply(event(about=desired, reason=str(error)))
-
-    @staticmethod
-    def _close(loaded: LoadedRelease | None) -> None:
-        if loaded is not None:
-            loaded.close()
-
-
-def _reasons(gates: tuple[GateResult, ...], verdict: Verdict) -> str:
-    return "; ".join(gate.reason for gate in gates if gate.result is verdict)

@@ -8,15 +8,18 @@ from cloud_sync.evidence import (
     GateResult,
     Latency,
     LiveResult,
+    Raced,
+    Verdict,
     Verification,
+    combined,
 )
 from cloud_sync.messages import DesiredModel
 from cloud_sync.release import Variant
+from edge_agent.execution import Execution
 from edge_agent.statistics import Live
 from edge_agent.testing import TestResult
 from edge_agent.update.machine import Baseline
 from hardware.capabilities import Capabilities
-from hardware.probes import instruction_set
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,16 +28,37 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     desired: DesiredModel
     variant: Variant
-    runtime: str
+    execution: Execution
     device: str
     capabilities: Capabilities
     version: tuple[int, int]
 
 
-def of_test(subject: Subject, result: TestResult) -> Evidence:
-    """The evidence of a golden replay."""
+def raced(execution: Execution, result: TestResult) -> Raced:
+    """A test as one of a race."""
+    verdict = combined(result.gates)
+    return Raced(
+        runtime=execution.runtime,
+        runtime_version=execution.version,
+        provider=execution.provider,
+        threads=execution.threads,
+        result=verdict,
+        latency=result.latency,
+        memory_bytes=result.memory_bytes,
+        reason="" if verdict is Verdict.PASS else reasons(result.gates, verdict),
+    )
+
+
+def reasons(gates: tuple[GateResult, ...], verdict: Verdict) -> str:
+    """What the gates with that verdict say."""
+    return "; ".join(gate.reason for gate in gates if gate.result is verdict)
+
+
+def of_test(subject: Subject, result: TestResult, race: tuple[Raced, ...]) -> Evidence:
+    """The evidence of a golden replay, and of the race that it was a part of."""
     return msgspec.structs.replace(
         _evidence(subject, "test"),
+        race=race,
         golden=result.golden,
         latency=result.latency,
         memory_bytes=result.memory_bytes,
@@ -91,6 +115,8 @@ def as_baseline(version: str, live: Live) -> Baseline:
 
 def _evidence(subject: Subject, stage: str) -> Evidence:
     versions = {r.name: r.version for r in subject.capabilities.runtimes}
+    from hardware.probes import instruction_set
+
     epoch, counter = subject.version
     return Evidence(
         stage=stage,
@@ -98,8 +124,8 @@ def _evidence(subject: Subject, stage: str) -> Evidence:
         release=subject.desired.release,
         variant=subject.desired.variant,
         target=subject.variant.target,
-        runtime=subject.runtime,
-        runtime_version=versions.get(subject.runtime, ""),
+        runtime=subject.execution.runtime,
+        runtime_version=subject.execution.version,
         verification=Verification.DEVICE_EXECUTED,
         device=subject.device,
         desired_epoch=epoch,
@@ -109,7 +135,7 @@ def _evidence(subject: Subject, stage: str) -> Evidence:
             hardware_class=subject.capabilities.hardware_class,
             cpu=subject.capabilities.cpu.model,
             instruction_set=instruction_set(subject.capabilities),
-            threads=1,
+            threads=subject.execution.threads,
             software=versions,
         ),
     )

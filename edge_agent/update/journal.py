@@ -25,8 +25,9 @@ JOURNAL_VERSION = 1
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """All that must survive: the accepted desired state, the configuration, each model.
 
-    `wanted` is the configuration that the fleet wants, `configuration` the last one that could
-    be applied; they differ only while `config_error` says why. `proven` is the latest time
+    `wanted` is the configuration that the fleet wants, `configuration` the last one that was
+    committed; they differ while the wanted one is `trying`, or where `config_error` says why it
+    was refused or rolled back. `proven` is the latest time
     that the fleet has proven, in Unix seconds: when a state was issued that this device took.
     """
 
@@ -36,6 +37,8 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     counter: int = 0
     proven: float = 0.0
     configuration: Configuration = Configuration()
+    trying: Configuration | None = None
+    trying_boots: int = 0
     wanted: Configuration = Configuration()
     config_error: str = ""
     models: dict[str, ModelState] = {}

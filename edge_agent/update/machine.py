@@ -16,6 +16,7 @@ Work takes long, and the fleet may change its mind meanwhile: an event says whic
 is about, and one about another candidate changes nothing.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,7 @@ import msgspec
 from cloud_sync.messages import DesiredModel, Phase, ReportedModel
 
 MAX_TRIAL_BOOTS = 3
+MAX_CRASHES = 3
 MAX_BLOCKED = 32
 
 IN_MOTION = frozenset(
@@ -51,7 +53,9 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the device knows of one model's releases; it is what is journalled.
 
     `baseline` is what a trial is compared with; `proven` what the running release did in its
-    own trial, for the times when it has not run long enough to be asked again.
+    own trial, for the times when it has not run long enough to be asked again. `crashes` counts
+    how often in a row the agent did not end well soon after it came up with `running`, which is
+    `steady` once it has run for a while.
     """
 
     phase: Phase = Phase.IDLE
@@ -60,6 +64,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     candidate: DesiredModel | None = None
     reason: str = ""
     trial_boots: int = 0
+    crashes: int = 0
+    steady: bool = False
     baseline: Baseline = Baseline()
     proven: Baseline = Baseline()
     blocked: tuple[Blocked, ...] = ()
@@ -109,10 +115,16 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent came up again."""
+    """The agent came up again; `crashed` where it had not ended well, and this model may be why."""
+
+    crashed: bool = False
 
 
-Event = Wanted | Unwanted | Done | Refuse | Fail | Broken | Restarted
+class Steady(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent has run for a while with what runs."""
+
+
+Event = Wanted | Unwanted | Done | Refuse | Fail | Broken | Restarted | Steady
 
 _NEXT: dict[Phase, Phase] = {
     Phase.RESOLVING: Phase.DOWNLOADING,
@@ -131,12 +143,18 @@ def step(state: ModelState, event: Event) -> ModelState:
             # What was given up here stays given up, should the fleet ask for it again.
             return ModelState(blocked=state.blocked)
         case Restarted():
-            return _restarted(state)
+            return _restarted(state, event)
+        case Steady():
+            return _steady(state)
         case Broken():
             return _broken(state, event)
         case Done() | Refuse() | Fail():
-            if not _is_about(event.about, state):
-                return state
+            return _worked(state, event)
+
+
+def _worked(state: ModelState, event: Done | Refuse | Fail) -> ModelState:
+    if not _is_about(event.about, state):
+        return state
     match event:
         case Done():
             return _done(state, event)
@@ -239,6 +257,8 @@ def _done(state: ModelState, event: Done) -> ModelState:
             candidate=None,
             reason="",
             trial_boots=0,
+            crashes=0,
+            steady=False,
             proven=event.baseline,
         )
     if state.phase not in _NEXT:
@@ -273,18 +293,48 @@ def _broken(state: ModelState, event: Broken) -> ModelState:
     if not same_release(state.running, event.about):
         return state
     replace = msgspec.structs.replace
-    fallen = replace(state, running=state.previous, previous=None, proven=Baseline())
+    fallen = replace(
+        state,
+        running=state.previous,
+        previous=None,
+        proven=Baseline(),
+        crashes=0,
+        steady=False,
+    )
     if state.phase in IN_MOTION:
         return fallen
     return replace(fallen, phase=Phase.ROLLED_BACK, candidate=event.about, reason=event.reason)
 
 
-def _restarted(state: ModelState) -> ModelState:
-    if state.phase is not Phase.TRIAL:
+def blamed(models: Mapping[str, ModelState]) -> frozenset[str]:
+    """The models that may be why the agent crashed: those whose release has not proven itself."""
+    running = {name: state for name, state in models.items() if live(state) is not None}
+    fresh = {
+        name for name, state in running.items() if not state.steady or state.phase is Phase.TRIAL
+    }
+    return frozenset(fresh or running)
+
+
+def _restarted(state: ModelState, event: Restarted) -> ModelState:
+    replace = msgspec.structs.replace
+    if state.phase is Phase.TRIAL:
+        boots = state.trial_boots + 1
+        if boots >= MAX_TRIAL_BOOTS:
+            return _end(
+                state, Phase.ROLLED_BACK, f"the agent had to start {boots} times during its trial"
+            )
+        return replace(state, trial_boots=boots)
+    if not event.crashed or state.running is None:
         return state
-    boots = state.trial_boots + 1
-    if boots >= MAX_TRIAL_BOOTS:
-        return _end(
-            state, Phase.ROLLED_BACK, f"the agent had to start {boots} times during its trial"
-        )
-    return msgspec.structs.replace(state, trial_boots=boots)
+    crashes = state.crashes + 1
+    if crashes < MAX_CRASHES or state.previous is None:
+        return replace(state, crashes=min(crashes, MAX_CRASHES))
+    why = f"the agent crashed {crashes} times in a row with it"
+    blocked = _block(state.blocked, state.running)
+    return _broken(replace(state, blocked=blocked), Broken(about=state.running, reason=why))
+
+
+def _steady(state: ModelState) -> ModelState:
+    if state.phase is Phase.TRIAL or state.running is None:
+        return state
+    return msgspec.structs.replace(state, crashes=0, steady=True)

@@ -42,10 +42,16 @@ def until(what: str, ready: Callable[[], Any], deadline_s: float = DEADLINE_S) -
 
 
 class Loop:
-    """A fleet in a folder; `close` leaves nothing running."""
+    """A fleet in a folder; `close` leaves nothing running.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where everything goes.
+        agent_python: the Python that the agents run in.
+    """
+
+    def __init__(self, folder: Path, agent_python: str = sys.executable) -> None:
         self.folder = folder
+        self._agent_python = agent_python
         self.ports = [_free_port() for _ in range(3)]
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._client: FleetClient | None = None
@@ -97,7 +103,7 @@ class Loop:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "edgeml.cli", *arguments],
+            [self._python(arguments), "-m", "edgeml.cli", *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -137,8 +143,11 @@ class Loop:
     def _start(self, name: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "edgeml.cli", *arguments], stdout=log, stderr=log
+                [self._python(arguments), "-m", "edgeml.cli", *arguments], stdout=log, stderr=log
             )
+
+    def _python(self, arguments: tuple[str, ...]) -> str:
+        return self._agent_python if arguments[0] == "agent" else sys.executable
 
     def _answers(self) -> bool:
         assert self._children["fleet"].poll() is None, self.log("fleet")

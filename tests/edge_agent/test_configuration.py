@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cloud_sync.messages import Configuration, SourceConfig
@@ -71,3 +72,26 @@ def test_sources_follow_the_configuration_and_the_unchanged_goes_on(images: str)
     sources.stop()
     sources.join(2)
     assert {model for model, _, _ in seen} == {"toy"}
+
+
+def test_a_source_is_found_by_its_name_to_push_to_and_all_say_how_they_are(images: str) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def deliver(model: str, frame: Frame) -> bool:
+        seen.append((model, frame.index))
+        return False
+
+    said: list[str] = []
+    sources = Sources(deliver, lambda status: said.append(f"{status.name} {status.state}"))
+    sources.apply([source("push:", "app", fps=None), source(images, "pictures")])
+    app = sources.push_source("app")
+    assert app is not None
+    assert sources.push_source("pictures") is None
+    assert sources.push_source("nobody") is None
+    eventually(lambda: app.push(np.zeros((2, 2), np.uint8)) == "accepted")
+    eventually(lambda: {s.state for s in sources.statuses()} == {"running"})
+    assert ("toy", 0) in seen
+    sources.apply([])
+    assert sources.push_source("app") is None
+    assert app.push(np.zeros((2, 2), np.uint8)) == "refused"
+    assert {"app running", "pictures running"} <= set(said)

@@ -34,6 +34,16 @@ def test_an_enrolled_device_holds_its_key_its_certificate_and_the_directors_key(
     assert len(identity.director_keys) == 1
 
 
+def test_a_device_keeps_the_root_that_it_is_enrolled_with(fleet: SimFleet, tmp_path: Path) -> None:
+    assert load_identity(fleet.enroll("cam-1", tmp_path / "cam-1")).root is None
+    fleet.root = '{"signed": {}}'
+    identity = load_identity(fleet.enroll("cam-2", tmp_path / "cam-2"))
+    assert identity.root == fleet.root.encode()
+    # Emptied by a disk it is no root any more, and not the absence of one.
+    (identity.data / "identity" / "root.json").write_bytes(b"")
+    assert load_identity(identity.data / "agent.toml").root == b""
+
+
 def test_a_folder_that_is_in_use_is_not_touched(fleet: SimFleet, tmp_path: Path) -> None:
     config = fleet.enroll("cam-1", tmp_path / "cam-1")
     before = config.read_bytes()

@@ -1,6 +1,7 @@
 """`kill -9` at every step of an update: it comes up with a working release and completes."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cloud_sync.messages import Phase
 from cloud_sync.release import Release
@@ -25,6 +27,8 @@ GOOD = [
     "downloaded-one:kill:2",
     "download-bytes:kill:2",
 ]
+# Accepted and tried in one write, committed in the next.
+CONFIGURING = [f"journal-{side}:kill:{n}" for side in ("before", "after") for n in (1, 2)]
 BAD = ["tried:kill", "journal-before:kill:6", "journal-after:kill:6", "swap:kill:3"]
 
 
@@ -34,6 +38,7 @@ class Device:
     def __init__(self, scene: Scene, folder: Path) -> None:
         self.scene = scene
         self.folder = folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(scene.data, folder)
         self.config = folder / "agent.toml"
         self.config.write_text(self.config.read_text().replace(str(scene.data), str(folder)))
@@ -41,12 +46,17 @@ class Device:
         scene.device.hellos.clear()
 
     @property
+    def journal(self):  # noqa: ANN201 -- the journal's own type
+        return read_state(self.folder / "state.json")
+
+    @property
     def state(self):  # noqa: ANN201 -- the machine's own type
         return read_state(self.folder / "state.json").models[MODEL]
 
     def versions(self) -> list[str]:
         """The releases that answered, in the order of the frames."""
-        lines = (self.folder / "results.jsonl").read_text().splitlines()
+        results = self.folder / "results.jsonl"
+        lines = results.read_text().splitlines() if results.exists() else []
         return [json.loads(line)["release_version"] for line in lines if line.endswith("}")]
 
     def assert_what_was_committed_can_run(self) -> None:
@@ -153,16 +163,60 @@ def test_the_testing_child_that_is_killed_is_a_failed_test(
         agent.stop()
 
 
+@pytest.mark.parametrize("failpoint", CONFIGURING)
+def test_a_change_of_the_configuration_survives_kill_9_at(
+    failpoint: str, committed: Scene, tmp_path: Path
+) -> None:
+    device = Device(committed, tmp_path / DEVICE)
+    before = committed.configuration
+    after = replace(before, config_version=2, site={MODEL: {"threshold": 0.5}})
+    committed.configure(after)
+    try:
+        with AgentProcess(device.config, failpoint) as agent:
+            agent.wait_killed()
+        state = read_state(device.folder / "state.json")
+        assert state.configuration in (before, after)
+        with AgentProcess(device.config) as agent:
+            eventually(lambda: device.journal.configuration == after, what="the configuration")
+            seen = len(device.versions())
+            eventually(lambda: len(device.versions()) > seen, what="results")
+            agent.stop()
+        assert device.journal.trying is None
+    finally:
+        committed.configure(before)
+
+
 def test_an_update_survives_kills_at_random(
     committed: Scene, good: Release, tmp_path: Path
 ) -> None:
-    device = Device(committed, tmp_path / DEVICE)
+    kill_at_random(committed, good, Device(committed, tmp_path / DEVICE), kills=6, seed=11)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(24 * 3600)
+def test_updates_survive_a_thousand_kills_at_random(
+    committed: Scene, good: Release, tmp_path: Path
+) -> None:
+    kills, seed = int(os.environ.get("EDGEML_KILLS", "1000")), 0
+    while kills > 0:
+        device = Device(committed, tmp_path / str(seed) / DEVICE)
+        kills -= kill_at_random(committed, good, device, kills=min(kills, 6), seed=seed)
+        shutil.rmtree(device.folder)
+        seed += 1
+
+
+def kill_at_random(
+    committed: Scene, good: Release, device: Device, *, kills: int, seed: int
+) -> int:
+    """Kill the agent during an update, again and again; returns how often."""
     committed.want(good)
-    dice = random.Random(11)
-    for _ in range(6):
+    dice = random.Random(seed)
+    done = 0
+    for _ in range(kills):
         with AgentProcess(device.config) as agent:
-            time.sleep(dice.uniform(0.3, 1.6))  # the moment of the power loss is the test's input
+            time.sleep(dice.uniform(0.3, 2.5))  # the moment of the power loss is the test's input
             agent.kill()
+        done += 1
         device.assert_what_was_committed_can_run()
         if device.state.phase is Phase.ROLLED_BACK:
             break  # three starts during its trial are held against a release
@@ -171,3 +225,4 @@ def test_an_update_survives_kills_at_random(
         before = len(device.versions())
         eventually(lambda: len(device.versions()) > before)
         agent.stop()
+    return done

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cloud_sync.messages import Down, Hello, Phase, Presence, Up, decode, topic
+from cloud_sync.messages import Down, Hello, Phase, Presence, RecordKind, Up, decode, topic
 from cloud_sync.mqtt_session import MqttSession, require
 from cloud_sync.trust import PayloadType, key_id, open_envelope
+from edge_agent import link
 from fleet.broker import SUPERUSER, EmbeddedBroker, start
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import DEVICE, MODEL, Scene
@@ -150,3 +151,8 @@ def test_when_the_broker_goes_https_carries_on(
         eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.COMMITTED, 60)
         assert [r for r in scene.fleet.requests if r.endswith("/records")]
         agent.stop()
+
+
+def test_every_kind_of_record_has_a_topic_to_go_up_on() -> None:
+    carried = [kind for kinds in link._TOPICS.values() for kind in kinds]
+    assert sorted(carried) == sorted(RecordKind)

@@ -28,7 +28,8 @@ def test_accepted_is_taken_and_replaced_and_waiting(history: list[str | None]) -
                 assert found.index == newest[found.source]
                 taken[found.source] += 1
         else:
-            mailbox.put(frame(source, index))
+            waited = mailbox.waiting(source) == 1
+            assert mailbox.put(frame(source, index)) == waited
             newest[source] = index
         for name in mailbox.sources():
             accepted, replaced = mailbox.counts(name)
@@ -89,3 +90,34 @@ def test_closing_wakes_whoever_waits() -> None:
     mailbox.close()
     waiter.join(5)
     assert found == [None]
+
+
+def test_what_is_said_to_each_of_two_threads_adds_up_to_the_count() -> None:
+    mailbox = Mailbox()
+    replaced = [0, 0]
+    start = threading.Barrier(3)
+    taken: list[Frame] = []
+
+    def produce(side: int) -> None:
+        start.wait()
+        for index in range(5000):
+            replaced[side] += mailbox.put(frame("a", 2 * index + side))
+
+    def consume() -> None:
+        start.wait()
+        while (found := mailbox.take(0.2)) is not None:
+            taken.append(found)
+
+    threads = [threading.Thread(target=produce, args=[side]) for side in (0, 1)]
+    threads.append(threading.Thread(target=consume))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert mailbox.counts("a") == (10_000, sum(replaced))
+    assert len(taken) == 10_000 - sum(replaced)
+    assert len({found.index for found in taken}) == len(taken)
+    # Of one thread's frames none overtakes another.
+    for side in (0, 1):
+        mine = [found.index for found in taken if found.index % 2 == side]
+        assert mine == sorted(mine)

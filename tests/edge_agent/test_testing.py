@@ -2,6 +2,7 @@
 
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from cloud_sync.evidence import Verdict, combined
 from cloud_sync.golden import GoldenSet, Recorded
+from edge_agent.execution import Execution
 from edge_agent.golden_replay import compare
 from edge_agent.testing import TestRequest, run_child
 from edgeml.errors import ReleaseError
@@ -21,7 +23,7 @@ def request(folder: Path, **how: object) -> TestRequest:
     variant = release.variants[0]
     path = {f.role: str(layout.blobs.path(f.digest)) for f in variant.files}
     return TestRequest(
-        runtime="onnxruntime",
+        execution=Execution(runtime="onnxruntime", version=version("onnxruntime")),
         model=path["model"],
         pipeline=path["pipeline"],
         golden=path["golden"],
@@ -38,7 +40,7 @@ def test_a_variant_that_computes_what_was_recorded_passes(tmp_path: Path) -> Non
     assert result.latency is not None
     assert result.latency.n >= 6
     assert result.memory_bytes > 1 << 20
-    assert result.placement == {"CPUExecutionProvider": 1}
+    assert result.placement == {"CPUExecutionProvider": 2}
 
 
 def test_one_that_computes_something_else_fails_with_the_difference(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cloud_sync.messages import DesiredModel, Window
+from edge_agent.execution import Execution
 from edge_agent.loaded import LoadedRelease, load
 from edge_agent.mailbox import Frame
 from edge_agent.store import ReleaseStore
@@ -48,7 +49,7 @@ class Bench:
         return ReleaseStore(layout.folder), desired
 
     def load(self, which: int) -> LoadedRelease:
-        return load(*self._stored[which], {})
+        return load(*self._stored[which], {}, Execution(runtime="onnxruntime"))
 
     def store(self, which: int) -> tuple[ReleaseStore, DesiredModel]:
         return self._stored[which]
@@ -180,4 +181,4 @@ def test_weights_with_one_flipped_bit_are_not_loaded(bench: Bench) -> None:
     data[-40] ^= 1
     path.write_bytes(data)
     with pytest.raises(ReleaseError, match="damaged"):
-        load(store, desired, {})
+        load(store, desired, {}, Execution(runtime="onnxruntime"))

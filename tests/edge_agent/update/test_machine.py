@@ -10,6 +10,7 @@ from cloud_sync.messages import DesiredModel, Phase
 from edge_agent.update.machine import (
     IN_MOTION,
     MAX_BLOCKED,
+    MAX_CRASHES,
     MAX_TRIAL_BOOTS,
     Baseline,
     Broken,
@@ -19,8 +20,10 @@ from edge_agent.update.machine import (
     ModelState,
     Refuse,
     Restarted,
+    Steady,
     Unwanted,
     Wanted,
+    blamed,
     is_blocked,
     kept,
     live,
@@ -137,6 +140,49 @@ def test_a_repeated_wish_does_not_begin_again_but_its_nonce_is_taken() -> None:
     again = step(state, Wanted(desired=desired(2, nonce="new")))
     assert again.phase is Phase.TRIAL
     assert again.candidate == desired(2, nonce="new")
+
+
+def test_a_committed_release_with_which_the_agent_keeps_crashing_gives_way() -> None:
+    state = committed(2, committed(1))
+    for _ in range(MAX_CRASHES - 1):
+        state = step(state, Restarted(crashed=True))
+        assert live(state) == desired(2)
+    state = step(state, Restarted(crashed=True))
+    assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(1))
+    assert "crashed 3 times" in state.reason
+    assert step(state, Wanted(desired=desired(2))) == state
+    assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
+
+
+def test_crashes_count_only_in_a_row_and_restarts_that_were_asked_for_not_at_all() -> None:
+    state = committed(2, committed(1))
+    for _ in range(10):
+        state = step(state, Restarted())
+        state = step(state, Restarted(crashed=True))
+        state = step(state, Restarted(crashed=True))
+        state = step(state, Steady())
+    assert live(state) == desired(2)
+
+
+def test_with_nothing_to_go_back_to_it_goes_on_crashing() -> None:
+    state = committed(1)
+    for _ in range(10):
+        state = step(state, Restarted(crashed=True))
+    assert live(state) == desired(1)
+
+
+def test_a_crash_loop_in_the_middle_of_an_update_goes_back_and_lets_the_update_go_on() -> None:
+    state = step(committed(2, committed(1)), Wanted(desired=desired(3)))
+    for _ in range(MAX_CRASHES):
+        state = step(state, Restarted(crashed=True))
+    assert (state.phase, live(state), state.candidate) == (Phase.RESOLVING, desired(1), desired(3))
+
+
+def test_blamed_for_a_crash_are_the_releases_that_have_not_proven_themselves() -> None:
+    fresh, proven, idle = committed(2), step(committed(1), Steady()), ModelState()
+    assert blamed({"a": fresh, "b": proven, "c": idle}) == {"a"}
+    assert blamed({"b": proven, "c": idle}) == {"b"}
+    assert blamed({"b": proven, "d": in_trial(3, proven)}) == {"d"}
 
 
 def test_a_release_during_whose_trial_the_agent_keeps_starting_is_rolled_back() -> None:

@@ -1,0 +1,1 @@
+"""What the verbs of `edgeml agent` do; each is imported when it is called."""

@@ -1,0 +1,131 @@
+"""`edgeml agent try`, in processes of its own and in this one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import httpx
+import pytest
+
+from edge_agent.commands.trying import source_of
+from edgeml.cli import run
+from edgeml.errors import UserError
+from tests.edge_agent.commands.conftest import FRAMES
+
+EDGEML = [sys.executable, "-m", "edgeml.cli", "agent"]
+
+
+def as_json(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_video_is_run_to_its_end_and_every_frame_accounted_for(
+    release: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["agent", "try", str(release), "--source", str(video), "--json"]) == 0
+    said = as_json(capsys)
+    assert said["release"] == "toy:1.2.0"
+    assert said["accepted"] == FRAMES
+    assert said["inferred"] + said["empty"] + said["replaced"] + said["errors"] == FRAMES
+    assert set(said["latency_ms"]) == {"wait", "pre", "inference", "post", "total"}
+    assert sum(said["classes"].values()) == said["inferred"]
+    assert not (release / "compiled").exists()
+
+
+def test_figures_are_lines_for_people(
+    release: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["agent", "try", str(release), "--source", str(video), "--seconds", "0.6"]
+    assert run(arguments) == 0
+    text = capsys.readouterr().out
+    assert "toy:1.2.0, cpu-test float32, on onnxruntime" in text
+    assert "milliseconds" in text
+
+
+def test_an_annotated_video_has_the_frames_and_their_size(
+    release: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mp4"
+    arguments = ["agent", "try", str(release), "--source", str(video), "--annotate", str(out)]
+    assert run([*arguments, "--json"]) == 0
+    drawn = as_json(capsys)["annotated"]
+    assert FRAMES // 2 < drawn <= FRAMES
+    film = cv2.VideoCapture(str(out))
+    shapes = []
+    while (read := film.read())[0]:
+        shapes.append(read[1].shape)
+    film.release()
+    assert shapes == [(48, 64, 3)] * drawn
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a belt.mp4", "made", "out.mp4"]
+
+
+def test_an_annotated_picture_shows_the_last_frame(
+    release: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jpg"
+    run(["agent", "try", str(release), "--source", str(video), "--annotate", str(out), "--json"])
+    picture = cv2.imread(str(out))
+    assert picture is not None
+    assert picture.shape == (48, 64, 3)
+    assert picture.max() > 100
+
+
+def test_what_is_wrong_is_a_sentence_and_its_exit_code(
+    release: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> tuple[int, str]:
+        code = run(["agent", "try", *arguments])
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
+        return code, said
+
+    source = ["--source", str(video)]
+    assert refused(str(tmp_path), *source)[0] == 6
+    assert "no release folder" in refused(str(tmp_path), *source)[1]
+    assert "There is no source" in refused(str(release), "--source", "nothing.mp4")[1]
+    assert refused(str(release), *source, "--runtime", "openvino")[0] == 9
+    code, said = refused(str(release), *source, "--annotate", str(tmp_path / "out.gif"))
+    assert code == 2
+    assert "Name a .jpg" in said
+    code, said = refused(str(release), "--source", "gopher://x/y")
+    assert "gopher" in said
+    assert refused(str(release), *source, "--api", "0.0.0.0:0")[0] == 2
+
+
+def test_ctrl_c_ends_it_with_its_figures_and_the_api_is_open_meanwhile(
+    release: Path, video: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "api.sock"
+    command = [*EDGEML, "try", str(release), "--source", str(video), "--loop", "--json"]
+    with subprocess.Popen(
+        [*command, "--api", f"unix:{path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.05)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=20) as client:
+            assert client.get("http://here/frames/toy.jpg").status_code == 200
+            while "edgeml_frames_total" not in client.get("http://here/metrics").text:
+                assert time.monotonic() < deadline
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert json.loads(out)["inferred"] > 0
+    assert not path.exists()
+
+
+def test_a_source_is_named_as_people_name_it(video: Path, tmp_path: Path) -> None:
+    assert source_of(str(video), None, loop=False).uri == video.as_uri()
+    assert source_of(str(tmp_path), 3.0, loop=True).uri == f"images://{tmp_path}"
+    assert source_of("rtsp://cam/1", None, loop=False).uri == "rtsp://cam/1"
+    (tmp_path / "a.wav").touch()
+    assert source_of(str(tmp_path / "a.wav"), None, loop=False).uri == f"wav://{tmp_path}/a.wav"
+    with pytest.raises(UserError, match="no file, no folder and no address"):
+        source_of("nothing", None, loop=False)

@@ -1,0 +1,120 @@
+"""A folder in which pictures appear: each once, and none that is half written."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.sources import check_source, folders
+from edge_agent.sources.folders import is_whole
+from edgeml.errors import DeviceError
+from tests.edge_agent.processes import eventually
+from tests.edge_agent.sources.seen import Seen, config
+
+
+def picture(shade: int, size: tuple[int, int] = (24, 32), suffix: str = ".jpg") -> bytes:
+    noise = np.random.default_rng(shade).integers(0, 30, (*size, 3), np.uint8)
+    return cv2.imencode(suffix, noise + np.uint8(shade))[1].tobytes()
+
+
+def watch(folder: Path) -> Seen:
+    seen = Seen(config(f"watch://{folder}"))
+    eventually(lambda: seen.source.status().state == "running", 5)
+    return seen
+
+
+def test_what_appears_is_seen_once_and_what_was_there_is_not(tmp_path: Path) -> None:
+    (tmp_path / "old.jpg").write_bytes(picture(1))
+    seen = watch(tmp_path)
+    (tmp_path / "b.tmp").write_bytes(picture(100))
+    os.replace(tmp_path / "b.tmp", tmp_path / "b.jpg")
+    eventually(lambda: seen.frames, 5)
+    (tmp_path / "a.png").write_bytes(picture(200, (48, 16), ".png"))
+    eventually(lambda: len(seen.frames) == 2, 5)
+    time.sleep(3 * folders.LOOK_S)
+    assert [frame.image.shape for frame in seen.frames] == [(24, 32, 3), (48, 16, 3)]
+    assert [frame.index for frame in seen.frames] == [0, 1]
+    assert abs(seen.frames[0].image.mean() - 114) < 5
+    seen.stop()
+
+
+def test_a_file_written_anew_is_another_picture(tmp_path: Path) -> None:
+    seen = watch(tmp_path)
+    for shade in (50, 150):
+        (tmp_path / "new.tmp").write_bytes(picture(shade))
+        os.replace(tmp_path / "new.tmp", tmp_path / "latest.jpg")
+        eventually(lambda shade=shade: seen.frames and seen.frames[-1].image.mean() > shade, 5)
+    seen.stop()
+    assert len(seen.frames) == 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_a_half_written_file_is_not_read_until_it_is_whole(tmp_path: Path, suffix: str) -> None:
+    seen = watch(tmp_path)
+    data = picture(100, (64, 64), suffix)
+    with (tmp_path / f"slow{suffix}").open("wb") as stream:
+        for part in range(4):
+            stream.write(data[part * len(data) // 4 : (part + 1) * len(data) // 4])
+            stream.flush()
+            # Longer than a file has to be still: only its end tells.
+            time.sleep(2 * folders.SETTLED_S if part < 3 else 0)
+            assert not seen.frames
+    eventually(lambda: seen.frames, 5)
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(seen.frames[0].image, whole)
+    seen.stop()
+
+
+def test_what_never_becomes_whole_or_is_no_picture_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(folders, "DAMAGED_S", 0.5)
+    seen = watch(tmp_path)
+    (tmp_path / "half.jpg").write_bytes(picture(9)[:300])
+    (tmp_path / "none.png").write_bytes(b"hello")
+    eventually(lambda: caplog.text.count("is left out") == 2, 5)
+    (tmp_path / "good.jpg").write_bytes(picture(9))
+    eventually(lambda: len(seen.frames) == 1, 5)
+    assert seen.source.error == ""
+    seen.stop()
+
+
+def test_a_folder_that_is_unplugged_is_lost_and_found_again(tmp_path: Path) -> None:
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    seen = watch(folder)
+    shutil.rmtree(folder)
+    eventually(lambda: seen.source.status().state == "lost", 5)
+    assert "There is no folder" in seen.source.error
+    folder.mkdir()
+    eventually(lambda: seen.source.status().state != "lost" or _give(folder, seen), 10)
+    eventually(lambda: _give(folder, seen), 10)
+    assert seen.source.status().state == "running"
+    seen.stop()
+    assert not [t for t in threading.enumerate() if t.name.startswith("source-belt")]
+
+
+def _give(folder: Path, seen: Seen) -> bool:
+    """Another picture; whether any was seen. What comes before the folder is watched is old."""
+    (folder / f"{time.monotonic_ns()}.jpg").write_bytes(picture(3))
+    return bool(seen.frames)
+
+
+def test_a_folder_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceError, match="cannot be read"):
+        check_source(config(f"watch://{tmp_path / 'file'}"))
+
+
+@given(st.sampled_from([".jpg", ".png", ".webp", ".bmp"]), st.floats(0, 0.98))
+def test_no_beginning_of_a_picture_is_a_whole_one(suffix: str, share: float) -> None:
+    data = picture(77, (32, 32), suffix)
+    assert is_whole(data)
+    assert not is_whole(data[: int(len(data) * share)])
