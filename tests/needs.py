@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,14 @@ def program(name: str, package: str) -> str:
         _missing(f"{name} is not installed: apt-get install {package}")
     assert found is not None
     return found
+
+
+def library(name: str, package: str) -> Path:
+    """The path of a shared library that a Debian package brings, by the end of its name."""
+    found = sorted(Path("/usr/lib").glob(f"*/{name}"))
+    if not found:
+        _missing(f"{name} is not installed: apt-get install {package}")
+    return found[0]
 
 
 def module(name: str) -> ModuleType:

@@ -110,6 +110,7 @@ class SimFleet:
         self.blobs = Blobs(folder)
         self.broker = broker
         self.director = generate()
+        self.root = ""
         self.devices: dict[str, SimDevice] = {}
         self.wrong: dict[str, bytes] = {}
         self.cut_after: dict[str, int] = {}
@@ -241,12 +242,13 @@ class SimFleet:
         for record in batch.records:
             device.records.setdefault((batch.stream, record.seq), record)
         stored = runs([seq for stream, seq in device.records if stream == batch.stream])
-        through = stored[0][1] if stored[0][0] == 1 else 0
+        through = stored[0][1] if stored and stored[0][0] == 1 else 0
         ack = Ack(
             device=name,
             stream=batch.stream,
             through=through,
             ranges=tuple(r for r in stored if r[0] > through),
+            at=time.time(),
         )
         return sign(encode(ack), PayloadType.ACK, self.director)
 
@@ -304,6 +306,7 @@ class SimFleet:
                     ca=self._ca,
                     director_key=public_pem(self.director.public_key()),
                     mqtt=MqttAccess(url=self.broker, username=name, password="p"),
+                    root=self.root,
                 )
             )
         )
