@@ -108,9 +108,13 @@ def _alive(pid: int) -> bool:
 
 
 def test_the_children_end_with_the_block(tmp_path: Path) -> None:
+    ports = [str(_free_port()) for _ in range(3)]
+    options = [*zip(("--port", "--device-port", "--mqtt-port"), ports, strict=True)]
+    fleet = ["fleet", "up", "--data", str(tmp_path / "fleet"), *(w for o in options for w in o)]
     with Children(tmp_path, {}) as children:
-        child = children.start("help", ["fleet", "up", "--data", str(tmp_path / "f"), "--help"])
+        child = children.start("fleet", fleet)
         done = children.run(["--version"], timeout_s=60)
+        assert child.poll() is None
     assert done.stdout.startswith("edgeml ")
     assert child.poll() is not None
 
