@@ -195,6 +195,9 @@ class FleetLink:
                 envelope = self._http.desired()
             else:
                 envelope = self._http.hello(self._hello(outbox.stream))
+                if (question := outbox.question()) is not None:
+                    # The ack of an empty batch tells the time, before any record is dated.
+                    self._acknowledged(self._http.send(question))
             self._http_answered()
             if envelope is not None:
                 self._desired(envelope, asked=True)

@@ -7,6 +7,7 @@ that platform are kept beside the toolchains, for the next run of the tests.
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,9 @@ def _wheels(kept: Path) -> Path:
         except OSError:
             if not there.is_dir():  # another run of the tests was first
                 raise
+    for old in there.parent.glob("[0-9a-f]*"):
+        if old != there:
+            shutil.rmtree(old, ignore_errors=True)
     return there
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cloud_sync.dating import CLOCK_OFF_S, EARLIEST_S
 from cloud_sync.messages import SourceConfig
 from edge_agent.identity import AgentConfig, load_identity
 from edge_agent.sources import open_source
@@ -33,8 +34,6 @@ FREE_SHARE = 0.02
 FREE_MEMORY = 64 << 20
 NEAR_C = 10.0
 HELD_BACK = 0.9
-CLOCK_OFF_S = 60.0
-EARLIEST = 1_735_689_600.0  # the first of 2025: a clock before that was never set
 
 
 class Grade(StrEnum):
@@ -190,7 +189,7 @@ def _reach(name: str, host: str, port: int) -> Finding:
 
 def _clock(patient: Patient) -> Iterator[Finding]:
     now = time.time()
-    if now < EARLIEST:
+    if now < EARLIEST_S:
         yield _warning(
             "clock",
             f"it says {time.strftime('%Y-%m-%d', time.gmtime(now))}, so it was never set",

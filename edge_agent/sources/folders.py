@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 LOOK_S = 0.1
 SETTLED_S = 0.2  # a file that has not changed for so long is looked into
+_LEAST_PICTURE = 16  # bytes: less tells nothing of what it will be
 DAMAGED_S = 10.0  # one that is not whole by then will not be
 
 
@@ -141,6 +142,8 @@ class _Pending(msgspec.Struct, frozen=True):
 
 def is_whole(data: bytes) -> bool:
     """Whether a picture's file is there to its end; what is no picture is for the decoder."""
+    if len(data) < _LEAST_PICTURE:
+        return False
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" in data[-1024:]  # some cameras write a few bytes behind
     if data.startswith(b"\x89PNG"):
@@ -149,7 +152,7 @@ def is_whole(data: bytes) -> bool:
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
     if data.startswith(b"BM"):
         return len(data) >= int.from_bytes(data[2:6], "little")
-    return len(data) > 0
+    return True
 
 
 def open_images(config: SourceConfig, _stop: threading.Event) -> ImagesReader:

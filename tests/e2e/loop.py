@@ -117,12 +117,12 @@ class Loop:
     def phases(self, rollout: str) -> dict[str, str]:
         return {d["device"]: str(d["phase"]) for d in self.client.rollout(rollout)["devices"]}
 
-    def finished(self, rollout: str) -> Any:
+    def finished(self, rollout: str, deadline_s: float = DEADLINE_S) -> Any:
         def ended() -> Any:
             found = self.client.rollout(rollout)
             return found if found["status"] not in {"running", "paused"} else None
 
-        return until(f"the rollout {rollout} to end", ended)
+        return until(f"the rollout {rollout} to end", ended, deadline_s)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

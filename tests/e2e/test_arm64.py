@@ -14,6 +14,7 @@ from tests.e2e.loop import Loop, until
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # the first time it downloads the board
     pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates from x86-64"),
 ]
 DEVICE = "board-1"
@@ -22,15 +23,17 @@ DEVICE = "board-1"
 @pytest.fixture
 def loop(kept_toolchains: Path, tmp_path: Path) -> Iterator[Loop]:
     made = Loop(tmp_path, agent_python=str(python_in(tmp_path, kept_toolchains)))
-    made.start_fleet()
-    yield made
-    made.close()
+    try:
+        made.start_fleet()
+        yield made
+    finally:
+        made.close()
 
 
 def roll_out(loop: Loop, version: str, seed: int) -> None:
     layout, _ = make_release(loop.folder / version, version, seed=seed, architecture="arm64")
     loop.client.push(layout.folder)
-    ended = loop.finished(loop.roll_out(version))
+    ended = loop.finished(loop.roll_out(version), deadline_s=300)
     assert ended["status"] == "completed", (ended["sentence"], loop.log(DEVICE))
 
 
@@ -55,5 +58,14 @@ def test_an_emulated_arm64_board_enrols_updates_swaps_and_reports(loop: Loop) ->
     versions = [line["release_version"] for line in loop.results(DEVICE)]
     assert versions == sorted(versions)
     assert set(versions) == {"1.0.0", "1.0.1"}
+    stages = {proof["stage"] for proof in loop.client.evidence(device=DEVICE)}
+    assert stages == {"test", "trial"}
+    until(
+        "telemetry of it",
+        lambda: any(
+            found["window"]["release_version"] == "1.0.1" and found["window"]["inferred"] > 0
+            for found in loop.client.telemetry(device=DEVICE)
+        ),
+    )
     assert loop.stop(DEVICE) == 0
     assert "Traceback" not in loop.log(DEVICE)

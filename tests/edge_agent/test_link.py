@@ -106,12 +106,14 @@ def test_over_mqtt_an_update_needs_https_for_its_blobs_alone(wired: tuple[Scene,
         eventually(lambda: wire.hellos and scene.device.hellos, what="both hellos")
         assert wire.hellos[0].device == DEVICE
         asked = len(scene.device.hellos)
+        posts = [r for r in scene.fleet.requests if r.endswith("/records")]
+        assert len(posts) <= 1  # the question for the time, beside the hello
         scene.want(scene.release("1.0.0"))
         wire.hint()
         eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.COMMITTED)
         assert wire.batches > 0
         assert len(scene.device.hellos) == asked
-        assert not [r for r in scene.fleet.requests if r.endswith("/records")]
+        assert [r for r in scene.fleet.requests if r.endswith("/records")] == posts
         agent.stop()
     eventually(lambda: wire.presence[-1:] == [False], what="the goodbye")
     assert wire.presence[0] is True

@@ -160,6 +160,13 @@ def test_a_busy_worker_lets_a_swap_through_at_once(bench: Bench) -> None:
         feeder.join()
 
 
+def test_a_window_says_for_how_much_of_its_time_the_model_may_infer(bench: Bench) -> None:
+    bench.worker.duty = 0.5
+    bench.put()
+    bench.finish()
+    assert [window.duty for window in bench.windows] == [0.5]
+
+
 def test_what_a_site_sets_holds_from_the_next_frame_on(bench: Bench) -> None:
     bench.worker.set_site({"threshold": 1.0})
     bench.put()
