@@ -92,32 +92,33 @@ class Arena:
         for remark in executor.remarks:
             progress.note(remark)
 
-    def judge(self, lane: Lane, baseline: Artifact) -> Judged:
+    def judge(self, lane: Lane, baseline: Artifact, *, beside: Lane | None = None) -> Judged:
         """Execute a lane on every evaluation sample.
 
         Args:
             lane: what to execute.
-            baseline: the float model, whose outputs metrics without labels compare with.
+            baseline: the float model, whose outputs on the same runtime metrics without labels
+                compare with.
+            beside: the lane to take in its place.
 
         Raises:
             ModelError: the runtime cannot run it, or the data do not fit the metric.
         """
-        if lane.key not in self._judged:
-            parts = [
-                EVALUATOR,
-                baseline.digest,
-                *self._conditions(lane),
-                self._loaded.metric.identity,
-            ]
+        metric = self._loaded.metric
+        reference = beside or Lane(baseline, lane.runtime)
+        key = f"{lane.key} {reference.key}" if metric.needs_reference else lane.key
+        if key not in self._judged:
+            parts = [EVALUATOR, *self._conditions(lane), metric.identity]
+            parts += self._conditions(reference) if metric.needs_reference else [baseline.digest]
             known = self._cache.get("judged", parts)
             if known is not None:
-                self._judged[lane.key] = msgspec.msgpack.decode(known, type=Judged)
+                self._judged[key] = msgspec.msgpack.decode(known, type=Judged)
             else:
                 self._progress.step(f"Evaluating {lane.key}", len(self._loaded.evaluation))
-                self._judged[lane.key] = judged = self._execute(lane, baseline)
+                self._judged[key] = judged = self._execute(lane, reference)
                 with suppress(TypeError):  # a plug-in's outcomes may be what no message holds
                     self._cache.put("judged", parts, msgspec.msgpack.encode(judged))
-        return self._judged[lane.key]
+        return self._judged[key]
 
     def time(
         self,
@@ -308,13 +309,13 @@ class Arena:
         ratios = (signal[:, 0] + _TINY) / (signal[:, 1] + _TINY)
         return float(10 * np.log10(ratios.min()))
 
-    def _execute(self, lane: Lane, baseline: Artifact) -> Judged:
-        is_baseline = lane.artifact.key == baseline.key
+    def _execute(self, lane: Lane, reference: Lane) -> Judged:
+        is_baseline = lane.key == reference.key
         samples = len(self._loaded.evaluation)
         count = max(1, min(self._executor.slots, samples // _LEAST_SHARE))
         with ExitStack() as stack:
             answers = [
-                self._answers(stack, lane, None if is_baseline else baseline, slot)
+                self._answers(stack, lane, None if is_baseline else reference, slot)
                 for slot in range(count)
             ]
             return evaluate(
@@ -322,14 +323,14 @@ class Arena:
             )
 
     def _answers(
-        self, stack: ExitStack, lane: Lane, baseline: Artifact | None, slot: int
+        self, stack: ExitStack, lane: Lane, beside: Lane | None, slot: int
     ) -> Answers:
         """How a slot answers: the outputs, and what the metric compares them with."""
         metric = self._loaded.metric
         session = stack.enter_context(self.opened(lane, slot))
         reference: RemoteSession | None = None
-        if baseline is not None and metric.needs_reference:
-            reference = stack.enter_context(self.opened(Lane(baseline, lane.runtime), slot))
+        if beside is not None and metric.needs_reference:
+            reference = stack.enter_context(self.opened(beside, slot))
 
         def answer(tensors: Tensors) -> tuple[Tensors, Tensors]:
             outputs = session.run(tensors)

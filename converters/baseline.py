@@ -73,6 +73,10 @@ def judge_float(
     if not set(raced) & set(lanes):
         raise failures[-1]
     reference = next(iter(lanes.values()))
+    compared = {
+        runtime: arena.judge(lane, lane.artifact, beside=reference).outcomes
+        for runtime, lane in lanes.items()
+    }
     preprocessing = arena.ask(
         "pre-processing",
         reference,
@@ -90,11 +94,9 @@ def judge_float(
         lanes={runtime: lane for runtime, lane in lanes.items() if runtime in raced},
         preprocessing=preprocessing,
         conversions={
-            runtime: _conversion(outcomes[reference.runtime], given, loaded, request)
-            for runtime, given in outcomes.items()
-            if runtime in raced
-            and runtime != reference.runtime
-            and not loaded.metric.needs_reference  # which compares a runtime with itself
+            runtime: _conversion(compared[reference.runtime], given, loaded, request)
+            for runtime, given in compared.items()
+            if runtime in raced and runtime != reference.runtime
         },
         warnings=warnings,
     )

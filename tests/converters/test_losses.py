@@ -80,7 +80,8 @@ def test_a_pre_processing_that_is_not_the_trainings(tmp_path: Path) -> None:
     assert reason in result.warnings
 
 
-def test_a_runtime_that_computes_something_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["top1", "cosine"])
+def test_a_runtime_that_computes_something_else(tmp_path: Path, metric: str) -> None:
     """Bytes above 255 wrap on onnxruntime and stay at 255 on OpenVINO; ONNX leaves it open."""
     module("openvino")
 
@@ -96,7 +97,8 @@ def test_a_runtime_that_computes_something_else(tmp_path: Path) -> None:
     ]
     model = write_model(tmp_path / "m.onnx", nodes, {"w": np.eye(CLASSES)}, (CLASSES,))
     data = save(tmp_path, rows)
-    result = run(model, data, tmp_path / "out", runtimes=("onnxruntime", "openvino"))
+    both = ("onnxruntime", "openvino")
+    result = run(model, data, tmp_path / "out", runtimes=both, metric=metric)
     reason = assert_named(result, "conversion")
     assert "a drop of " in reason
     assert {v.runtime for v in result.variants} == {"onnxruntime"}
