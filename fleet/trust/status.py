@@ -62,8 +62,8 @@ class TrustInfo(TypedDict):
 
 def show(repository: Repository) -> TrustInfo:
     """The state of a repository."""
-    state, sentence = _state(repository)
     roles = [r for role in (*TOP, *repository.teams()) if (r := _role(repository, role))]
+    state, sentence = _state(repository, roles)
     waiting = [_waiting(repository, role) for role in repository.store.staged_roles()]
     return {
         "state": state,
@@ -74,13 +74,18 @@ def show(repository: Repository) -> TrustInfo:
     }
 
 
-def _state(repository: Repository) -> tuple[str, str]:
+def _state(repository: Repository, roles: list[RoleInfo]) -> tuple[str, str]:
+    """By what is public: a rotation that waits changes nothing yet."""
     if not repository.is_initialised:
         if repository.latest(Root.type) is not None:
             return "waiting", _WAITING
         return "unsigned", UNSIGNED
-    roles = (Root.type, Targets.type, *repository.teams())
-    online = [role for role in roles if repository.is_online(role)]
+    online = [
+        role["role"]
+        for role in roles
+        if role["role"] not in ONLINE
+        and sum(key["online"] for key in role["keys"]) >= role["threshold"]
+    ]
     if Root.type in online:
         return "online", _ONLINE
     if online:
