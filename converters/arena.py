@@ -138,8 +138,7 @@ class Arena:
             anew: in processes started for this race, so that what one start brought by luck
                 does not repeat.
         """
-        conditions = [self._conditions(lane) for lane in lanes]
-        parts = [EVALUATOR, THREADS, seconds, bound, anew, conditions]
+        parts = self._race(lanes, seconds, bound, anew)
         known = self._cache.get("times", parts)
         if known is not None:
             return msgspec.msgpack.decode(known, type=dict[str, Timing])
@@ -176,6 +175,10 @@ class Arena:
             }
         self._cache.put("times", parts, msgspec.msgpack.encode(timings))
         return timings
+
+    def forget(self, lanes: Sequence[Lane], *, seconds: float, anew: bool = False) -> None:
+        """Keep nothing of a race that decided nothing: the next conversion runs it again."""
+        self._cache.drop("times", self._race(lanes, seconds, None, anew))
 
     def fidelity(
         self, lane: Lane, baseline: Artifact, feeds: Sequence[Sequence[np.ndarray]]
@@ -244,6 +247,12 @@ class Arena:
         while self._warm:
             for channel in self._warm.popitem()[1]:
                 channel.close()
+
+    def _race(
+        self, lanes: Sequence[Lane], seconds: float, bound: float | None, anew: bool
+    ) -> list[object]:
+        conditions = [self._conditions(lane) for lane in lanes]
+        return [EVALUATOR, THREADS, seconds, bound, anew, conditions]
 
     def _end_own(self) -> None:
         while self._own:
@@ -322,9 +331,7 @@ class Arena:
                 answers, self._loaded, is_baseline=is_baseline, on_sample=self._progress.advance
             )
 
-    def _answers(
-        self, stack: ExitStack, lane: Lane, beside: Lane | None, slot: int
-    ) -> Answers:
+    def _answers(self, stack: ExitStack, lane: Lane, beside: Lane | None, slot: int) -> Answers:
         """How a slot answers: the outputs, and what the metric compares them with."""
         metric = self._loaded.metric
         session = stack.enter_context(self.opened(lane, slot))

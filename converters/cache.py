@@ -94,6 +94,13 @@ class Cache:
         self.put(kind, parts, msgspec.msgpack.encode(made))
         return made
 
+    def drop(self, kind: str, parts: Any) -> None:
+        """Forget the entry that was made from these parts."""
+        path = self._path(kind, parts)
+        if path is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
     def _bound(self, added: int) -> None:
         """Remove what was used longest ago, where there is too much."""
         if self._bytes is not None:

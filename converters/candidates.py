@@ -16,6 +16,7 @@ from converters.recipe import FLOAT, Inputs, Recipe, VariantRecipe
 from converters.result import LeftOut
 from converters.toolchains.saturation import SaturationEvidence
 from converters.tools import tool_versions, toolchain_versions
+from edgeml.errors import GateFailed
 from hardware.profiles import Limits, TargetProfile
 from hardware.runtimes.formats import TFLITE
 
@@ -163,17 +164,40 @@ def _taken(candidate: Candidate) -> Taken:
     )
 
 
-def as_decided(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candidate]:
-    """The candidates that a recipe decided on, whatever their gates say this time."""
+def as_decided(
+    candidates: Sequence[Candidate], recipe: Recipe, *, accept: str = ""
+) -> list[Candidate]:
+    """The candidates that a recipe decided on: their speed is its word, all else must hold again.
+
+    Args:
+        candidates: with their gates of this time.
+        recipe: what was decided.
+        accept: the reason that was given for deploying on an undecided gate.
+
+    Raises:
+        GateFailed: a gate other than speed fails, or is undecided and nobody accepted that.
+    """
     decided = {(v.target, v.runtime, v.precision): v for v in recipe.variants}
     kept = []
     for candidate in candidates:
-        key = (candidate.target.name, candidate.lane.runtime, candidate.lane.artifact.precision)
-        if key in decided:
-            choice = Choice(
-                deployable=True, accepted=decided[key].accepted, reason="as the recipe says"
+        lane = candidate.lane
+        key = (candidate.target.name, lane.runtime, lane.artifact.precision)
+        if key not in decided:
+            continue
+        accepted = decided[key].accepted
+        gates = [gate for gate in candidate.gates if gate.name != "speedup"]
+        choice = choose(gates, accept=accepted or accept)
+        if not choice.deployable:
+            raise GateFailed(
+                f"The recipe's {lane.artifact.precision} for {candidate.target.name} on "
+                f"{lane.runtime} does not pass its gates here.",
+                why=f"{choice.reason[0].upper()}{choice.reason[1:]}",
+                fix=choice.remedy
+                or "Convert without --recipe, or with the bounds it was made for.",
+                undecided=choice.undecided,
             )
-            kept.append(msgspec.structs.replace(candidate, choice=choice))
+        choice = Choice(deployable=True, accepted=accepted, reason="as the recipe says")
+        kept.append(msgspec.structs.replace(candidate, choice=choice))
     return kept
 
 
@@ -231,8 +255,15 @@ def left_out_of(
     for target in {c.target.name: c.target for c in candidates}.values():
         contest = contests[flavours_of(target)]
         if not contest.contenders:
-            reason = nothing_raced(contest.attempts)
-            left_out.append(LeftOut(target=target.name, precision="int8", reason=reason))
+            missing = next((a.missing_tool for a in contest.attempts if a.missing_tool), "")
+            left_out.append(
+                LeftOut(
+                    target=target.name,
+                    precision="int8",
+                    reason=missing or nothing_raced(contest.attempts),
+                    undecided=bool(missing),
+                )
+            )
     return left_out
 
 

@@ -28,7 +28,7 @@ from hardware.runtimes.formats import ONNX, TFLITE
 
 _QUICK_S = 0.6
 _FIDELITY_SAMPLES = 16
-_MARGIN = 0.95  # of the speed-up that is asked for: what noise may hide in a quick race
+_MARGIN = 0.9  # of the speed-up that is asked for: what noise may hide in a quick race
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +36,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     `family` is the format of its file. `fidelity` is the ratio of signal to noise at the
     outputs in dB, on calibration data; `speedups` and `accuracy` are by runtime, `speed` is the
-    fastest runtime's, in inferences a millisecond. `refused` says
-    why nothing could run it, `failed` by runtime why that one could not, while another could.
+    fastest runtime's, in inferences a millisecond. `refused` says why nothing could run it,
+    `missing_tool` which toolchain it takes, `failed` by runtime why that one could not, while
+    another could.
     """
 
     move: str
@@ -46,6 +47,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     nodes: int = 0
     refused: str = ""
+    missing_tool: str = ""
     failed: dict[str, str] = {}
     fidelity: float | None = None
     speedups: dict[str, float] = {}
@@ -163,7 +165,12 @@ class Contestants:
                     )
                 except ToolchainError as error:  # the next move would need it as well
                     name = _name(step.move, family)
-                    refused = Attempt(move=name, family=family.format, refused=str(error))
+                    refused = Attempt(
+                        move=name,
+                        family=family.format,
+                        refused=str(error),
+                        missing_tool=f"no quantization was tried: {error}",
+                    )
                     attempts[step.move] = refused
                     self._progress.note(_told(refused))
                     break

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,8 @@ class _Conversion:
             progress.note(
                 f"{skipped.target} is left out, it cannot be executed here: {skipped.reason}."
             )
+        for remark in loaded.evaluation.remarks:
+            progress.note(f"Warning: {remark}")
 
     def finish(self, folder: Path) -> ConversionResult:
         """Search, decide and write the release."""
@@ -171,7 +174,7 @@ class _Conversion:
             candidates,
             [attempt for contest in contests.values() for attempt in contest.attempts],
         )
-        warnings = baseline.warnings + self._told(diagnosis)
+        warnings = loaded.evaluation.remarks + baseline.warnings + self._told(diagnosis)
         losses = losses_of(baseline.preprocessing, baseline.conversions, candidates)
         self._progress.step("Recording outputs on the golden set")
         golden = self._golden(baseline.lanes[chosen[0].lane.runtime])
@@ -211,17 +214,22 @@ class _Conversion:
             skipped=loaded.plan.skipped,
             float_kept_because=kept_because(
                 {c.target: c.reason for c in reversed(left_out) if c.precision != FLOAT},
-                {v.target for v in written.variants if v.precision != FLOAT},
+                {
+                    target: [(v.precision, v.runtime) for v in variants]
+                    for target, variants in groupby(written.variants, lambda v: v.target)
+                },
             ),
             warnings=warnings,
+            doubted=() if request.accept_undecided else baseline.warnings,
             losses=losses,
             calibration=diagnosis.calibration,
         )
 
     def _told(self, diagnosis: Diagnosis) -> tuple[str, ...]:
         """What is wrong with the calibration."""
-        used = diagnosis.calibration if diagnosis.move else None
-        found = used.warnings if used else ()
+        report, found = diagnosis.calibration, ()
+        if report is not None:
+            found = report.warnings if diagnosis.move else report.input_warnings
         warnings = tuple(f"Calibration: {warning}" for warning in found)
         for warning in warnings:
             self._progress.note(f"Warning: {warning}")
@@ -283,7 +291,8 @@ class _Conversion:
                 accept=request.accept_undecided,
             )
             if self._loaded.recipe is not None:
-                made = as_decided(made, self._loaded.recipe)
+                recipe, accept = self._loaded.recipe, request.accept_undecided
+                made = as_decided(made, recipe, accept=accept)
             candidates += made
         return candidates
 

@@ -91,9 +91,26 @@ class Emulator:
         self._progress = progress
 
     def verify(
-        self, lane: Lane, baseline: Artifact, *, max_drop: float, confidence: float
+        self,
+        lane: Lane,
+        baseline: Artifact,
+        *,
+        max_drop: float,
+        confidence: float,
+        saturates: bool = False,
     ) -> Emulated:
         """Execute a lane on evaluation samples here and there.
+
+        Where sums cannot saturate, equal bits follow from the arithmetic, and a few samples
+        show that nothing else differs.
+
+        Args:
+            lane: what is executed.
+            baseline: the float model.
+            max_drop: that the accuracy gate allows.
+            confidence: of that gate.
+            saturates: whether it depends on the sample that sums are exact there: then all are
+                compared, as far as there is time.
 
         Raises:
             ModelError: the runtime cannot run it under emulation.
@@ -102,18 +119,26 @@ class Emulator:
         parts = [
             *(EVALUATOR, self._cpu, lane.artifact.digest, baseline.digest, lane.runtime),
             *(inputs.evaluation, inputs.pipeline, self._loaded.metric.identity),
-            *(max_drop, confidence, tool_versions()),
+            *(max_drop, confidence, saturates, tool_versions()),
             *(self._loaded.host.cpu.model, instruction_set(self._loaded.host)),
         ]
         known = self._cache.get("emulated", parts)
         if known is not None:
             return msgspec.msgpack.decode(known, type=Emulated)
-        found = self._compare(lane, baseline, max_drop=max_drop, confidence=confidence)
+        found = self._compare(
+            lane, baseline, max_drop=max_drop, confidence=confidence, saturates=saturates
+        )
         self._cache.put("emulated", parts, msgspec.msgpack.encode(found))
         return found
 
     def _compare(
-        self, lane: Lane, baseline: Artifact, *, max_drop: float, confidence: float
+        self,
+        lane: Lane,
+        baseline: Artifact,
+        *,
+        max_drop: float,
+        confidence: float,
+        saturates: bool,
     ) -> Emulated:
         loaded = self._loaded
         judged = self._native.judge(Lane(baseline, lane.runtime), baseline)
@@ -132,7 +157,7 @@ class Emulator:
                 before.append(judged.outcomes[index])
                 after.append(loaded.metric.outcome(outputs, loaded.evaluation.label(index), own))
                 self._progress.advance(len(after))
-                if equal == len(after) >= _ENOUGH_EQUAL:
+                if equal == len(after) >= _ENOUGH_EQUAL and not saturates:
                     break
                 if time.perf_counter() - begun > _SECONDS:
                     break

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import onnx
 
 from cloud_sync.golden import GoldenSet, Recorded
 from converters.arena import Arena
@@ -16,13 +17,19 @@ from converters.golden import recorded_outputs
 from converters.loading import Loaded
 from converters.plan import EMULATED_RUNTIMES
 from converters.progress import Progress
+from converters.recipe import INT8
 from converters.request import Request
 from converters.toolchains import emulation
-from converters.toolchains.saturation import SaturationEvidence, saturation_evidence
+from converters.toolchains.saturation import (
+    SaturationEvidence,
+    risky_layers,
+    saturation_evidence,
+)
 from converters.workshop import Artifact
 from edgeml.errors import ModelError
 from hardware.capabilities import Capabilities, Cpu
 from hardware.profiles import TargetProfile
+from hardware.runtimes.formats import ONNX
 
 _SATURATION_SAMPLES = 8
 
@@ -87,8 +94,13 @@ class Places:
             cache=self._cache,
             progress=self._progress,
         )
+        confidence = candidate.gates[0].confidence if candidate.gates else None
         found = emulator.verify(
-            lane, baseline, max_drop=request.max_drop, confidence=request.confidence
+            lane,
+            baseline,
+            max_drop=request.max_drop,
+            confidence=confidence or request.confidence,
+            saturates=target.architecture == "amd64" and _is_at_risk(lane.artifact),
         )
         speed = no_speed(cpu, request.min_speedup) if target.name in plan.foreign else None
         return emulated_candidate(candidate, found, speed)
@@ -141,3 +153,9 @@ class Places:
             executor = LocalExecutor(command, name=f"emulated {cpu}")
             self._emulated[cpu] = Arena(executor, self._loaded, self._cache, self._progress)
         return self._emulated[cpu]
+
+
+def _is_at_risk(artifact: Artifact) -> bool:
+    """Whether an 8-bit file's weights let sums of two products exceed 16 bits."""
+    is_int8 = artifact.format == ONNX and artifact.precision == INT8
+    return is_int8 and bool(risky_layers(onnx.load(artifact.path)))

@@ -73,6 +73,11 @@ def check(request: Request) -> None:
             f"A minimal speed-up of {request.min_speedup:g} cannot be used.",
             why="It is a ratio to float32, 0 or more.",
         )
+    if request.accept_undecided and not request.accept_undecided.strip():
+        raise UserError(
+            "The reason of --accept-undecided is blank.",
+            why="It is kept in the release for whoever asks why.",
+        )
     if request.targets and request.recipe is not None:
         raise UserError(
             "Targets were named beside a recipe.",

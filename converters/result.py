@@ -79,7 +79,11 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished conversion; variants are ordered by target, then best first."""
+    """A finished conversion; variants are ordered by target, then best first.
+
+    `doubted` are warnings about the float model itself that nobody accepted: as wrong as it may
+    be, all that was compared with it may be as well.
+    """
 
     release: str
     evidence: str
@@ -91,6 +95,7 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     float_kept_because: str | None = None
     warnings: tuple[str, ...] = ()
+    doubted: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
     calibration: CalibrationReport | None = None
 
@@ -106,8 +111,9 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, or 4 where a target's answer is float only because a gate is undecided."""
-        return ExitCode.GATE_UNDECIDED if self.undecided else ExitCode.DONE
+        """0, or 4: a target's answer is float only through doubt, or the float model is doubted."""
+        doubtful = self.undecided or self.doubted
+        return ExitCode.GATE_UNDECIDED if doubtful else ExitCode.DONE
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""

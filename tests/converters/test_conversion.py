@@ -67,7 +67,8 @@ def test_each_target_gets_the_float_model_and_an_int8_one_that_passed(
     converted: ConversionResult,
 ) -> None:
     assert converted.exit_code is ExitCode.DONE
-    assert converted.float_kept_because is None
+    best = {v.precision for v in converted.variants if v.rank == 0}
+    assert (converted.float_kept_because is None) == (best == {"int8"})
     targets = {variant.target for variant in converted.variants}
     for target in targets:
         mine = [v for v in converted.variants if v.target == target]
@@ -270,6 +271,27 @@ def test_an_accepted_doubt_is_deployed_recorded_and_replayed(
     )
     assert replayed.release == accepted.release
     assert replayed.exit_code is ExitCode.DONE
+
+
+def test_a_replay_takes_speed_from_the_recipe_and_nothing_else(
+    converted: ConversionResult, convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    recipe = converted.variants[0].recipe
+    with pytest.raises(GateFailed, match="does not pass its gates here") as small:
+        run(
+            convnet,
+            quarters_data,
+            tmp_path / "small",
+            targets=(),
+            recipe=recipe,
+            limits=Limits(max_model_bytes=100),
+        )
+    assert exit_code_of(small.value) is ExitCode.GATE_FAILED
+    out = tmp_path / "strict"
+    with pytest.raises(GateFailed, match="Its accuracy is undecided") as strict:
+        run(convnet, quarters_data, out, targets=(), recipe=recipe, max_drop=0.0001)
+    assert exit_code_of(strict.value) is ExitCode.GATE_UNDECIDED
+    assert not out.exists()
 
 
 def test_a_limit_that_only_int8_keeps_leaves_float_out(

@@ -5,7 +5,7 @@ import pytest
 
 from cloud_sync.evidence import GateResult, Verdict
 from converters.gates import speed_gate
-from converters.last_race import confirmed
+from converters.last_race import agreed
 
 
 def gate(ratio: float) -> GateResult:
@@ -14,23 +14,28 @@ def gate(ratio: float) -> GateResult:
     return speed_gate(ratio * ones, ones, min_speedup=1.1, confidence=0.95)
 
 
-@pytest.mark.parametrize("ratio", [0.9, 1.5])
-def test_what_one_race_shows_clearly_needs_no_other(ratio: float) -> None:
-    assert confirmed(gate(ratio), None) == gate(ratio)
+def test_a_clear_pass_needs_no_other_race() -> None:
+    assert agreed([gate(1.5)]) == gate(1.5)
 
 
-def test_a_narrow_pass_waits_for_another_race_that_agrees() -> None:
-    first = confirmed(gate(1.15), None)
+@pytest.mark.parametrize("ratio", [0.5, 1.15])
+def test_a_narrow_pass_and_a_failure_wait_for_another_race_that_agrees(ratio: float) -> None:
+    first = agreed([gate(ratio)])
     assert first.result is Verdict.UNDECIDED
-    assert "too narrowly for one race" in first.reason
-    assert confirmed(gate(1.14), first).result is Verdict.PASS
+    assert "one race alone does not show it" in first.reason
+    both = agreed([gate(ratio), gate(ratio + 0.01)])
+    assert both.result is gate(ratio).result
+    assert (both.low, both.high) == pytest.approx((ratio, ratio + 0.01))
+    assert both.n == 200
 
 
-def test_a_narrow_pass_after_a_race_that_disagreed_decides_nothing() -> None:
-    assert confirmed(gate(1.15), gate(1.0)).result is Verdict.UNDECIDED
+def test_races_that_disagree_decide_nothing_until_two_in_a_row_agree() -> None:
+    assert agreed([gate(1.5), gate(1.0)]).result is Verdict.UNDECIDED
+    assert agreed([gate(0.8), gate(1.5)]).result is Verdict.UNDECIDED
+    assert agreed([gate(0.8), gate(1.5), gate(1.4)]).result is Verdict.PASS
 
 
 def test_without_a_bound_every_race_decides() -> None:
     ones = np.ones(100)
     anything = speed_gate(ones, 2 * ones, min_speedup=0.0, confidence=0.95)
-    assert confirmed(anything, None).result is Verdict.PASS
+    assert agreed([anything]).result is Verdict.PASS

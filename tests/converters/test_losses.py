@@ -78,6 +78,7 @@ def test_a_pre_processing_that_is_not_the_trainings(tmp_path: Path) -> None:
     reason = assert_named(result, "pre-processing")
     assert "it seems to be fed otherwise than it was trained" in reason
     assert reason in result.warnings
+    assert result.exit_code == 4  # nothing rests on a float model that is fed wrongly
 
 
 @pytest.mark.parametrize("metric", ["top1", "cosine"])

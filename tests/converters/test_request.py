@@ -42,6 +42,7 @@ def test_a_request_with_usual_values_is_accepted() -> None:
         ({"confidence": 0.2}, "confidence of 0.2"),
         ({"min_speedup": -1.0}, "speed-up of -1"),
         ({"min_speedup": float("inf")}, "speed-up of inf"),
+        ({"accept_undecided": "  "}, "reason of --accept-undecided is blank"),
         ({"targets": ()}, "No target"),
         ({"recipe": Path("r.json")}, "beside a recipe"),
         ({"dims": {"height": 0}}, "axis height cannot have the size 0"),
