@@ -227,9 +227,10 @@ class _Conversion:
 
     def _told(self, diagnosis: Diagnosis) -> tuple[str, ...]:
         """What is wrong with the calibration."""
-        report, found = diagnosis.calibration, ()
-        if report is not None:
-            found = report.warnings if diagnosis.move else report.input_warnings
+        report = diagnosis.calibration
+        if report is None:
+            return ()
+        found = report.warnings if diagnosis.move else report.input_warnings
         warnings = tuple(f"Calibration: {warning}" for warning in found)
         for warning in warnings:
             self._progress.note(f"Warning: {warning}")

@@ -33,7 +33,16 @@ from converters.sources.labels import Boxes, Labels
 from converters.sources.npz import NpzSource
 from edgeml.errors import ModelError
 
-__all__ = ["Boxes", "Dataset", "Labels", "Sample", "SampleArray", "open_dataset", "refuse_overlap"]
+__all__ = [
+    "Boxes",
+    "Dataset",
+    "Labels",
+    "Sample",
+    "SampleArray",
+    "each_once",
+    "open_dataset",
+    "refuse_overlap",
+]
 
 VARIES = -1  # an axis on which samples differ
 
@@ -56,6 +65,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     `path` is a file, a folder or `module:function`. Iterating yields an array a sample, or,
     where `is_mapping`, a dict of arrays by input name. `sample_digests` are SHA-256 over
     type, shape and bytes of each sample, `digest` over all of them and the labels.
+
+    `repeated` samples of the source equal an earlier one and are passed over (`each_once`);
+    `relabelled` of them have another label than that one.
     """
 
     path: Path
@@ -66,6 +78,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     sample_digests: tuple[bytes, ...]
     digest: str
     sample_bytes: int
+    repeated: int = 0
+    relabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.sample_digests)
@@ -77,9 +91,15 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
             ModelError: they are not those that were opened.
         """
         count = 0
-        for index, (sample, _) in enumerate(self.source.samples()):
-            if index >= len(self) or _digest(sample) != self.sample_digests[index]:
-                raise self._changed(index)
+        seen: set[bytes] = set()
+        for sample, _ in self.source.samples():
+            digest = _digest(sample)
+            if digest in seen:
+                continue
+            if count >= len(self) or digest != self.sample_digests[count]:
+                raise self._changed(count)
+            if self.repeated:
+                seen.add(digest)
             count += 1
             yield sample
         if count != len(self):
@@ -104,6 +124,21 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     def duplicates(self) -> int:
         """How many samples equal an earlier one."""
         return len(self) - len(set(self.sample_digests))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of the samples that are passed over, as sentences; none without any."""
+        if not self.repeated:
+            return ()
+        repeat = "repeats another" if self.repeated == 1 else "repeat others"
+        have = "has" if self.relabelled == 1 else "have"
+        said = (
+            f"{self.repeated} of {len(self) + self.repeated} evaluation samples {repeat}: "
+            "each counts once."
+        )
+        if self.relabelled:
+            said += f" {self.relabelled} of them {have} another label than the first, which counts."
+        return (said,)
 
     def label(self, index: int) -> Any:
         """A sample's label: an int, a float, a text, `Boxes`, or a row; None without labels."""
@@ -140,9 +175,6 @@ def open_dataset(
     if not scan.digests:
         raise ModelError(f"There are no samples in {path}.", why="It yielded none.")
     annotation = opened.labels(scan.labels)
-    whole = hashlib.sha256(b"".join(scan.digests))
-    if annotation is not None:
-        annotation.add_to(whole)
     return Dataset(
         path=path,
         source=opened,
@@ -150,24 +182,55 @@ def open_dataset(
         is_mapping=scan.is_mapping,
         annotation=annotation,
         sample_digests=tuple(scan.digests),
-        digest=f"sha256:{whole.hexdigest()}",
+        digest=_digest_of_all(scan.digests, annotation),
         sample_bytes=scan.sample_bytes,
+    )
+
+
+def each_once(data: Dataset) -> Dataset:
+    """The data without samples that equal an earlier one; what is left has the first's label.
+
+    Statistics over samples take each for a draw of its own: one that comes ten times would
+    count as ten times the proof that it is.
+    """
+    firsts: dict[bytes, int] = {}
+    relabelled = 0
+    for index, digest in enumerate(data.sample_digests):
+        first = firsts.setdefault(digest, index)
+        if index != first and data.annotation and not data.annotation.same(first, index):
+            relabelled += 1
+    if len(firsts) == len(data):
+        return data
+    annotation = None if data.annotation is None else data.annotation.at(list(firsts.values()))
+    return msgspec.structs.replace(
+        data,
+        annotation=annotation,
+        sample_digests=tuple(firsts),
+        digest=_digest_of_all(list(firsts), annotation),
+        repeated=len(data) - len(firsts),
+        relabelled=relabelled,
     )
 
 
 def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
     """Refuse data in which a sample serves both to calibrate and to judge.
 
-    The same values in another type or shape are the same sample.
+    The same values in another type or shape are the same sample; floats are compared as
+    rounded to the narrowest float type that either is saved in, at most float32.
 
     Raises:
         ModelError: at least one sample is in both; the sentence says how many and which.
     """
     one, other = calibration.sample_digests, evaluation.sample_digests
+    arrays = (*calibration.arrays, *evaluation.arrays)
     if [(a.dtype, a.shape) for a in calibration.arrays] != [
         (a.dtype, a.shape) for a in evaluation.arrays
-    ]:
-        one, other = (tuple(map(_digest_of_values, data)) for data in (calibration, evaluation))
+    ] or any(a.dtype == np.float64 for a in arrays):  # may have been widened from float32
+        common = _common_type([a.dtype for a in arrays])
+        one, other = (
+            tuple(_digest_of_values(sample, common) for sample in data)
+            for data in (calibration, evaluation)
+        )
     seen = set(other)
     shared = [i for i, digest in enumerate(one) if digest in seen]
     if shared:
@@ -240,11 +303,27 @@ class _Scan:
         return SampleArray(known.name, shape, known.dtype)
 
 
-def _digest_of_values(sample: Sample) -> bytes:
+def _common_type(dtypes: Sequence[np.dtype]) -> np.dtype:
+    """A type in which values that were saved in any of these can be compared."""
+    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+    if not floats:
+        return np.dtype(np.int64)
+    return min((*floats, np.dtype(np.float32)), key=lambda dtype: dtype.itemsize)
+
+
+def _digest_of_values(sample: Sample, common: np.dtype) -> bytes:
     digest = hashlib.sha256()
     for array in named(sample).values():
-        digest.update(np.asarray(array, np.float64).tobytes() + b"\0")
+        with np.errstate(over="ignore"):
+            digest.update(array.astype(common).tobytes() + b"\0")
     return digest.digest()
+
+
+def _digest_of_all(samples: Sequence[bytes], annotation: Labels | None) -> str:
+    whole = hashlib.sha256(b"".join(samples))
+    if annotation is not None:
+        annotation.add_to(whole)
+    return f"sha256:{whole.hexdigest()}"
 
 
 def _digest(sample: Sample) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cloud_sync.evidence import Accuracy, GateResult, Verdict
+from converters.recipe import FLOAT
 
 _FAILED = {
     "accuracy": "quantization loses too much accuracy",
@@ -86,14 +87,26 @@ def _remedy(doubted: Sequence[GateResult]) -> str:
     return f"{does[0].upper()}{does[1:]}, or {ACCEPT}."
 
 
-def kept_because(left_out: Mapping[str, str], served: set[str]) -> str | None:
-    """One sentence for all targets whose answer is float; None where int8 serves them all.
+def kept_because(
+    left_out: Mapping[str, str], served: Mapping[str, Sequence[tuple[str, str]]]
+) -> str | None:
+    """One sentence for all targets whose answer is float; None where int8 is that of them all.
 
     Args:
         left_out: by target, why a quantized candidate is no variant.
-        served: targets that have a quantized variant all the same.
+        served: by target, precision and runtime of its variants, best first.
     """
-    kept = {target: reason for target, reason in left_out.items() if target not in served}
+    kept: dict[str, str] = {}
+    for target in dict.fromkeys((*left_out, *served)):
+        variants = served.get(target, ())
+        quantized = next((v for v in variants if v[0] != FLOAT), None)
+        if quantized is None:
+            kept |= {target: left_out[target]} if target in left_out else {}
+        elif variants[0] != quantized:
+            kept[target] = (
+                f"{' on '.join(variants[0])} is faster than {' on '.join(quantized)}, "
+                "which is in the release after it."
+            )
     if not kept:
         return None
     if len(set(kept.values())) == 1:

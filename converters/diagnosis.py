@@ -6,6 +6,7 @@ few calibration samples. They decide nothing; they are for who wants to do bette
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from converters.methods import (
     NodeLoss,
     NotQuantizableError,
     Prepared,
+    Range,
     Statistics,
     reference_of,
     report_on,
@@ -30,6 +32,7 @@ from converters.workshop import Artifact, Workshop
 from hardware.runtimes.formats import ONNX
 
 _SAMPLES = 4  # enough to rank nodes by; the loss of each is a mean over its elements
+_LOOKED_AT = 64  # evaluation samples, enough to see that they are of another scale
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +69,7 @@ def diagnose(
     inputs = loaded.inputs
     parts = [
         *(inputs.model, inputs.pipeline, inputs.calibration, artifact and artifact.rules),
-        *(_SAMPLES, tool_versions()),
+        *(inputs.evaluation, _SAMPLES, _LOOKED_AT, tool_versions()),
     ]
     known = cache.get("diagnosis", parts)
     if known is None:
@@ -134,7 +137,21 @@ def _report(
         digests=loaded.calibration.sample_digests,
         labels=_classes(loaded.calibration.labels),
         classes=len(loaded.task.labels),
+        evaluated=_evaluated(loaded),
     )
+
+
+def _evaluated(loaded: Loaded) -> dict[str, Range]:
+    """What the first evaluation samples hold of each float input."""
+    found: dict[str, Range] = {}
+    for sample in islice(loaded.evaluation, _LOOKED_AT):
+        tensors = loaded.task.prepare(sample) or ()
+        for spec, tensor in zip(loaded.model.inputs, tensors, strict=False):
+            if tensor.dtype.kind == "f":
+                low, high = float(tensor.min()), float(tensor.max())
+                known = found.get(spec.name, Range(low, high))
+                found[spec.name] = Range(min(low, known.low), max(high, known.high))
+    return found
 
 
 def _classes(labels: np.ndarray | None) -> list[int]:

@@ -6,7 +6,7 @@ import msgspec
 
 from cloud_sync.release import digest_of
 from converters.axes import fix_axes
-from converters.dataset import Dataset, open_dataset, refuse_overlap
+from converters.dataset import Dataset, each_once, open_dataset, refuse_overlap
 from converters.fusing import CHECKED_SAMPLES, check_fused, fuse, refuse_metric
 from converters.metrics import Metric, find_metric
 from converters.model import FloatModel, check_inputs, load_model
@@ -88,7 +88,7 @@ def load(request: Request, progress: Progress) -> Loaded:
         task = PipelineTask(definition, model)
     names = tuple(spec.name for spec in model.inputs)
     calibration = open_dataset(request.calibration, names, task.labels)
-    evaluation = open_dataset(request.evaluation, names, task.labels)
+    evaluation = each_once(open_dataset(request.evaluation, names, task.labels))
     task.check(calibration)
     task.check(evaluation)
     refuse_overlap(calibration, evaluation)

@@ -133,6 +133,7 @@ def _variant(layout: Layout, variant: Variant, evidence: Sequence[Evidence]) -> 
         "rank": variant.rank,
         "digest": variant.digest,
         "format": variant.format,
+        "runtime": ", ".join(runtime.name for runtime in variant.requires.runtimes),
         "precision": variant.precision,
         "quantization": variant.quantization,
         "verification": variant.verification,
@@ -153,6 +154,9 @@ def _variant(layout: Layout, variant: Variant, evidence: Sequence[Evidence]) -> 
 def _evidence(record: Evidence) -> dict[str, Any]:
     return {
         "stage": record.stage,
+        "runtime": record.runtime,
+        "precision": record.conditions.software.get("precision", ""),
+        "quantization": record.conditions.software.get("quantization", ""),
         "accuracy": msgspec.to_builtins(record.accuracy),
         "latency": msgspec.to_builtins(record.latency),
         "memory_bytes": record.memory_bytes,
@@ -169,16 +173,22 @@ def _release_lines(release: dict[str, Any]) -> list[str]:
         model = variant["files"]["model"]
         lines += [
             "",
-            f"{variant['target']}  rank {variant['rank']}  {variant['precision']} "
-            f"{variant['quantization']}".rstrip(),
+            f"{variant['target']}  rank {variant['rank']}  {_kind(variant)}",
             f"  {variant['digest']}  {variant['verification']}",
             f"  model {model['bytes']} bytes, all files {variant['bytes']} bytes: "
             + ", ".join(sorted(file["name"] for file in variant["files"].values())),
             *_evidence_lines(variant["evidence"]),
         ]
     for record in release["left_out"]:
-        lines += ["", f"left out for {record['target']}", *_evidence_lines([record])]
+        what = _kind(record)
+        lines += ["", f"left out for {record['target']}: {what}", *_evidence_lines([record])]
     return lines
+
+
+def _kind(made: dict[str, Any]) -> str:
+    """Precision, quantization and runtime of a variant or a candidate."""
+    words = [made["precision"], made["quantization"]]
+    return " ".join(filter(None, [*words, made["runtime"] and f"on {made['runtime']}"]))
 
 
 def _evidence_lines(records: Sequence[dict[str, Any]]) -> list[str]:

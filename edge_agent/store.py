@@ -89,7 +89,7 @@ class ReleaseStore:
             raise DeviceError(
                 "The disk has no room for the release.",
                 why=f"{needed} bytes are needed and {SPARE_BYTES} to spare, {free} are free.",
-                fix=f"Free some space on the disk of {self.blobs.folder}.",
+                fix=f"Free some space on the disk of {self.blobs.folder}, then roll out again.",
             )
 
     def check(self, digest: str) -> None:

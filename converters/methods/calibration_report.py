@@ -1,18 +1,20 @@
 """The calibration report: whether the samples were enough, and what their ranges leave out."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from converters.methods.calibrate import Statistics
-from converters.methods.histograms import share_outside
+from converters.methods.histograms import Range, share_outside
 from converters.methods.prepare import Prepared
 
 _MANY_SATURATED = 0.01
 _ALMOST_ALL = 0.95
 _FEW = 16
+_FAR = 2  # spans of calibration that evaluation goes beyond it
+_WIDE = 8  # spans of evaluation within that of calibration
 
 
 class Saturation(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,11 +25,28 @@ class Saturation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputCoverage(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of an input that the samples covered."""
+    """The values of an input that the samples covered, and those of a look at evaluation."""
 
     name: str
     low: float
     high: float
+    evaluated: Range | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence where evaluation samples look as if they had been prepared otherwise."""
+        if self.evaluated is None:
+            return ()
+        low, high = self.evaluated.low, self.evaluated.high
+        span, other = self.high - self.low, high - low
+        beyond = max(self.low - low, high - self.high)
+        if beyond <= _FAR * span and (other == 0 or span <= _WIDE * other):
+            return ()
+        said = (
+            f"The input {self.name} is from {self.low:g} to {self.high:g} here and from {low:g} to "
+            f"{high:g} in evaluation samples: are both prepared alike?"
+        )
+        return (said,)
 
 
 class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +76,11 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[int, int] = {}
     warnings: tuple[str, ...] = ()
 
+    @property
+    def input_warnings(self) -> tuple[str, ...]:
+        """Those that hold of the samples themselves, whether or not they set a file's ranges."""
+        return tuple(warning for each in self.inputs for warning in each.warnings)
+
 
 def report_on(
     prepared: Prepared,
@@ -67,6 +91,7 @@ def report_on(
     digests: Sequence[bytes] = (),
     labels: Sequence[int] = (),
     classes: int = 0,
+    evaluated: Mapping[str, Range] | None = None,
 ) -> CalibrationReport:
     """Report on a calibration.
 
@@ -78,7 +103,9 @@ def report_on(
         digests: one digest for each sample, to find duplicates.
         labels: the class of each sample, where known.
         classes: how many classes there are, where known.
+        evaluated: by input, the values of evaluation samples, where some were looked at.
     """
+    evaluated = evaluated or {}
     report = CalibrationReport(
         samples=statistics.samples,
         duplicates=len(digests) - len(set(digests)),
@@ -89,7 +116,10 @@ def report_on(
         unsettled=_unsettled(statistics),
         inputs=tuple(
             InputCoverage(
-                name=i.name, low=statistics.seen[i.name].low, high=statistics.seen[i.name].high
+                name=i.name,
+                low=statistics.seen[i.name].low,
+                high=statistics.seen[i.name].high,
+                evaluated=evaluated.get(i.name),
             )
             for i in prepared.proto.graph.input
             if i.name in statistics.seen
@@ -142,6 +172,7 @@ def _warnings(report: CalibrationReport, classes: int) -> list[str]:
             f"{many[0].tensor} ({100 * many[0].share:.1f} %)."
         )
     found += [f"The input {i.name} is always {i.low:g}." for i in report.inputs if i.low == i.high]
+    found += report.input_warnings
     if report.classes and classes > len(report.classes):
         found.append(f"{classes - len(report.classes)} of {classes} classes have no sample.")
     return found

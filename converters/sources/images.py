@@ -1,9 +1,10 @@
 """Samples from a folder of images, decoded as a pipeline gets them: uint8 BGR, H x W x 3.
 
-Class numbers come from sub-folders: where they bear the names of the pipeline's labels, in
-their order, else in the sorted order of the names. Or labels come from a `labels.csv` with the
-columns `file` and `label`. Images right in the folder, without a `labels.csv`, have no labels
-and can calibrate.
+Class numbers come from sub-folders. Those that bear the names of the pipeline's labels are these
+classes; names that are all numbers are class numbers, from 0; other names are numbered in their
+sorted order, where there are as many as the pipeline has labels, or it has none. Or labels come
+from a `labels.csv` with the columns `file` and `label`. Images right in the folder, without a
+`labels.csv`, have no labels and can calibrate.
 """
 
 import csv
@@ -71,18 +72,34 @@ def _listed(folder: Path, names: Sequence[str]) -> list[tuple[Path, Any]]:
 
 
 def _numbers(folder: Path, found: Sequence[str], names: Sequence[str]) -> dict[str, int]:
-    """The class number of each sub-folder."""
+    """The class number of each sub-folder.
+
+    Raises:
+        ModelError: which class a sub-folder is would be a guess.
+    """
     strangers = [name for name in found if name not in names]
+    if not strangers:
+        return {name: names.index(name) for name in found}
     if len(strangers) == len(found):
-        return {name: number for number, name in enumerate(found)}
-    if strangers:
-        raise ModelError(
-            f"The samples in {folder} cannot be used.",
-            why=f"Some of its sub-folders bear names of the pipeline's labels, {strangers[0]} "
-            "does not.",
-            fix=f"Name each like one of the labels: {', '.join(names)}.",
+        if all(map(_is_class_number, found)):
+            strangers = [name for name in found if names and int(name) >= len(names)]
+            if not strangers:
+                return {name: int(name) for name in found}
+            why = f"Its sub-folder {strangers[0]} is class {int(strangers[0])}, counted from 0"
+        elif len(found) == len(names) or not names:
+            return {name: number for number, name in enumerate(found)}
+        else:
+            why = f"It has {len(found)} sub-folders, none with the name of a label"
+        why += f"; the pipeline has {len(names)} labels."
+    else:
+        why = (
+            f"Some of its sub-folders bear names of the pipeline's labels, {strangers[0]} does not."
         )
-    return {name: names.index(name) for name in found}
+    raise ModelError(
+        f"The samples in {folder} cannot be used.",
+        why=why,
+        fix=f"Name each like one of the labels: {', '.join(names)}.",
+    )
 
 
 def _is_image(path: Path) -> bool:
@@ -110,6 +127,10 @@ def _from_csv(folder: Path) -> list[tuple[Path, Any]]:
     texts = [row["label"].strip() for row in rows]
     labels: list[Any] = [int(t) for t in texts] if all(map(_is_integer, texts)) else list(texts)
     return [(folder / row["file"], label) for row, label in zip(rows, labels, strict=True)]
+
+
+def _is_class_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _is_integer(text: str) -> bool:

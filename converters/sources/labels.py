@@ -65,6 +65,20 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
         classes = np.zeros(used, np.int64) if self.classes is None else self.classes[index, :used]
         return Boxes(row[:used].astype(np.float64), classes.astype(np.int64))
 
+    def at(self, indices: Sequence[int]) -> "Labels":
+        """The labels of these samples."""
+        rows = list(indices)
+        return Labels(
+            y=self.y[rows],
+            count=None if self.count is None else self.count[rows],
+            classes=None if self.classes is None else self.classes[rows],
+        )
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether two samples have the same label."""
+        arrays = (self.y, self.count, self.classes)
+        return all(np.array_equal(a[one], a[other]) for a in arrays if a is not None)
+
     def add_to(self, digest: "hashlib._Hash") -> None:
         """Add all labels to a digest, the same for the same labels however wide their texts."""
         if self.are_texts:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def test_json_is_one_object_with_the_deployable_variants_best_first(
     assert code == 0
     assert body["release"].startswith("sha256:")
     assert body["path"] == str(tmp_path / "out")
-    assert body["float_kept_because"] is None
+    best = {v["precision"] for v in body["variants"] if v["rank"] == 0}
+    assert (body["float_kept_because"] is None) == (best == {"int8"})
     first = body["variants"][0]
     assert {"target", "runtime", "file", "format", "precision", "bytes", "verification",
             "recipe", "gates"} <= set(first)  # fmt: skip
@@ -180,6 +182,8 @@ def test_inspect_shows_a_release_and_its_evidence(
     variant = body["releases"][0]["variants"][0]
     assert variant["evidence"][0]["accuracy"]["value"] == 1.0
     assert set(variant["files"]) == {"golden", "model", "recipe", "recorded"}
+    assert variant["runtime"] == variant["evidence"][0]["runtime"] == "onnxruntime"
+    assert variant["evidence"][0]["precision"] == variant["precision"]
     _, text, _ = invoke("inspect", made["path"])
     assert f"toy:1.0.0  {made['release']}" in text
     assert "accuracy pass: 0 of 400 samples lost" in text
@@ -190,7 +194,8 @@ def test_inspect_shows_a_candidate_that_was_left_out(
 ) -> None:
     _, made = convert(convnet, make_quarters(evaluation=60), tmp_path / "out")
     _, text, _ = invoke("inspect", made["path"])
-    assert "left out for" in text
+    assert re.search(r"^left out for \S+: int8 .* on onnxruntime$", text, re.MULTILINE)
+    assert "  rank 0  float32 on onnxruntime\n" in text
     assert "accuracy undecided" in text
 
 

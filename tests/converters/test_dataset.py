@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.dataset import Dataset, open_dataset, refuse_overlap
+from converters.dataset import Dataset, each_once, open_dataset, refuse_overlap
 from edgeml.errors import EdgemlError, ExitCode, ModelError, exit_code_of
 
 
@@ -83,6 +83,32 @@ def test_a_sample_is_the_same_in_another_type_and_shape(tmp_path: Path) -> None:
     refuse_overlap(a, open_dataset(save(tmp_path / "c.npz", x=x[5:].astype(np.float32))))
 
 
+@pytest.mark.parametrize("one", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("other", [np.float16, np.float32, np.float64])
+def test_a_sample_is_the_same_however_its_floats_were_rounded(
+    tmp_path: Path, one: type, other: type
+) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 4, 3))
+    a = open_dataset(save(tmp_path / "a.npz", x=x[:5].astype(one)))
+    with pytest.raises(ModelError, match="2 of 5 calibration samples"):
+        refuse_overlap(a, open_dataset(save(tmp_path / "b.npz", x=x[3:].astype(other))))
+    refuse_overlap(a, open_dataset(save(tmp_path / "c.npz", x=x[5:].astype(other))))
+
+
+def test_a_sample_that_was_rounded_and_widened_again_is_the_same(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 9))
+    a = open_dataset(save(tmp_path / "a.npz", x=x))
+    b = open_dataset(save(tmp_path / "b.npz", x=x.astype(np.float32).astype(np.float64)))
+    with pytest.raises(ModelError, match="4 of 4 calibration samples"):
+        refuse_overlap(a, b)
+
+
+def test_integers_are_not_rounded_to_be_compared(tmp_path: Path) -> None:
+    x = np.array([[1 << 24], [(1 << 24) + 1]])
+    a = open_dataset(save(tmp_path / "a.npz", x=x[:1].astype(np.int32)))
+    refuse_overlap(a, open_dataset(save(tmp_path / "b.npz", x=x[1:].astype(np.int64))))
+
+
 def test_samples_may_be_named_like_the_models_only_input(tmp_path: Path) -> None:
     x = np.arange(6.0).reshape(2, 3)
     named = open_dataset(save(tmp_path / "a.npz", image=x, y=np.arange(2)), ["image"])
@@ -132,6 +158,37 @@ def test_without_labels_a_label_is_none(tmp_path: Path) -> None:
 def test_samples_that_equal_an_earlier_one_are_counted(tmp_path: Path) -> None:
     data = open_dataset(save(tmp_path / "d.npz", x=np.array([3, 1, 3, 3, 2])))
     assert data.duplicates == 2
+
+
+def test_a_sample_that_comes_several_times_counts_once_with_its_first_label(
+    tmp_path: Path,
+) -> None:
+    x, y = np.array([3, 1, 3, 3, 2]), np.array([0, 1, 0, 7, 2])
+    opened = open_dataset(save(tmp_path / "d.npz", x=x, y=y))
+    data = each_once(opened)
+    assert [int(sample) for sample in data] == [3, 1, 2]
+    assert len(data) == len(data.sample_digests) == 3
+    assert [data.label(i) for i in range(3)] == [0, 1, 2]
+    [remark] = data.remarks
+    assert remark.startswith("2 of 5 evaluation samples repeat others: each counts once.")
+    assert remark.endswith("1 of them has another label than the first, which counts.")
+    distinct = open_dataset(save(tmp_path / "e.npz", x=x[[0, 1, 4]], y=y[[0, 1, 4]]))
+    assert data.digest == distinct.digest != opened.digest
+    assert each_once(distinct) is distinct
+    assert distinct.remarks == ()
+    save(tmp_path / "d.npz", x=x[::-1], y=y)
+    with pytest.raises(ModelError, match="changed while they were used"):
+        list(data)
+
+
+def test_boxes_of_samples_that_come_several_times_stay_with_their_samples(tmp_path: Path) -> None:
+    boxes = np.arange(36.0).reshape(3, 3, 4)
+    boxes[1] = boxes[0]
+    arrays = {"y": boxes, "count": np.array([2, 2, 1]), "classes": np.arange(9).reshape(3, 3)}
+    data = each_once(open_dataset(save(tmp_path / "d.npz", x=np.array([4, 4, 5]), **arrays)))
+    assert (data.repeated, data.relabelled) == (1, 1), "other classes are another label"
+    assert data.label(1).boxes.tolist() == boxes[2, :1].tolist()
+    assert data.label(1).classes.tolist() == [6]
 
 
 def test_a_model_with_several_inputs_has_an_array_an_input(tmp_path: Path) -> None:

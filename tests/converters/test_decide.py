@@ -62,11 +62,19 @@ def test_a_reason_is_not_recorded_where_nothing_had_to_be_accepted() -> None:
 
 
 def test_why_float_was_kept_is_said_once_for_targets_that_share_the_reason() -> None:
-    assert kept_because({}, set()) is None
-    assert kept_because({"a": "too slow.", "b": "too slow."}, set()) == "a, b: too slow."
-    assert kept_because({"a": "too slow.", "b": "lost."}, set()) == "a: too slow. b: lost."
-    assert kept_because({"a": "too slow.", "b": "lost."}, {"a"}) == "b: lost."
-    assert kept_because({"a": "too slow."}, {"a"}) is None
+    served = {"a": [("int8", "one"), ("float32", "one")]}
+    assert kept_because({}, {}) is None
+    assert kept_because({"a": "too slow.", "b": "too slow."}, {}) == "a, b: too slow."
+    assert kept_because({"a": "too slow.", "b": "lost."}, {}) == "a: too slow. b: lost."
+    assert kept_because({"a": "too slow.", "b": "lost."}, served) == "b: lost."
+    assert kept_because({"a": "too slow."}, served) is None
+    assert kept_because({}, {"a": [("float32", "one")]}) is None
+
+
+def test_float_that_is_faster_on_another_runtime_than_int8_is_said() -> None:
+    served = {"a": [("float32", "one"), ("float32", "two"), ("int8", "two")]}
+    said = "a: float32 on one is faster than int8 on two, which is in the release after it."
+    assert kept_because({"a": "too slow."}, served) == said
 
 
 @pytest.mark.parametrize(("low", "warns"), [(0.05, True), (0.1, True), (0.11, False)])

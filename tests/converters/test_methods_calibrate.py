@@ -182,6 +182,22 @@ def test_the_report_names_the_tensor_that_saturates_most(prepared: Prepared) -> 
     assert any(report.saturated[0].tensor in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "warns"),
+    [(0, 1, False), (0, 255, True), (-128, 0, True), (0, 3, False), (0, 0.1, True), (0, 0, False)],
+)
+def test_calibration_of_another_scale_than_evaluation_is_said(
+    prepared: Prepared, low: float, high: float, warns: bool
+) -> None:
+    images = np.random.default_rng(0).uniform(0, 1, (16, 1, 12, 12)).astype(np.float32)
+    images[0, 0, 0, :2] = 0, 1
+    report = report_on(
+        prepared, observe(prepared, feeds(images)), evaluated={"image": Range(low, high)}
+    )
+    said = f"The input image is from 0 to 1 here and from {low:g} to {high:g} in evaluation samples"
+    assert any(warning.startswith(said) for warning in report.warnings) == warns
+
+
 def test_few_samples_and_a_dead_input_are_said(prepared: Prepared) -> None:
     report = report_on(prepared, observe(prepared, feeds(np.ones((3, 1, 12, 12), np.float32))))
     assert "Only 3 different samples set the ranges." in report.warnings

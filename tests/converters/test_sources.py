@@ -47,6 +47,31 @@ def test_sub_folders_named_like_the_pipelines_labels_are_those_classes(animals: 
     assert [elsewhere.label(i) for i in range(len(elsewhere))] == [1, 1, 2]
 
 
+@pytest.mark.parametrize("labels", [(), ("zero", "one", "two", "three")])
+def test_sub_folders_that_are_numbers_are_these_classes(tmp_path: Path, labels: tuple) -> None:
+    for name in ("0", "03", "1"):
+        write(tmp_path / "f" / name / "a.png", image(int(name)))
+    data = open_dataset(tmp_path / "f", (), labels)
+    assert [data.label(i) for i in range(len(data))] == [0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["1", "2", "3"], "sub-folder 3 is class 3, counted from 0; the pipeline has 3 labels"),
+        (["cat", "dog"], "has 2 sub-folders, none with the name of a label; .* 3 labels"),
+        (["1", "dog"], "has 2 sub-folders"),
+    ],
+)
+def test_sub_folders_whose_class_would_be_a_guess_are_refused(
+    tmp_path: Path, folders: list[str], words: str
+) -> None:
+    for name in folders:
+        write(tmp_path / "f" / name / "a.png", image(1))
+    with pytest.raises(ModelError, match=f"{words}.*Name each like one of the labels: x, y, z"):
+        open_dataset(tmp_path / "f", (), ["x", "y", "z"])
+
+
 def test_images_right_in_the_folder_have_no_labels(tmp_path: Path) -> None:
     write(tmp_path / "f" / "a.png", image(1))
     write(tmp_path / "f" / "b.bmp", image(2, height=9))
