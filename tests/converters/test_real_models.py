@@ -50,7 +50,8 @@ def test_keyword_spotting_keeps_its_accuracy_within_three_points(
     result = run(folder / "float.onnx", real(folder, tmp_path), max_drop=0.03)
     assert {v.precision for v in result.variants} == {"float32", "int8"}
     baseline = next(v for v in result.variants if v.precision == "float32")
-    assert baseline.accuracy.value == pytest.approx(0.9045, abs=1e-4)
+    assert baseline.accuracy.value == pytest.approx(359 / 397, abs=1e-4)  # one of 398 is a repeat
+    assert "1 of 398 evaluation samples" in " ".join(result.warnings)
 
 
 def test_a_hundred_images_cannot_decide_on_one_point(shared_models: Path, tmp_path: Path) -> None:
