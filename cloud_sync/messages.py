@@ -170,14 +170,24 @@ class ReportedModel(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ReportedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source is: `starting`, `running`, `stalled`, `lost` or `ended`, why, for how long."""
+
+    model: str
+    state: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device says it is."""
+    """What a device says it is; `sources` are by name, as they are at this moment."""
 
     desired_epoch: int = 0
     desired_counter: int = 0
     config_version: int = 0
     config_error: str = ""
     models: dict[str, ReportedModel] = {}
+    sources: dict[str, ReportedSource] = {}
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import (
     DesiredState,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from cloud_sync.outbox import Outbox
     from cloud_sync.transfer import OciClient
+    from edge_agent.api.opening import Opening
     from edge_agent.api.options import ApiOptions
     from edge_agent.api.server import LocalApi
     from edge_agent.identity import Identity
@@ -127,6 +130,7 @@ class Agent:
             give_up=self._give_up,
         )
         self._api = self._local_api(api)
+        self._opening = _opening(self._api)
         self._threads = [
             self._thread("link", self._link_turn),
             self._thread("telemetry", self._telemetry_turn),
@@ -170,8 +174,14 @@ class Agent:
             return None
         from edge_agent.api.server import LocalApi
 
-        push = self._following.sources.push_source
-        return LocalApi(options, self._workers, device=self._device, push=push)
+        sources = self._following.sources
+        return LocalApi(
+            options,
+            self._workers,
+            device=self._device,
+            push=sources.push_source,
+            sources=sources.reported,
+        )
 
     def start(self) -> None:
         """Bring up what the journal says was running, then everything else."""
@@ -183,8 +193,8 @@ class Agent:
         self._updates.littered()
         self._guarded(self._twin.restarted)
         self._following.use()
-        if self._api is not None:
-            self._api.start()
+        if self._opening is not None:
+            self._opening.turn()
         for thread in list(self._threads):
             thread.start()
         for model in models:
@@ -296,6 +306,8 @@ class Agent:
                 self._updates.wake(model)
         self._following.turn()
         self._health.turn()
+        if self._opening is not None:
+            self._opening.turn()
         if not self._is_steady and time.monotonic() >= self._up_since + STEADY_S:
             for model in self._updates.models:
                 self._twin.apply(model, Steady())
@@ -383,9 +395,19 @@ class Agent:
             counter=time.monotonic_ns(),
             stream=stream,
             capabilities=self._capabilities,
-            reported=state.reported(),
+            reported=msgspec.structs.replace(
+                state.reported(), sources=self._following.sources.reported()
+            ),
             accepted=state.accepted,
         )
+
+
+def _opening(api: "LocalApi | None") -> "Opening | None":
+    if api is None:
+        return None
+    from edge_agent.api.opening import Opening
+
+    return Opening(api)
 
 
 def _nothing() -> None:

@@ -1,5 +1,6 @@
 """`edgeml agent`: enrol a device, run its daemon, look at it, try and measure releases on it."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,13 @@ _Api = Annotated[
 _ApiToken = Annotated[str, typer.Option(metavar="FILE", help="A file with the API's token.")]
 _ApiCertificate = Annotated[str, typer.Option(metavar="PEM", help="The API's certificate.")]
 _ApiKey = Annotated[str, typer.Option(metavar="PEM", help="The key of that certificate.")]
+
+
+def _finite(value: float | None) -> float | None:
+    """A range of the command line lets `nan` through, and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("It is no finite number.")
+    return value
 
 
 @app.command()
@@ -117,9 +125,19 @@ def try_release(
             "rtsp://camera/stream."
         ),
     ],
-    seconds: Annotated[float, typer.Option(help="End after this time; else at the end.")] = 0.0,
+    seconds: Annotated[
+        float, typer.Option(help="End after this time; else at the end.", min=0, callback=_finite)
+    ] = 0.0,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    fps: Annotated[float | None, typer.Option(help="Frames a second; else the source's.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second, up to 1000; else the source's.",
+            min=0.001,
+            max=1000,
+            callback=_finite,
+        ),
+    ] = None,
     annotate: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the results: .mp4 for all frames, .jpg the last."),
@@ -128,13 +146,17 @@ def try_release(
     runtime: _Runtime = "",
     threads: _Threads = 0,
     api: _Api = "",
+    api_token: _ApiToken = "",
+    api_certificate: _ApiCertificate = "",
+    api_key: _ApiKey = "",
     as_json: _Json = False,
 ) -> None:
     """Run a release on a video or a camera here, and see how it does. No fleet is needed.
 
-    It runs as it would on a device, on the first runtime that the release names and that is
-    installed here. Ctrl-C ends it with the same figures. With --api 127.0.0.1:8093 the last
-    frame and the figures can be watched in a browser meanwhile.
+    It runs as it would on a device: the release's best variant for this machine, on the first
+    runtime that it names and that is installed here; --runtime chooses another. Ctrl-C ends it
+    with the same figures. With --api 127.0.0.1:8093 the last frame and the figures can be
+    watched in a browser meanwhile.
     """
     import msgspec
 
@@ -154,7 +176,7 @@ def try_release(
             stop=stop,
             seconds=seconds,
             annotate=annotate,
-            api=options(api, "", "", ""),
+            api=options(api, api_token, api_certificate, api_key),
         )
     if as_json:
         _print(msgspec.to_builtins(found.summary()))
@@ -169,7 +191,12 @@ def bench(
     release: _Release,
     *,
     minutes: Annotated[
-        float, typer.Option(help="Let the quickest run on for so long, to see what heat does.")
+        float,
+        typer.Option(
+            help="Let the quickest run on for so long, to see what heat does.",
+            min=0,
+            callback=_finite,
+        ),
     ] = 0.0,
     out: Annotated[Path, typer.Option(help="Where the evidence is written, as JSON.")] = Path(
         "evidence.json"
@@ -183,7 +210,7 @@ def bench(
     threads: _Threads = 0,
     as_json: _Json = False,
 ) -> None:
-    """Measure a release on this machine: every runtime and number of threads that can run it.
+    """Measure a release on this machine: every variant, runtime and number of threads that fit.
 
     Each is a process of its own that replays the golden set: it says whether this machine
     computes what was proven, how long an inference takes, and how much memory. The evidence is
@@ -228,6 +255,9 @@ def install(
     config: _Config,
     user: Annotated[str, typer.Option(help="The user it runs as; made if need be.")] = "edgeml",
     api: _Api = "",
+    api_token: _ApiToken = "",
+    api_certificate: _ApiCertificate = "",
+    api_key: _ApiKey = "",
     print_only: Annotated[
         bool, typer.Option("--print", help="Print the unit and change nothing.")
     ] = False,
@@ -240,10 +270,14 @@ def install(
     """
     from edge_agent.commands import install as installing
     from edge_agent.identity import load_config
+    from edge_agent.service import options
     from hardware.probes import probe
 
     data = Path(load_config(config).data_dir)
-    unit = installing.unit(config, data, probe(), user=user, api=api)
+    served = options(api, api_token, api_certificate, api_key)
+    unit = installing.unit(config, data, probe(), user=user, api=served)
+    for warning in installing.warnings(unit):
+        typer.echo(f"warning: {warning}", err=True)
     if print_only:
         typer.echo(installing.text(unit), nl=False)
         return

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from cloud_sync.messages import Configuration, SourceConfig
+from cloud_sync.messages import Configuration, ReportedSource, SourceConfig
 from edge_agent.mailbox import Frame
 from edge_agent.sources import PushSource, Source, SourceStatus, check_source
 from edgeml.errors import EdgemlError
@@ -91,6 +91,10 @@ class Sources:
     def statuses(self) -> tuple[SourceStatus, ...]:
         """How each source is at this moment."""
         return tuple(source.status() for source in list(self._running.values()))
+
+    def reported(self) -> dict[str, ReportedSource]:
+        """How each source is at this moment, by name, for whoever operates the device."""
+        return {status.name: status.reported() for status in self.statuses()}
 
     def push_source(self, name: str) -> PushSource | None:
         """The source of that name to which frames can be pushed; None where there is none."""

@@ -1,6 +1,8 @@
 """Whether a configuration that is being tried may stay. Pure.
 
-Every new source has to give frames, and what a site sets must not make the models fail.
+Every new source of files, folders, arrays or pushed frames has to work, and what a site sets must
+not make the models fail. A camera or microphone may be off: its state is reported, and the rest of
+the configuration is not held up by it.
 """
 
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from cloud_sync.messages import Configuration, SourceConfig
 PATIENCE_S = 30.0
 MIN_ANSWERS = 10
 MAX_ERROR_SHARE = 0.5
+# What this device has by itself; all else, plug-ins too, is something that may be switched off.
+OWN_KINDS = frozenset({"file", "images", "npy", "push", "wav", "watch"})
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,11 @@ def new_sites(before: Configuration, after: Configuration) -> tuple[str, ...]:
     return tuple(sorted(m for m in names if before.site.get(m, {}) != after.site.get(m, {})))
 
 
+def may_be_off(source: SourceConfig) -> bool:
+    """Whether its silence says nothing against the configuration: a camera, a microphone."""
+    return source.uri.partition(":")[0].lower() not in OWN_KINDS
+
+
 def needs_trial(before: Configuration, after: Configuration) -> bool:
     """Whether anything of it could do badly here."""
     return bool(new_sources(before, after) or new_sites(before, after))
@@ -53,7 +62,7 @@ def judge(before: Configuration, after: Configuration, seen: Seen) -> str | None
     if failing:
         return "; ".join(failing)
     silent = {
-        source.name: seen.sources[source.name][1]
+        source: seen.sources[source.name][1]
         for source in new_sources(before, after)
         if source.name in seen.sources and not seen.sources[source.name][0]
     }
@@ -66,8 +75,11 @@ def judge(before: Configuration, after: Configuration, seen: Seen) -> str | None
         return ""
     if seen.seconds < PATIENCE_S:
         return None
-    # A model that sees nothing says nothing against its parameters.
+    # A model that sees nothing says nothing against its parameters. A camera that is off was
+    # waited for all the same: a driver that ends the process does so while it is being tried.
     return "; ".join(
-        f"the source {name!r} gave no frame in {seen.seconds:.0f} s{f': {why}' if why else ''}"
-        for name, why in silent.items()
+        f"the source {source.name!r} gave no frame in {seen.seconds:.0f} s"
+        f"{f': {why}' if why else ''}"
+        for source, why in silent.items()
+        if not may_be_off(source)
     )

@@ -195,9 +195,7 @@ class FleetLink:
                 envelope = self._http.desired()
             else:
                 envelope = self._http.hello(self._hello(outbox.stream))
-                if (question := outbox.question()) is not None:
-                    # The ack of an empty batch tells the time, before any record is dated.
-                    self._acknowledged(self._http.send(question))
+                self._ask_the_time(outbox)
             self._http_answered()
             if envelope is not None:
                 self._desired(envelope, asked=True)
@@ -206,6 +204,14 @@ class FleetLink:
             self._http_failed(error)
         except EdgemlError as error:
             self._warn(error)
+
+    def _ask_the_time(self, outbox: Outbox) -> None:
+        """The ack of an empty batch tells it before any record is dated; all goes on without."""
+        if (question := outbox.question()) is not None:
+            try:
+                self._acknowledged(self._http.send(question))
+            except EdgemlError as error:
+                self._warn(error)
 
     def _flush(self) -> None:
         outbox = self._outbox()

@@ -2,8 +2,9 @@
 
 It speaks systemd's own protocol (sd_notify(3)) with the agent: the agent says that it is well as
 long as its loops turn, and is killed and started again when it has not for `PATIENCE_S`; what
-ends by itself with an error is started again, too, after a pause that grows. It imports
-nothing of the agent, so that it stays small and does not fail with it.
+ends by itself with an error is started again, too, after a pause that grows; a command that is
+wrong (exit code 2) is not, since it stays wrong. It imports nothing of the agent, so that it
+stays small and does not fail with it.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ START_S = 300.0
 PAUSE_S = (1.0, 60.0)
 STEADY_S = 60.0
 TURN_S = 0.5
+USAGE = 2  # edgeml.errors.ExitCode.USAGE: the same command would end the same way
 
 
 def supervise(
@@ -59,6 +61,9 @@ def supervise(
                 status = _watch(child, listener, asked, (start_s, patience_s))
             if asked or status == 0:
                 return status if status >= 0 else 128 - status
+            if status == USAGE:
+                _say("the agent was started wrongly; it is not started again")
+                return status
             if time.monotonic() - begun > STEADY_S:
                 pause = PAUSE_S[0]
             _say(f"the agent ended with {status}; it is started again in {pause:.0f} s")

@@ -10,6 +10,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STUCK_S = 10.0
-STUCK_FIRST_S = 60.0  # a runtime may prepare much at its first frame
+# How long a frame may take: a multiple of this release's own p99 once that is known.
+STUCK_LEAST_S = 1.0
 STUCK_TIMES_P99 = 20.0
+MEASURED = 50
+STUCK_S = 10.0  # until then
+STUCK_FIRST_S = 60.0  # a runtime may prepare much at its first frame
+RECENT = 2000
 POLL_S = 0.05
 IDLE_S = 0.5
 MAX_REST_S = 10.0
 
 OnResult = Callable[[dict[str, Any]], None]
+
+
+def allowed_s(times: Sequence[float]) -> float:
+    """How long a frame may take before its inference counts as stuck, in seconds.
+
+    Args:
+        times: what this release's recent inferences took with all that belongs to a frame, in
+            seconds; frames in which the pipeline located nothing are not among them.
+    """
+    if not times:
+        return STUCK_FIRST_S
+    p99 = sorted(times)[min(len(times) - 1, len(times) * 99 // 100)]
+    return max(STUCK_LEAST_S if len(times) >= MEASURED else STUCK_S, STUCK_TIMES_P99 * p99)
 
 
 class Worker:
@@ -56,7 +74,9 @@ class Worker:
         self.mailbox = mailbox or Mailbox()
         self.abandoned = False
         self.duty = 1.0
-        self._in_flight: tuple[str, float] | None = None
+        # Its source, since when, and how long it may take; None for what frames may.
+        self._in_flight: tuple[str, float, float | None] | None = None
+        self._times: deque[float] = deque(maxlen=RECENT)
         self._watchers: queue.SimpleQueue[queue.SimpleQueue[Watched]] = queue.SimpleQueue()
         self._loaded = loaded
         self._on_result = on_result
@@ -90,15 +110,15 @@ class Worker:
         return not self._thread.is_alive()
 
     def stuck_s(self) -> float:
-        """How long the frame in flight has taken, where none may take so long; else 0."""
+        """How long what is in flight has taken, where it may not take so long; else 0."""
         in_flight = self._in_flight
         if in_flight is None or self.abandoned:
             return 0.0
-        seconds = time.monotonic() - in_flight[1]
-        if seconds < STUCK_S:
+        _, since, may_take = in_flight
+        seconds = time.monotonic() - since
+        if seconds <= STUCK_LEAST_S:
             return 0.0
-        known = self._loaded.live.latency()
-        allowed = STUCK_FIRST_S if known is None else STUCK_TIMES_P99 * known.p99_ms / 1000
+        allowed = allowed_s(self._times.copy()) if may_take is None else may_take
         return seconds if seconds > allowed else 0.0
 
     def abandon(self) -> None:
@@ -132,6 +152,7 @@ class Worker:
         with self._between_frames():
             windows = self._take_windows()
             before, self._loaded = self._loaded, loaded
+            self._times = deque(maxlen=RECENT)
         return before, windows
 
     def set_site(self, site: Mapping[str, Any]) -> None:
@@ -164,7 +185,8 @@ class Worker:
             DeviceError: the inference is stuck, or did not end in time.
         """
         with self._between_frames(timeout_s):
-            self._in_flight = "", time.monotonic()
+            # What others ask for is as large as they like: it has its own time, not a frame's.
+            self._in_flight = "", time.monotonic(), timeout_s
             try:
                 return [output.copy() for output in self._loaded.session.run(tensors)]
             finally:
@@ -229,7 +251,8 @@ class Worker:
                 "model": self.model,
                 "release_version": loaded.desired.release_version,
             }
-            self._in_flight = frame.source, time.monotonic()
+            begun = time.monotonic()
+            self._in_flight = frame.source, begun, None
             result = None
             try:
                 result = loaded.infer(frame, window)
@@ -241,6 +264,7 @@ class Worker:
                     line["empty"] = True
                 else:
                     line |= result.line()
+                    self._times.append(time.monotonic() - begun)
             finally:
                 self._in_flight = None
             if not self._watchers.empty():

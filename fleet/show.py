@@ -206,12 +206,25 @@ def device_text(device: DeviceInfo) -> str:
         ]
         for model in sorted({*wanted, *said})
     ]
-    sources = ", ".join(s["name"] for s in device["configuration"].get("sources", ())) or "none"
     parts = [devices_text([device])]
     if rows:
         parts.append(table(["model", "desired", "running", "phase", "why"], rows))
-    parts.append(f"{configuration_text(device)}\nsources: {sources}")
+    parts.append(f"{configuration_text(device)}\n{sources_text(device)}")
     return "\n\n".join(parts)
+
+
+def sources_text(device: DeviceInfo) -> str:
+    """The sources that are configured and those that run, and how each was at the last hello."""
+    named = [source["name"] for source in device["configuration"].get("sources", ())]
+    said = device["reported"].get("sources", {}) if device["reported"] else {}
+    text = f"sources: {', '.join(named) or 'none'}"
+    if not said:
+        return text
+    rows = [
+        [name, one["model"], one["state"], _lasted(one["seconds"]), one["reason"]]
+        for name, one in sorted(said.items())
+    ]
+    return f"{text}\n\n{table(['source', 'model', 'state', 'for', 'why'], rows)}"
 
 
 def configuration_text(device: DeviceInfo) -> str:
@@ -251,6 +264,14 @@ def counts(rollout: RolloutInfo) -> str:
 def when(unix: float) -> str:
     """A time for people, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(unix))
+
+
+def _lasted(seconds: float) -> str:
+    """`12 s`, `5 min`, `3 h`, `2 d`: the largest unit of which it has two."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _places(devices: Sequence[RolloutDevice]) -> str:

@@ -1,11 +1,12 @@
 """What the local API asks of the agent: the running models, an inference, a look at a frame."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from numpy.typing import NDArray
 
+from cloud_sync.messages import ReportedSource
 from hardware.pipeline import Pipeline, Region
 from hardware.runtimes import TensorSpec
 
@@ -69,5 +70,8 @@ class PushSource(Protocol):
         """Leave a frame; says `accepted`, `replaced` (an older one) or `refused`."""
         ...
 
+
+Sources = Callable[[], Mapping[str, ReportedSource]]
+"""How each source is at this moment, by name."""
 
 FindPush = Callable[[str], PushSource | None]

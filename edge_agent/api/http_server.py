@@ -26,11 +26,12 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one listener; times in seconds."""
+    """Bounds of one listener; times in seconds. `bodies_bytes` is of all bodies at a time."""
 
     connections: int = 32
     head_bytes: int = 16 << 10
     body_bytes: int = 32 << 20
+    bodies_bytes: int = 96 << 20
     idle_s: float = 60.0
     request_s: float = 15.0
     response_s: float = 15.0
@@ -95,6 +96,7 @@ class HttpServer:
         self._tls = tls
         self._waiting: dict[asyncio.StreamWriter, None] = {}  # in the order in which they began
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._held: dict[asyncio.StreamWriter, int] = {}  # bytes of bodies that wait for an answer
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -143,6 +145,7 @@ class HttpServer:
         finally:
             self._open.pop(writer, None)
             self._waiting.pop(writer, None)
+            self._held.pop(writer, None)
             writer.transport.abort()
 
     async def _let_finish(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -158,9 +161,11 @@ class HttpServer:
         protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         while True:
             self._waiting[writer] = None
+            self._held.pop(writer, None)
             try:
                 request = await self._request(protocol, reader, writer)
             except Refused as said:
+                self._held.pop(writer, None)
                 await self._send(protocol, writer, said.response, close=True)
                 await self._let_finish(reader, writer)
                 return
@@ -172,8 +177,10 @@ class HttpServer:
             if request is None:
                 return
             self._waiting.pop(writer, None)
+            method = request.method
             response = await self._answer(request)
-            await self._send(protocol, writer, response, head=request.method == "HEAD")
+            del request  # its body goes before the answer does
+            await self._send(protocol, writer, response, head=method == "HEAD")
             if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
                 return
             protocol.start_next_cycle()
@@ -207,12 +214,18 @@ class HttpServer:
                     self._require_fits(head)
                 elif isinstance(event, h11.Data):
                     body += event.data
-                    if len(body) > self._limits.body_bytes:
-                        raise refused(413, self._too_large())
+                    self._hold(writer, len(body))
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
                     return msgspec.structs.replace(head, body=bytes(body))
                 else:
                     return None
+
+    def _hold(self, writer: asyncio.StreamWriter, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise refused(413, self._too_large())
+        self._held[writer] = size
+        if sum(self._held.values()) > self._limits.bodies_bytes:
+            raise Refused(_FULL)
 
     def _require_fits(self, head: Request) -> None:
         length = head.headers.get("content-length", "0")
@@ -252,6 +265,11 @@ class HttpServer:
             await writer.drain()
 
 
+_FULL = Response(
+    status=503,
+    body=b"The requests that are being answered take all the memory they may. Ask again later.\n",
+    headers={"retry-after": "1"},
+)
 _ALWAYS: Mapping[str, str] = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",

@@ -20,6 +20,10 @@ Tensor = NDArray[Any]
 
 JSON_LENGTH = "inference-header-content-length"
 MAX_AXES = 32
+# Bounds of one request: what a device can be asked to hold and to compute at a time.
+MAX_JSON_BYTES = 8 << 20
+MAX_BATCH = 64
+MAX_FREE_ELEMENTS = 8 << 20
 _DATATYPES = {
     "bool": "BOOL",
     "uint8": "UINT8",
@@ -94,6 +98,12 @@ def read(model: ServedModel, headers: Mapping[str, str], body: bytes) -> Inferen
         UserError: it is none, or does not fit the model; the sentence says where.
     """
     head, rest = _split(headers, body)
+    if len(head) > MAX_JSON_BYTES:  # decoded, a number takes many times its text
+        raise UserError(
+            "The request's JSON is too long.",
+            why=f"It has {len(head)} bytes, allowed are {MAX_JSON_BYTES}.",
+            fix="Send tensors as bytes, with binary_data_size.",
+        )
     try:
         request = msgspec.json.decode(head, type=_Request)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
@@ -242,7 +252,23 @@ def _in_order(specs: Sequence[TensorSpec], given: Mapping[str, Tensor]) -> tuple
                 f"The input {spec.name} does not fit.",
                 why=f"The model wants {spec}, got {tensor.dtype.name}{list(tensor.shape)}.",
             )
+        _require_bounded(spec, tensor)
     return tuple(given[name] for name in names)
+
+
+def _require_bounded(spec: TensorSpec, tensor: Tensor) -> None:
+    """A model's own axes are as long as it says; those that it leaves open need a bound."""
+    if spec.shape and isinstance(spec.shape[0], str) and tensor.shape[0] > MAX_BATCH:
+        raise UserError(
+            f"The input {spec.name} is too large.",
+            why=f"Its first axis is {tensor.shape[0]}, allowed are {MAX_BATCH}.",
+            fix="Send several requests.",
+        )
+    if any(isinstance(axis, str) for axis in spec.shape) and tensor.size > MAX_FREE_ELEMENTS:
+        raise UserError(
+            f"The input {spec.name} is too large.",
+            why=f"It has {tensor.size:,} elements, allowed are {MAX_FREE_ELEMENTS:,}.",
+        )
 
 
 def _wanted(specs: Sequence[TensorSpec], request: _Request) -> tuple[tuple[int, bool], ...]:

@@ -3,9 +3,10 @@
 The library is imported when the first scrape comes; without one it costs nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cloud_sync.messages import ReportedSource
 from cloud_sync.sketch import Sketch
 from edge_agent.api.device import ServedModel
 from edge_agent.api.totals import Total
@@ -26,6 +27,7 @@ class Figures:
         agent_version: str,
         models: Sequence[ServedModel],
         totals: Sequence[Total],
+        sources: Mapping[str, ReportedSource],
         temperatures: Sequence[Temperature],
         clock_share: float,
         rss_bytes: int,
@@ -34,6 +36,7 @@ class Figures:
         self._agent_version = agent_version
         self._models = models
         self._totals = totals
+        self._sources = sources
         self._temperatures = temperatures
         self._clock_share = clock_share
         self._rss_bytes = rss_bytes
@@ -106,6 +109,21 @@ class Figures:
             for stage, sketch in total.latency.items():
                 latency.add_metric([*labels, stage], *histogram(sketch))
         yield from (accepted, done, confident, latency)
+
+        up = GaugeMetricFamily(
+            "edgeml_source_up",
+            "Whether a source runs: it gives frames, or waits for them as it should.",
+            labels=["source", "model"],
+        )
+        state = GaugeMetricFamily(
+            "edgeml_source_state_seconds",
+            "How long a source has been in the state that it is in.",
+            labels=["source", "model", "state"],
+        )
+        for name, said in self._sources.items():
+            up.add_metric([name, said.model], said.state == "running")
+            state.add_metric([name, said.model, said.state], said.seconds)
+        yield from (up, state)
 
         warmth = GaugeMetricFamily(
             "edgeml_temperature_celsius", "Of the kernel's thermal zones.", labels=["zone"]

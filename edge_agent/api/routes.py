@@ -1,12 +1,11 @@
 """Which address answers what. Every answer is made from what `Device` and the totals say."""
 
-import threading
 from typing import Any
 
 import msgspec
 
 from edge_agent.api import inference
-from edge_agent.api.device import Device, FindPush, ServedModel
+from edge_agent.api.device import Device, FindPush, ServedModel, Sources
 from edge_agent.api.http_server import Request, Response
 from edge_agent.api.totals import Totals
 from edgeml.errors import DeviceError, EdgemlError, ModelError, UserError
@@ -20,26 +19,34 @@ AT_ONCE = ""
 INFERENCE = "inference"
 FRAMES = "frames"
 FIGURES = "figures"
+PUSHES = "pushes"
 
 
 class Routes:
     """See the module. `answer` may be called on any thread; `lane` says on which kind."""
 
     def __init__(
-        self, device: Device, totals: Totals, *, name: str, push: FindPush | None = None
+        self,
+        device: Device,
+        totals: Totals,
+        *,
+        name: str,
+        push: FindPush | None = None,
+        sources: Sources = dict,
     ) -> None:
         self._device = device
         self._totals = totals
         self._name = name
         self._push = push
-        self._pushing = threading.Lock()
+        self._sources = sources
 
     def lane(self, request: Request) -> str:
         """The lane on which a request is answered."""
         first, _, last = request.path.strip("/").partition("/")
         if first == "v2" and last.endswith("/infer"):
             return INFERENCE
-        return {"frames": FRAMES, "metrics": FIGURES, "figures.json": FIGURES}.get(first, AT_ONCE)
+        lanes = {"frames": FRAMES, "metrics": FIGURES, "figures.json": FIGURES, "sources": PUSHES}
+        return lanes.get(first, AT_ONCE)
 
     def answer(self, request: Request) -> Response:
         """Answer a request; what is wrong with it is an answer too."""
@@ -163,6 +170,7 @@ class Routes:
             agent_version=agent_version(),
             models=self._device.models(),
             totals=self._totals.all(),
+            sources=self._sources(),
             temperatures=temperatures(),
             clock_share=clock_share(),
             rss_bytes=rss_bytes(),

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from cloud_sync.messages import Window
-from edge_agent.api.device import Device, FindPush
+from edge_agent.api.device import Device, FindPush, Sources
 from edge_agent.api.guard import refusal
 from edge_agent.api.http_server import HttpServer, Limits, Request, Response
 from edge_agent.api.lanes import Lane, LaneFull
 from edge_agent.api.options import Access, Address, ApiOptions, check
-from edge_agent.api.routes import FIGURES, FRAMES, INFERENCE, Routes, problem
+from edge_agent.api.routes import FIGURES, FRAMES, INFERENCE, PUSHES, Routes, problem
 from edge_agent.api.totals import Totals
 from edgeml.errors import DeviceError, TrustError, UserError
 
@@ -42,6 +42,7 @@ class LocalApi:
         device: what is asked; `Workers` of the agent.
         name: of the device, shown to people.
         push: finds a source that takes frames from here.
+        sources: says how the sources are.
 
     Raises:
         UserError, TrustError: see `edge_agent.api.options.check`.
@@ -54,22 +55,25 @@ class LocalApi:
         *,
         device: str,
         push: FindPush | None = None,
+        sources: Sources = dict,
         limits: Limits | None = None,
     ) -> None:
         self._access = check(options)
         self._limits = limits or Limits()
         self._totals = Totals()
-        self._routes = Routes(workers, self._totals, name=device, push=push)
+        self._routes = Routes(workers, self._totals, name=device, push=push, sources=sources)
         self._names = frozenset({"localhost", socket.gethostname().lower(), device.lower()})
         # One thread infers, so that a model's frames and the API's requests take turns.
         self._lanes: dict[str, Lane[Response]] = {
             INFERENCE: Lane(INFERENCE, threads=1, waiting=16),
             FRAMES: Lane(FRAMES, threads=2, waiting=8),
             FIGURES: Lane(FIGURES, threads=1, waiting=8),
+            # One picture is decoded at a time.
+            PUSHES: Lane(PUSHES, threads=1, waiting=8),
         }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+        self._thread: threading.Thread | None = None
         self._started = threading.Event()
         self._failed: BaseException | None = None
         self.address: Address = self._access.address
@@ -78,12 +82,15 @@ class LocalApi:
         """Open the listener; `address` says where, with the port that 0 became.
 
         Raises:
-            UserError: the address cannot be taken.
+            UserError: the address cannot be taken; it may be tried again.
             TrustError: the certificate or its key cannot be used.
         """
-        tls = _tls(self._access)
+        tls = tls_of(self._access)
         self._socket = take(self._access.address)
         self._tls = tls
+        self._failed = None
+        self._started.clear()
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
         if not self._access.address.path:
             port = self._socket.getsockname()[1]
             self.address = Address(host=self._access.address.host, port=port)
@@ -99,7 +106,7 @@ class LocalApi:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Let every client go and end; what hangs in a driver is left to the process's end."""
-        if self._thread.ident is None or self._loop is None:
+        if self._thread is None or self._loop is None:
             return
         with contextlib.suppress(RuntimeError):  # it has ended by itself
             self._loop.call_soon_threadsafe(self._ended.set)
@@ -206,20 +213,35 @@ def _remove_stale(path: Path) -> None:
 
 def _cannot(address: Address, error: Exception) -> UserError:
     number = getattr(error, "errno", None) or 0
-    why = {
-        errno.EADDRINUSE: "Another program uses it.",
-        errno.EACCES: "This user may not use it.",
-        errno.EADDRNOTAVAIL: "This machine has no such address.",
-        errno.ENOENT: "Its folder is not there.",
-    }.get(number, f"{error}.")
-    return UserError(
-        f"The local API cannot listen on {address}.",
-        why=why,
-        fix="Stop that program, or name another address with --api.",
+    folder = Path(address.path).parent
+    other = "Name another address with --api."
+    or_other = "or name another address with --api."
+    no_right = (
+        f"Let this user write to {folder}, {or_other}"
+        if address.path
+        else f"Name a port from 1024 on, {or_other}"
     )
+    why, fix = {
+        errno.EADDRINUSE: ("Another program uses it.", f"Stop that program, {or_other}"),
+        errno.EACCES: ("This user may not use it.", no_right),
+        errno.EPERM: ("This user may not use it.", no_right),
+        errno.EROFS: ("Its folder cannot be written to.", other),
+        errno.EADDRNOTAVAIL: (
+            "This machine has no such address.",
+            f"See its addresses with `ip address`, {or_other}",
+        ),
+        errno.ENOENT: (f"The folder {folder} is not there.", f"Make the folder, {or_other}"),
+        errno.ENOTDIR: (f"{folder} is no folder.", other),
+    }.get(number, (f"{error}.", other))
+    return UserError(f"The local API cannot listen on {address}.", why=why, fix=fix)
 
 
-def _tls(access: Access) -> ssl.SSLContext | None:
+def tls_of(access: Access) -> ssl.SSLContext | None:
+    """The TLS of a listener; None where it has no certificate.
+
+    Raises:
+        TrustError: the certificate or its key cannot be used.
+    """
     if not access.certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

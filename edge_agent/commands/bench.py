@@ -17,8 +17,8 @@ import msgspec
 from cloud_sync.evidence import Conditions, Evidence, Latency, Raced, Verdict, Verification
 from cloud_sync.messages import Batch, Record, RecordKind, encode
 from cloud_sync.release import write_atomically
-from edge_agent.commands.local import LocalRelease
-from edge_agent.execution import Execution, winner
+from edge_agent.commands.local import LocalRelease, Way
+from edge_agent.execution import winner
 from edge_agent.identity import Identity
 from edge_agent.memory import rss_bytes
 from edge_agent.testing import TestRequest, TestResult, run_child
@@ -43,11 +43,22 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the release: the name of its variant, and what its race measured."""
+
+    variant: str
+    raced: Raced
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was measured; `signed` is the envelope of an enrolled device, else empty."""
+    """All that was measured; `signed` is the envelope of an enrolled device, else empty.
+
+    `evidence` is of the variant that was the quickest, its race of that variant alone.
+    """
 
     release: str
     capabilities: Capabilities
+    measured: tuple[Measured, ...]
     evidence: Evidence
     soak: tuple[Soak, ...] = ()
     signed: str = ""
@@ -68,30 +79,38 @@ def run(local: LocalRelease, *, say: Say, stop: threading.Event, minutes: float 
     Raises:
         DeviceError: nothing could be measured.
     """
-    ran: list[tuple[Execution, TestResult]] = []
+    ran: list[tuple[Way, TestResult]] = []
     race: list[Raced] = []
-    for number, execution in enumerate(local.executions, 1):
-        say(f"{number} of {len(local.executions)}: {execution}")
-        result = run_child(_request(local, execution), stop)
+    for number, way in enumerate(local.ways, 1):
+        say(f"{number} of {len(local.ways)}: {way.variant.name}, {way.execution}")
+        result = run_child(_request(local, way), stop)
         if result is None:
             break
-        ran.append((execution, result))
-        race.append(raced(execution, result))
+        ran.append((way, result))
+        race.append(raced(way.execution, result))
     if not race:
         raise DeviceError(f"Nothing of {local.release.name} was measured.", why="It was stopped.")
     best = winner(race)
     if ran[best][1].latency is None:
         raise DeviceError(f"{local.release.name} does not run here.", why=ran[best][1].error)
     race[best] = msgspec.structs.replace(race[best], chosen=True)
-    execution, result = ran[best]
+    way, result = ran[best]
     soak: tuple[Soak, ...] = ()
     if minutes and not stop.is_set():
-        say(f"{execution} for {minutes:g} minutes")
-        soak = tuple(_soak(local, execution, minutes * 60, say, stop))
+        say(f"{way.variant.name}, {way.execution} for {minutes:g} minutes")
+        soak = tuple(_soak(local, way, minutes * 60, say, stop))
+    measured = tuple(
+        Measured(variant=other.variant.name, raced=each)
+        for (other, _), each in zip(ran, race, strict=True)
+    )
+    its_own = tuple(
+        each for (other, _), each in zip(ran, race, strict=True) if other.variant is way.variant
+    )
     return Report(
         release=local.release.name,
         capabilities=local.capabilities,
-        evidence=_evidence(local, execution, result, tuple(race)),
+        measured=measured,
+        evidence=_evidence(local, way, result, its_own),
         soak=soak,
     )
 
@@ -148,11 +167,15 @@ def send(batch: Batch, identity: Identity) -> None:
 def lines(report: Report) -> list[str]:
     """The report for people."""
     evidence = report.evidence
+    width = max(len("variant"), *(len(each.variant) for each in report.measured)) + 2
     said = [
         f"{report.release}, {evidence.target}, on {evidence.conditions.cpu or 'this machine'}",
-        f"{'runtime':<30}{'threads':>8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'MB':>7}  outputs",
+        (
+            f"{'  variant':<{width + 2}}{'runtime':<30}{'threads':>8}{'p50 ms':>9}{'p95 ms':>9}"
+            f"{'p99 ms':>9}{'MB':>7}  outputs"
+        ),
     ]
-    said += [_row(each) for each in evidence.race]
+    said += [_row(each, width) for each in report.measured]
     if report.soak:
         first, last = report.soak[0], report.soak[-1]
         said.append(
@@ -164,7 +187,8 @@ def lines(report: Report) -> list[str]:
     return said
 
 
-def _row(each: Raced) -> str:
+def _row(measured: Measured, width: int) -> str:
+    each = measured.raced
     name = " ".join(filter(None, (each.runtime, each.runtime_version, each.provider)))
     mark = "* " if each.chosen else "  "
     found = each.latency
@@ -172,20 +196,23 @@ def _row(each: Raced) -> str:
         f"{found.p50_ms:>9.2f}{found.p95_ms:>9.2f}{found.p99_ms:>9.2f}" if found else f"{'-':>27}"
     )
     said = {Verdict.PASS: "as proven"}.get(each.result, f"{each.result}: {each.reason}")
-    return f"{mark}{name:<28}{each.threads:>8}{times}{each.memory_bytes >> 20:>7}  {said}"
+    return (
+        f"{mark}{measured.variant:<{width}}{name:<30}{each.threads:>8}{times}"
+        f"{each.memory_bytes >> 20:>7}  {said}"
+    )
 
 
 def _warm(soak: Soak) -> str:
     return "no thermometer" if soak.celsius is None else f"{soak.celsius:.0f} \N{DEGREE SIGN}C"
 
 
-def _request(local: LocalRelease, execution: Execution) -> TestRequest:
+def _request(local: LocalRelease, way: Way) -> TestRequest:
     def path(role: str) -> str:
-        found = local.variant.find(role)
+        found = way.variant.find(role)
         return str(local.store.blobs.path(found.digest)) if found else ""
 
     return TestRequest(
-        execution=execution,
+        execution=way.execution,
         model=path("model"),
         pipeline=path("pipeline"),
         golden=path("golden"),
@@ -194,14 +221,14 @@ def _request(local: LocalRelease, execution: Execution) -> TestRequest:
 
 
 def _soak(
-    local: LocalRelease, execution: Execution, seconds: float, say: Say, stop: threading.Event
+    local: LocalRelease, way: Way, seconds: float, say: Say, stop: threading.Event
 ) -> list[Soak]:
     """Infer without a pause, and look at the figures every few seconds."""
     from cloud_sync.golden import decode_golden
     from hardware.pipeline import parse
     from hardware.runtimes import SessionOptions, open_session
 
-    request = _request(local, execution)
+    request, execution = _request(local, way), way.execution
     options = SessionOptions(threads=execution.threads, provider=execution.provider)
     session = open_session(execution.runtime, Path(request.model), options)
     try:
@@ -246,17 +273,17 @@ def _window(at_s: float, times: list[float]) -> Soak:
 
 
 def _evidence(
-    local: LocalRelease, execution: Execution, result: TestResult, race: tuple[Raced, ...]
+    local: LocalRelease, way: Way, result: TestResult, race: tuple[Raced, ...]
 ) -> Evidence:
     """What can be said of the variant here; its gates decide no rollout, so none are named."""
-    capabilities = local.capabilities
+    capabilities, execution = local.capabilities, way.execution
     latency: Latency | None = result.latency
     return Evidence(
         stage=STAGE,
         model=local.release.model,
         release=local.release.digest,
-        variant=local.variant.digest,
-        target=local.variant.target,
+        variant=way.variant.digest,
+        target=way.variant.target,
         runtime=execution.runtime,
         runtime_version=execution.version,
         verification=Verification.DEVICE_EXECUTED,

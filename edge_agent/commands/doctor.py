@@ -21,7 +21,7 @@ import msgspec
 from cloud_sync.dating import CLOCK_OFF_S, EARLIEST_S
 from cloud_sync.messages import SourceConfig
 from edge_agent.identity import AgentConfig, load_identity
-from edge_agent.sources import open_source
+from edge_agent.sources import open_source, shown
 from edge_agent.update.journal import DeviceState, read_state
 from edgeml.errors import EdgemlError
 from hardware.capabilities import Capabilities
@@ -110,7 +110,7 @@ def _identity(patient: Patient) -> Iterator[Finding]:
 
 
 def _sources(patient: Patient) -> Iterator[Finding]:
-    wanted = [SourceConfig(name=uri, uri=uri, model="", loop=False) for uri in patient.sources]
+    wanted = [SourceConfig(name=shown(u), uri=u, model="", loop=False) for u in patient.sources]
     if not wanted and patient.agent is not None:
         wanted = list(_state(patient.agent).configuration.sources)
     if not wanted:
@@ -152,10 +152,10 @@ def _first_frame(source: SourceConfig) -> Finding:
     if not answer:
         return _bad(
             name,
-            f"{source.uri} gave no frame within {SOURCE_S:.0f} seconds",
+            f"{shown(source.uri)} gave no frame within {SOURCE_S:.0f} seconds",
             "Check the cable, the address, and whether another program holds the camera.",
         )
-    return _good(name, f"{source.uri} gives {answer[0]}")
+    return _good(name, f"{shown(source.uri)} gives {answer[0]}")
 
 
 def _shape(frame: object) -> str:

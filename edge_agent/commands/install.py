@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from cloud_sync.release import write_atomically
+from edge_agent.api.options import ApiOptions, check
 from edgeml.errors import DeviceError, UserError
 from hardware.capabilities import Capabilities
 
@@ -25,6 +26,8 @@ FOLDER = Path("/etc/systemd/system")
 USER = "edgeml"
 # systemd's names for classes of character devices, and groups that Linux distributions give them.
 _ALWAYS = ("char-video4linux", "char-media", "char-alsa")
+_HOMES = ("/home", "/root")
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 -- the unit has its own: PrivateTmp
 _GROUPS = ("video", "render", "audio", "plugdev")
 
 
@@ -35,13 +38,15 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     data: Path
     python: Path
     user: str = USER
-    api: str = ""
+    api: ApiOptions | None = None
     devices: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     home: bool = False
 
 
-def unit(config: Path, data: Path, capabilities: Capabilities, *, user: str, api: str) -> Unit:
+def unit(
+    config: Path, data: Path, capabilities: Capabilities, *, user: str, api: ApiOptions | None
+) -> Unit:
     """What this device's unit has to say.
 
     Args:
@@ -49,16 +54,18 @@ def unit(config: Path, data: Path, capabilities: Capabilities, *, user: str, api
         data: the agent's data folder, the only one that it may write to.
         capabilities: their accelerators' device nodes are let in.
         user: to run as.
-        api: the local API's address, or empty.
+        api: where the local API is served, or None; its files are named from here.
+
+    Raises:
+        UserError, TrustError: the agent would refuse to serve it.
     """
     import grp
 
+    if api is not None:
+        api = _checked(api)
+
     known = {group.gr_name for group in grp.getgrall()}
     python = Path(sys.executable)
-    below_home = any(
-        path.is_relative_to("/home") or path.is_relative_to("/root")
-        for path in (python, data, config)
-    )
     return Unit(
         config=config.resolve(),
         data=data.resolve(),
@@ -67,8 +74,53 @@ def unit(config: Path, data: Path, capabilities: Capabilities, *, user: str, api
         api=api,
         devices=tuple(dict.fromkeys(_node(a.path) for a in capabilities.accelerators if a.path)),
         groups=tuple(group for group in _GROUPS if group in known),
-        home=below_home,
+        home=any(_below(path, _HOMES) for path in (python, data, config)),
     )
+
+
+def _checked(api: ApiOptions) -> ApiOptions:
+    """The options as `edgeml agent run` would take them, with whole paths."""
+    from edge_agent.api.server import tls_of
+
+    tls_of(check(api))
+    files = {
+        name: str(Path(value).resolve()) if (value := getattr(api, name)) else ""
+        for name in ("token_file", "certificate", "key")
+    }
+    return msgspec.structs.replace(api, **files)
+
+
+def warnings(found: Unit) -> list[str]:
+    """What may keep the unit from running as it stands, each a sentence or two."""
+    said = []
+    if _below(found.python, _HOMES):
+        said.append(
+            f"The interpreter {found.python} lies below a home folder, which {found.user} may not "
+            "be able to enter. Install edgeml into a folder such as /opt/edgeml."
+        )
+    elif _below(found.python, _TEMPORARY):
+        said.append(
+            f"The interpreter {found.python} lies below a temporary folder, which the unit does "
+            "not see. Install edgeml into a folder such as /opt/edgeml."
+        )
+    said += [
+        f"{path} lies below a temporary folder, which the unit does not see and a restart of the "
+        "machine empties. Enrol with --data below /var/lib."
+        for path in dict.fromkeys((found.data, found.config.parent))
+        if _below(path, _TEMPORARY)
+    ]
+    if found.api is not None:
+        said += [
+            f"{file} lies outside of {found.data}: {found.user} has to be able to read it."
+            for file in (found.api.token_file, found.api.certificate, found.api.key)
+            if file and not Path(file).is_relative_to(found.data)
+        ]
+    return said
+
+
+def _below(path: Path, folders: tuple[str, ...]) -> bool:
+    """Also where a link on the way leads there."""
+    return any(each.is_relative_to(folder) for each in (path, path.resolve()) for folder in folders)
 
 
 def _node(path: str) -> str:
@@ -79,8 +131,14 @@ def _node(path: str) -> str:
 def text(found: Unit) -> str:
     """The unit's text."""
     command = f"{_word(found.python)} -m edge_agent.service --config {_word(found.config)}"
-    if found.api:
-        command += f" --api {_word(found.api)}"
+    if found.api is not None:
+        given = {
+            "--api": found.api.listen,
+            "--api-token": found.api.token_file,
+            "--api-certificate": found.api.certificate,
+            "--api-key": found.api.key,
+        }
+        command += "".join(f" {name} {_word(value)}" for name, value in given.items() if value)
     allow = [f"DeviceAllow={name} rw" for name in (*_ALWAYS, *found.devices)]
     groups = [f"SupplementaryGroups={' '.join(found.groups)}"] if found.groups else []
     lines = [

@@ -17,21 +17,26 @@ from hardware.capabilities import Capabilities
 from hardware.probes import probe
 
 
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run a release here: a variant, and how."""
+
+    variant: Variant
+    execution: Execution
+
+
 class LocalRelease(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in the folder: the variant for this machine and every way to run it."""
+    """What was found in the folder: every way to run it here, the one of a device first."""
 
     release: Release
-    variant: Variant
     store: ReleaseStore
     capabilities: Capabilities
-    executions: tuple[Execution, ...]
+    ways: tuple[Way, ...]
 
-    @property
-    def desired(self) -> DesiredModel:
+    def desired(self, variant: Variant) -> DesiredModel:
         """As a fleet would name it."""
         return DesiredModel(
             release=self.release.digest,
-            variant=self.variant.digest,
+            variant=variant.digest,
             release_version=self.release.version,
         )
 
@@ -45,7 +50,7 @@ def local_release(
     Args:
         folder: that `edgeml convert --out` wrote.
         version: of the release, where the folder has several.
-        runtime: the only one to use; any that the variant names by default.
+        runtime: the only one to use; any that a variant names by default.
         threads: the only number to use; 0 for any.
 
     Raises:
@@ -63,24 +68,34 @@ def local_release(
             fix="Convert it for this kind of machine: edgeml convert --target, or install a "
             "runtime that it names.",
         )
-    ways = executions(
-        resolution.variant,
-        capabilities,
-        cpus=len(os.sched_getaffinity(0)),
-        threads=threads,
-    )
-    fitting = tuple(way for way in ways if runtime in {"", way.runtime})
-    if not fitting:
-        names = ", ".join(dict.fromkeys(way.runtime for way in ways))
+    cpus = len(os.sched_getaffinity(0))
+    ways = [
+        Way(variant=variant, execution=execution)
+        for variant in _fitting(release, capabilities)
+        for execution in executions(variant, capabilities, cpus=cpus, threads=threads)
+    ]
+    wanted = tuple(way for way in ways if runtime in {"", way.execution.runtime})
+    if not wanted:
+        names = ", ".join(dict.fromkeys(way.execution.runtime for way in ways))
         raise DeviceError(
-            f"{release.name} does not run on {runtime} here.", why=f"It can run on {names}."
+            f"{release.name} does not run on {runtime} here.",
+            why=f"No variant of it that fits this machine does; they run on {names}.",
+            fix="Choose one of these, or install that runtime where a variant is made for it.",
         )
     with tempfile.TemporaryDirectory(prefix="edgeml-") as scratch:
         (Path(scratch) / "blobs").symlink_to((folder / "blobs").resolve())
         yield LocalRelease(
             release=release,
-            variant=resolution.variant,
             store=ReleaseStore(Path(scratch)),
             capabilities=capabilities,
-            executions=fitting,
+            ways=wanted,
         )
+
+
+def _fitting(release: Release, capabilities: Capabilities) -> Iterator[Variant]:
+    """Every variant for this machine, in the order in which a device would take them."""
+    left = release
+    while (best := resolve(left, capabilities).variant) is not None:
+        yield best
+        others = tuple(variant for variant in left.variants if variant is not best)
+        left = msgspec.structs.replace(left, variants=others)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cloud_sync.messages import SourceConfig, Window
+from cloud_sync.messages import ReportedSource, SourceConfig, Window
 from cloud_sync.sketch import Sketch
 from edge_agent.api.options import ApiOptions
 from edge_agent.api.totals import Totals
@@ -21,7 +21,7 @@ from edge_agent.commands.film import Film
 from edge_agent.commands.local import LocalRelease
 from edge_agent.loaded import load
 from edge_agent.memory import rss_bytes
-from edge_agent.sources import Source, check_source
+from edge_agent.sources import Source, check_source, shown
 from edge_agent.statistics import STAGES
 from edge_agent.workers import Workers
 from edgeml.errors import DeviceError, UserError
@@ -136,7 +136,7 @@ def run(
         found = running.finish()
     if not found.accepted:
         raise DeviceError(
-            f"No frame came from {source.uri}.", why=found.state, fix="Check the source."
+            f"No frame came from {shown(source.uri)}.", why=found.state, fix="Check the source."
         )
     whole = found.seconds or 1.0
     return msgspec.structs.replace(found, fps=round((found.inferred + found.empty) / whole, 1))
@@ -159,7 +159,9 @@ class _Running:
         self._classes: dict[str, int] = {}
         self._last = ""
         self._model = local.release.model
-        loaded = load(local.store, local.desired, {}, local.executions[0])
+        self._way = local.ways[0]
+        desired = local.desired(self._way.variant)
+        loaded = load(local.store, desired, {}, self._way.execution)
         ends.callback(loaded.close)
         self._workers = Workers(self._result, self._count)
         self.feed = Source(source, lambda frame: self._workers.deliver(self._model, frame))
@@ -171,10 +173,13 @@ class _Running:
         """Open the local API."""
         from edge_agent.api.server import LocalApi
 
-        api = LocalApi(options, self._workers, device="this machine")
+        api = LocalApi(options, self._workers, device="this machine", sources=self._sources)
         api.start()
         ends.callback(api.close)
         self._counting.append(api.count)
+
+    def _sources(self) -> dict[str, ReportedSource]:
+        return {self.feed.config.name: self.feed.status().reported()}
 
     def start(self) -> None:
         """Let frames come."""
@@ -188,9 +193,9 @@ class _Running:
         self._workers.report(1.0)
         found = Figures(
             release=self._local.release.name,
-            variant=self._local.variant.name,
-            runtime=str(self._local.executions[0]),
-            source=self.feed.config.uri,
+            variant=self._way.variant.name,
+            runtime=str(self._way.execution),
+            source=shown(self.feed.config.uri),
             seconds=round(time.monotonic() - self._began, 2),
             classes=dict(self._classes),
             rss_bytes=rss_bytes(),

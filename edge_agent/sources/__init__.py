@@ -5,7 +5,7 @@ falls silent, says so (`Source.status`) and is tried again, with longer and long
 """
 
 from edge_agent.sources.folders import IMAGE_SUFFIXES
-from edge_agent.sources.interface import Deliver, Opener, Reader, SourceStatus
+from edge_agent.sources.interface import Deliver, Opener, Reader, SourceStatus, shown
 from edge_agent.sources.kinds import SCHEMES, check_source, open_source
 from edge_agent.sources.source import PushSource, Source
 
@@ -20,4 +20,5 @@ __all__ = [
     "SourceStatus",
     "check_source",
     "open_source",
+    "shown",
 ]

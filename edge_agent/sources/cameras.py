@@ -1,5 +1,6 @@
 """Cameras on this machine (V4L2, so USB too) and on the network (RTSP, HTTP), by OpenCV."""
 
+import os
 import threading
 import time
 from typing import Any
@@ -12,6 +13,11 @@ from cloud_sync.messages import SourceConfig
 from edge_agent.sources.files import sane
 from edge_agent.sources.interface import Address, Kind, address, shown
 from edgeml.errors import DeviceError
+
+# What goes wrong is said by the source, once; these two would add lines of their own at each try.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 OPEN_MS = 10_000
 READ_MS = 10_000

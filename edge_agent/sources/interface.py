@@ -4,6 +4,7 @@ Third parties bring a kind of source as an `Opener` under the entry point group
 `edgeml.sources`; the entry point's name is the scheme of its URIs.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 from numpy.typing import NDArray
 
-from cloud_sync.messages import SourceConfig
+from cloud_sync.messages import ReportedSource, SourceConfig
 from edge_agent.mailbox import Frame
 from edgeml.errors import DeviceError
 
@@ -74,6 +75,15 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
             "for_s": round(time.monotonic() - self.since, 3),
         }
 
+    def reported(self) -> ReportedSource:
+        """What the fleet and the local API are told of it now."""
+        return ReportedSource(
+            model=self.model,
+            state=self.state,
+            reason=self.reason,
+            seconds=round(time.monotonic() - self.since, 3),
+        )
+
 
 class Address(msgspec.Struct, frozen=True):
     """A source's URI in parts; `options` are those of its query."""
@@ -121,11 +131,17 @@ def address(uri: str, known: tuple[str, ...] = ()) -> Address:
 
 
 def shown(uri: str) -> str:
-    """A URI without what it may hold of a password."""
-    try:
-        parts = urlsplit(uri)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return uri[:20]
-    bare = parts._replace(netloc=host, query="", fragment="").geturl()
-    return bare[:200]
+    """A URI without what it may hold of a password.
+
+    >>> shown("rtsp://viewer:secret@camera/stream?key=1")
+    'rtsp://camera/stream'
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        scheme, rest = "", uri
+    at = re.search(r"[/?#]", rest)
+    host, path = (rest[: at.start()], rest[at.start() :]) if at else (rest, "")
+    if host and "@" in path:
+        # A password with one of those signs in it, written as it is: where it ends is unclear.
+        return f"{scheme}{mark}..."
+    return (scheme + mark + host.rpartition("@")[2] + re.split(r"[?#]", path)[0])[:200]

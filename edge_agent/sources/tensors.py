@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud_sync.messages import SourceConfig
-from edge_agent.sources.interface import Kind, address
+from edge_agent.sources.interface import Kind, address, shown
 from edge_agent.sources.pipes import Stopped, fill, wait
 from edgeml.errors import DeviceError
 
@@ -119,10 +119,14 @@ def read_array(descriptor: int, stop: threading.Event) -> NDArray[Any] | None:
     )
     try:
         shape, fortran, dtype = parse(header)
-    except ValueError as error:
-        raise DeviceError("This is no .npy array.", why=f"{error}") from error
+    except Exception as error:
+        # The header is read with Python's own parser, which has many ways to refuse a text.
+        raise DeviceError(
+            "This is no .npy array.", why=f"{type(error).__name__}: {error}"
+        ) from error
     nbytes = math.prod(shape) * dtype.itemsize
-    if dtype.kind not in "iuf" or len(shape) > MAX_AXES or not 0 < nbytes <= MAX_BYTES:
+    sane = len(shape) <= MAX_AXES and all(axis > 0 for axis in shape) and nbytes <= MAX_BYTES
+    if dtype.kind not in "iuf" or not sane:
         raise DeviceError(
             f"An array {dtype}{list(shape)} is not taken.",
             why=f"Numbers are, up to {MAX_BYTES >> 20} MiB.",
@@ -179,7 +183,7 @@ def check_tensors(config: SourceConfig) -> Path | None:
         return None
     if not where.path.startswith("/"):
         raise DeviceError(
-            f"The source {config.uri[:100]!r} names no socket.",
+            f"The source {shown(config.uri)!r} names no socket.",
             fix="Write npy:- or npy:///run/edgeml/belt.sock.",
         )
     return Path(where.path)

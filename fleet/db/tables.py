@@ -90,6 +90,7 @@ class Device(Table):
     reported_counter: Mapped[int] = mapped_column(BigInteger)
     reported_config_version: Mapped[int]
     config_error: Mapped[str]
+    sources: Mapped[str] = mapped_column(Text, server_default="{}")
     online: Mapped[bool]
     last_seen: Mapped[float | None]
     unreconciled: Mapped[bool]

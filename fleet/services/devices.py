@@ -175,9 +175,10 @@ def _check_values(wanted: Configuration, what: str) -> None:
         raise UserError(what, why=f"telemetry_every_s must be at least {_MIN_TELEMETRY_S}.")
     for source in wanted.sources:
         if not urlsplit(source.uri).scheme:
+            said = source.uri.rpartition("@")[2][:80]  # without a password
             raise UserError(
                 what,
-                why=f"The source {source.name} has the uri {source.uri[:80]!r}, without a scheme.",
+                why=f"The source {source.name} has the uri {said!r}, without a scheme.",
                 fix="Write something like file:///videos/belt.mp4.",
             )
         if source.fps is not None and not (math.isfinite(source.fps) and source.fps > 0):

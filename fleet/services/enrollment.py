@@ -176,6 +176,7 @@ def _new_device(device: str) -> tables.Device:
         reported_counter=0,
         reported_config_version=0,
         config_error="",
+        sources="{}",
         online=False,
         last_seen=None,
         unreconciled=False,

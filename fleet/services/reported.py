@@ -1,10 +1,12 @@
 """What devices say of themselves: hellos, and the states that come with their records."""
 
+from collections.abc import Mapping
+
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cloud_sync.messages import Hello, Phase, ReportedModel, ReportedState, decode
+from cloud_sync.messages import Hello, Phase, ReportedModel, ReportedSource, ReportedState, decode
 from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope
 from cloud_sync.trust.keys import load_public
 from edgeml.errors import TrustError
@@ -15,6 +17,7 @@ from fleet.services.context import Services
 
 _DIGEST = 71
 _MODEL = 128
+_MAX_SOURCES = 64
 _MAX_INT = 2**31 - 1
 _MAX_COUNTER = 2**62
 SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
@@ -104,6 +107,7 @@ def state_of(session: Session, row: tables.Device) -> ReportedState | None:
         config_version=row.reported_config_version,
         config_error=row.config_error,
         models={m.model: model_of(m) for m in session.scalars(query)},
+        sources=msgspec.json.decode(row.sources, type=dict[str, ReportedSource]),
     )
 
 
@@ -195,6 +199,7 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.reported_counter = min(said.reported.desired_counter, _MAX_INT)
     row.reported_config_version = min(said.reported.config_version, _MAX_INT)
     row.config_error = fit(said.reported.config_error, 2000)
+    row.sources = msgspec.json.encode(_sources(said.reported.sources)).decode()
     row.online = True
     row.last_seen = now
     named = {fit(model, _MODEL): state for model, state in said.reported.models.items()}
@@ -220,6 +225,19 @@ def _note_stream(services: Services, session: Session, row: tables.Device, strea
             detail="Two outbox streams alternate: two machines seem to use this device's key.",
         )
     )
+
+
+def _sources(said: Mapping[str, ReportedSource]) -> dict[str, ReportedSource]:
+    """What a device said of its sources, cut to what a configuration may have of them."""
+    return {
+        fit(name, _MODEL): ReportedSource(
+            model=fit(source.model, _MODEL),
+            state=fit(source.state, 16),
+            reason=fit(source.reason, 500),
+            seconds=source.seconds,
+        )
+        for name, source in list(said.items())[:_MAX_SOURCES]
+    }
 
 
 def _bounded(said: ReportedModel) -> ReportedModel:

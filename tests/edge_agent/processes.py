@@ -38,12 +38,13 @@ class AgentProcess:
         *,
         code: str = RUN,
         arguments: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
     ) -> None:
         environment = {**os.environ, "EDGEML_FAILPOINT": failpoint}
         self._path = config.parent / "agent.log"
         self._log = self._path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments, "run", "--config", str(config)],
+            [sys.executable, "-c", code, *arguments, "run", "--config", str(config), *options],
             env=environment,
             stdout=self._log,
             stderr=self._log,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cloud_sync.messages import Configuration, DesiredState, SourceConfig
-from edge_agent.configuration_trial import PATIENCE_S, Seen, judge, needs_trial
+from edge_agent.configuration_trial import OWN_KINDS, PATIENCE_S, Seen, judge, needs_trial
+from edge_agent.sources import SCHEMES
 from edge_agent.twin import MAX_TRIAL_BOOTS, Twin
 from edge_agent.update.journal import Journal, read_state
 
@@ -44,6 +45,33 @@ def test_only_new_sources_and_site_parameters_need_a_trial() -> None:
 )
 def test_the_verdict(after: Configuration, what: Seen, verdict: str | None) -> None:
     assert judge(BEFORE, after, what) == verdict
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "v4l2:///dev/video7", "rtsp://camera/1", "RTSPS://camera/1", "http://camera/1",
+        "https://camera/1", "alsa:default", "plugged:in",
+    ],
+)  # fmt: skip
+def test_a_camera_that_is_off_is_waited_for_and_vetoes_nothing(uri: str) -> None:
+    gate = SourceConfig(name="gate", uri=uri, model="toy")
+    after = Configuration(config_version=2, sources=(DOOR, gate, BELT))
+
+    def look(seconds: float, *, belt: bool) -> Seen:
+        gone = (False, "cannot be opened")
+        return Seen(seconds=seconds, sources={"gate": gone, "belt": (belt, "no such folder")})
+
+    assert judge(BEFORE, after, look(1.0, belt=True)) is None
+    assert judge(BEFORE, after, look(PATIENCE_S, belt=True)) == ""
+    vetoed = judge(BEFORE, after, look(PATIENCE_S, belt=False))
+    assert vetoed is not None
+    assert "'belt' gave no frame" in vetoed
+    assert "gate" not in vetoed
+
+
+def test_every_kind_of_this_device_s_own_is_one_that_there_is() -> None:
+    assert set(SCHEMES) > OWN_KINDS
 
 
 def twin(folder: Path) -> Twin:

@@ -11,17 +11,16 @@ from cloud_sync.messages import Configuration, Phase, TrialPolicy
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import MODEL, Scene
 
-# A driver that hangs: from its sixth frame on a release that a file names never answers.
+# A driver that hangs: once its speed is known, a release that a file names never answers.
 HANGING = """
 import time
 from pathlib import Path
-from edge_agent import link, worker
+from edge_agent import link
 from edge_agent.loaded import LoadedRelease
 link.POLL_ALONE_S = 0.3
-worker.STUCK_S = worker.STUCK_FIRST_S = 1.0
 answer = LoadedRelease.infer
 def infer(self, *rest):
-    if self.live.inferred > 5 and self.desired.release_version in Path({hangs!r}).read_text():
+    if self.live.inferred >= 60 and self.desired.release_version in Path({hangs!r}).read_text():
         time.sleep(10_000)
     return answer(self, *rest)
 LoadedRelease.infer = infer

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeml.errors import ExitCode
 from tests.edge_agent.processes import eventually
 
 SUPERVISE = """
@@ -72,6 +73,15 @@ def test_what_ends_with_an_error_starts_again_and_what_ends_well_is_over(
     assert it.process.wait(20) == 0
     assert len(it.pids()) == 2
     assert it.process.stderr is not None
+    it.process.stderr.close()
+
+
+def test_a_command_that_is_wrong_is_not_started_again(tmp_path: Path) -> None:
+    it = Supervised(tmp_path, f"sys.exit({int(ExitCode.USAGE)})")
+    assert it.process.wait(20) == 2
+    assert len(it.pids()) == 1
+    assert it.process.stderr is not None
+    assert b"not started again" in it.process.stderr.read()
     it.process.stderr.close()
 
 

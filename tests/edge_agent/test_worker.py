@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from edge_agent.execution import Execution
 from edge_agent.loaded import LoadedRelease, load
 from edge_agent.mailbox import Frame
 from edge_agent.store import ReleaseStore
-from edge_agent.worker import Worker
+from edge_agent.worker import Worker, allowed_s
 from edgeml.errors import ModelError, ReleaseError
 from tests.cloud_sync.releases import make_release
 from tests.edge_agent.processes import eventually
@@ -189,3 +190,69 @@ def test_weights_with_one_flipped_bit_are_not_loaded(bench: Bench) -> None:
     path.write_bytes(data)
     with pytest.raises(ReleaseError, match="damaged"):
         load(store, desired, {}, Execution(runtime="onnxruntime"))
+
+
+@pytest.mark.parametrize(
+    ("times", "allowed"),
+    [
+        ([], 60.0),  # a runtime may prepare much at its first frame
+        ([0.002] * 49, 10.0),
+        ([0.9] * 49, 18.0),
+        ([0.002] * 50, 1.0),
+        ([0.1] * 50, 2.0),
+        ([0.002] * 97 + [0.5] * 3, 10.0),  # the 99th percentile, not the usual time
+        ([0.002] * 1000 + [5.0], 1.0),  # nor the longest
+    ],
+)
+def test_how_long_a_frame_may_take_follows_from_what_was_measured(
+    times: list[float], allowed: float
+) -> None:
+    assert allowed_s(times) == pytest.approx(allowed)
+
+
+class Driver:
+    """Holds up the next inference until it is let go, as a broken driver does."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.hangs = threading.Event()
+        self.let_go = threading.Event()
+        session = bench.worker.loaded.session
+        run = session.run
+
+        def held(tensors: Any) -> Any:
+            if self.hangs.is_set():
+                self.let_go.wait(30)
+            return run(tensors)
+
+        session.run = held  # type: ignore[method-assign]
+
+
+def test_a_frame_that_hangs_is_found_soon_once_the_releases_speed_is_known(bench: Bench) -> None:
+    driver = Driver(bench)
+    for number in range(60):
+        bench.put()
+        eventually(lambda n=number: len(bench.lines) > n, every_s=0.001)
+    driver.hangs.set()
+    bench.put()
+    eventually(lambda: bench.worker.stuck_s() > 1.0, 10, "found", every_s=0.01)
+    driver.let_go.set()
+    eventually(lambda: len(bench.lines) == 61)
+    assert bench.worker.stuck_s() == 0.0
+    bench.finish()
+
+
+def test_a_request_of_others_has_the_time_that_it_was_given(bench: Bench) -> None:
+    driver = Driver(bench)
+    tensors = [spec.tensor(np.zeros((1, 1, 4, 4))) for spec in bench.worker.loaded.session.inputs]
+    for number in range(60):
+        bench.put()
+        eventually(lambda n=number: len(bench.lines) > n, every_s=0.001)
+    driver.hangs.set()
+    asking = threading.Thread(target=lambda: bench.worker.infer(tensors, 2.5), daemon=True)
+    begun = time.monotonic()
+    asking.start()
+    eventually(lambda: bench.worker.stuck_s(), 20, "found", every_s=0.01)
+    assert time.monotonic() - begun > 2.5
+    driver.let_go.set()
+    asking.join(20)
+    assert bench.worker.stuck_s() == 0.0

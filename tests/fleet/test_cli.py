@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from cloud_sync.messages import ReportedSource
 from edgeml.cli import app
 from edgeml.errors import EdgemlError, ExitCode, UserError
 
@@ -147,6 +148,24 @@ def test_a_configuration_that_the_device_refused_is_shown_so(
     refused = msgspec.structs.replace(said.reported, config_error="no such model")
     device.client().hello(msgspec.structs.replace(said, reported=refused))
     assert "configuration 1 REFUSED, runs 0: no such model" in run("devices", "show", "cam-1")
+
+
+def test_a_source_that_is_lost_is_shown_with_its_reason(
+    run: Run, make_device: Any, tmp_path: Path
+) -> None:
+    device = make_device("cam-1")
+    file = tmp_path / "cam-1.toml"
+    file.write_text(CONFIGURATION)
+    run("devices", "configure", "cam-1", str(file))
+    said = device.hello()
+    gone = ReportedSource(model="toy", state="lost", reason="cannot be opened", seconds=150.0)
+    told = msgspec.structs.replace(said.reported, sources={"belt": gone})
+    device.client().hello(msgspec.structs.replace(said, reported=told))
+    shown = run("devices", "show", "cam-1")
+    assert re.search(r"source +model +state +for +why\n", shown)
+    assert re.search(r"belt +toy +lost +2 min +cannot be opened", shown)
+    reported = json.loads(run("devices", "show", "cam-1", "--json"))["reported"]
+    assert reported["sources"]["belt"]["reason"] == "cannot be opened"
 
 
 def test_devices_are_listed_shown_and_configured(

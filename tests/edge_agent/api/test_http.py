@@ -13,9 +13,11 @@ import pytest
 
 from edge_agent.api.device import Watched
 from edge_agent.api.http_server import Limits
-from edge_agent.api.server import LocalApi
+from edge_agent.api.options import parse_address
+from edge_agent.api.server import LocalApi, take
 from edgeml.errors import UserError
 from tests.edge_agent.api.conftest import MODEL, Bench
+from tests.hardware.pipeline.test_decode import png_bomb
 
 Serve = Callable[..., LocalApi]
 
@@ -243,3 +245,66 @@ def test_frames_are_pushed_to_a_source(serve: Serve) -> None:
     assert broken.status_code == 400
     missing = httpx.post(f"http://{api.address}/sources/gate/frames", content=data)
     assert missing.status_code == 404
+
+
+def test_an_inference_is_bounded_where_the_model_leaves_it_open(serve: Serve) -> None:
+    url = f"http://{serve().address}/v2/models/toy/infer"
+
+    def asked(batch: int) -> httpx.Response:
+        image = {"name": "image", "datatype": "FP32", "shape": [batch, 1, 4, 4]}
+        return httpx.post(url, json={"inputs": [image | {"data": [0.5] * (16 * batch)}]})
+
+    assert asked(64).status_code == 200
+    refused = asked(65)
+    assert refused.status_code == 400
+    assert "Its first axis is 65, allowed are 64" in refused.json()["error"]
+    long = httpx.post(url, content=b'{"inputs":[' + b"[]," * (3 << 20))
+    assert long.status_code == 400
+    assert "JSON is too long" in long.json()["error"]
+
+
+def test_bodies_that_wait_are_bounded_together(serve: Serve) -> None:
+    api = serve(limits=Limits(body_bytes=1000, bodies_bytes=1500, request_s=60.0))
+    url = f"http://{api.address}/v2/models/toy/infer"
+    head = b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection((api.address.host, api.address.port), 20) as half:
+        half.sendall(head + b"x" * 999)
+        deadline = time.monotonic() + 20
+        while (answer := httpx.post(url, content=b"x" * 900)).status_code != 503:
+            assert time.monotonic() < deadline
+        assert answer.headers["retry-after"] == "1"
+        assert "Ask again later" in answer.text
+        assert httpx.post(url, content=b"x" * 400).status_code == 400  # read, and no request
+    while (answer := httpx.post(url, content=b"x" * 900)).status_code != 400:
+        assert time.monotonic() < deadline
+    for _ in range(3):  # what was answered is not held
+        assert httpx.post(url, content=b"x" * 900).status_code == 400
+
+
+def test_a_picture_that_would_not_fit_into_memory_is_refused(serve: Serve) -> None:
+    class Source:
+        def push(self, image: object, captured_at: float | None = None) -> str:
+            return "accepted"
+
+    api = serve(push={"door": Source()}.get)
+    answer = httpx.post(f"http://{api.address}/sources/door/frames", content=png_bomb(20_000))
+    assert answer.status_code == 400
+    assert "20000 x 20000 pixels" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "said"),
+    [
+        ("unix:{folder}/none/api.sock", "is not there. Make the folder"),
+        ("unix:{folder}/file/api.sock", "is no folder"),
+        ("192.0.2.1:8093", "This machine has no such address"),
+    ],
+)
+def test_why_it_cannot_listen_is_said_with_what_helps(
+    listen: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as refused:
+        take(parse_address(listen.format(folder=tmp_path)))
+    assert said in str(refused.value)
+    assert "--api" in str(refused.value)

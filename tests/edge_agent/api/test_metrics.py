@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_sync.messages import Window
+from cloud_sync.messages import ReportedSource, Window
 from cloud_sync.sketch import Sketch
 from edge_agent.api.device import ServedModel
 from edge_agent.api.metrics import BOUNDS_MS, Figures, histogram
@@ -45,6 +45,10 @@ def samples(totals: Totals) -> dict[tuple[str, ...], float]:
         agent_version="0.1",
         models=[model],
         totals=totals.all(),
+        sources={
+            "belt": ReportedSource(model="digits", state="running", seconds=9.0),
+            "gate": ReportedSource(model="digits", state="lost", reason="off", seconds=70.5),
+        },
         temperatures=[
             Temperature(zone="cpu", celsius=40.0),
             Temperature(zone="cpu", celsius=45.5),
@@ -113,6 +117,14 @@ def test_the_device_says_what_runs_how_warm_it_is_and_whether_it_is_held_back() 
     assert found["edgeml_clock_ratio",] == 0.5
     assert found["edgeml_resident_memory_bytes",] == 123
     assert found["edgeml_agent_info", "agent_version=0.1", "device=cam-1"] == 1
+
+
+def test_a_source_that_is_lost_is_down_since_so_many_seconds() -> None:
+    found = samples(Totals())
+    labels = ("model=digits", "source=gate")
+    assert found["edgeml_source_up", "model=digits", "source=belt"] == 1
+    assert found["edgeml_source_up", *labels] == 0
+    assert found["edgeml_source_state_seconds", *labels, "state=lost"] == 70.5
 
 
 def test_releases_that_ran_long_ago_are_forgotten() -> None:

@@ -21,7 +21,7 @@ def test_every_way_is_raced_and_the_quickest_named(
     assert run(["agent", "bench", str(release), "--out", str(out), "--minutes", "0.01"]) == 0
     text = capsys.readouterr().out
     assert "toy:1.2.0, cpu-test, on " in text
-    assert "* onnxruntime" in text
+    assert "* cpu-test float32  onnxruntime" in text
     assert "as proven" in text
     assert "after 1 s" in text or "after 0 s" in text
     report = json.loads(out.read_text())
@@ -76,3 +76,28 @@ def test_an_enrolled_device_signs_and_sends(
 def test_what_nobody_signed_is_not_sent(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agent", "bench", str(release), "--send"]) == 2
     assert "Only an enrolled device can sign it." in capsys.readouterr().err
+
+
+def test_every_variant_that_fits_is_measured(
+    two_variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evidence.json"
+    asked = ["--threads", "1", "--out", str(out), "--json"]
+    assert run(["agent", "bench", str(two_variants), *asked]) == 0
+    report = json.loads(capsys.readouterr().out)
+    ways = [(way["variant"], way["raced"]["runtime"]) for way in report["measured"]]
+    assert ways == [("cpu-test float32", "onnxruntime"), ("cpu-test float32", "openvino")]
+    assert {way["raced"]["result"] for way in report["measured"]} == {Verdict.PASS}
+    [chosen] = [way["raced"] for way in report["measured"] if way["raced"]["chosen"]]
+    assert report["evidence"]["race"] == [chosen]  # the evidence is of that variant alone
+    assert report["evidence"]["runtime"] == chosen["runtime"]
+    assert run(["agent", "bench", str(two_variants), *asked, "--runtime", "openvino"]) == 0
+    [way] = json.loads(capsys.readouterr().out)["measured"]
+    assert way["raced"]["runtime"] == "openvino"
+
+
+def test_a_runtime_of_no_variant_is_refused_with_those_there_are(
+    two_variants: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["agent", "bench", str(two_variants), "--runtime", "litert"]) == 9
+    assert "they run on onnxruntime, openvino." in capsys.readouterr().err

@@ -65,6 +65,14 @@ def test_a_source_that_gives_nothing_is_bad_and_says_why(patient: Patient, tmp_p
     assert all(f.said for f in bad)
 
 
+def test_a_camera_s_password_is_not_printed(patient: Patient) -> None:
+    uris = ("rtsp://viewer:secret@127.0.0.1:9/1",)
+    found = examine(msgspec.structs.replace(patient, sources=uris))
+    [source] = [f for f in found if f.check.startswith("source ")]
+    assert source.check == "source rtsp://127.0.0.1:9/1"
+    assert "secret" not in f"{found}"
+
+
 def test_a_fleet_that_is_away_is_a_warning(scene: Scene, patient: Patient) -> None:
     scene.fleet.stop()
     found = examined(patient)["fleet"]

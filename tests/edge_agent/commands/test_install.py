@@ -6,9 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edge_agent.commands.install import UNIT, Unit, install, text, unit
+from edge_agent.api.options import ApiOptions
+from edge_agent.commands.install import UNIT, Unit, install, text, unit, warnings
 from edgeml.cli import run
 from edgeml.errors import UserError
 from hardware.probes import probe
@@ -23,9 +25,8 @@ def found(tmp_path: Path) -> Unit:
     data = tmp_path / "cam 1"
     data.mkdir()
     board = probe(TREES / "kv260", machine="aarch64")
-    return unit(
-        data / "agent.toml", data, board, user="root", api="unix:/run/edgeml-agent/api.sock"
-    )
+    api = ApiOptions(listen="unix:/run/edgeml-agent/api.sock")
+    return unit(data / "agent.toml", data, board, user="root", api=api)
 
 
 def test_systemd_takes_the_unit_without_a_word(found: Unit, tmp_path: Path) -> None:
@@ -123,3 +124,52 @@ def test_without_root_it_says_how(found: Unit, tmp_path: Path) -> None:
     if done.returncode and "Permission denied" in done.stderr:
         pytest.skip("another user cannot read this interpreter")
     assert "Only root may write" in done.stdout
+
+
+def test_the_api_is_checked_as_the_agent_checks_it_and_handed_on_whole(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scene.data)
+    token, pem = Path("token"), Path("none.pem")
+    token.write_text("0123456789abcdef0123")
+    token.chmod(0o600)
+    pem.write_text("no certificate")
+    command = ["agent", "install", "--config", str(scene.config), "--print", "--api"]
+
+    def refused(*arguments: str) -> str:
+        assert run([*command, *arguments]) != 0
+        said = capsys.readouterr()
+        assert said.out == ""
+        return said.err
+
+    assert "is no address" in refused("rubbish")
+    assert "Others can reach it" in refused("0.0.0.0:8093")
+    assert "belong together" in refused("127.0.0.1:8093", "--api-key", str(pem))
+    both = ["--api-certificate", str(pem), "--api-key", str(pem), "--api-token", str(token)]
+    assert "cannot be used" in refused("0.0.0.0:8093", *both)
+    token.chmod(0o644)
+    assert "Other users can read" in refused("127.0.0.1:8093", "--api-token", str(token))
+    token.chmod(0o600)
+    assert run([*command, "127.0.0.1:8093", "--api-token", str(token)]) == 0
+    said = capsys.readouterr().out
+    assert f"--api 127.0.0.1:8093 --api-token {token.resolve()}\n" in said
+
+
+def test_it_warns_of_what_the_unit_will_not_reach() -> None:
+    good = Unit(
+        config=Path("/var/lib/edgeml/agent.toml"),
+        data=Path("/var/lib/edgeml"),
+        python=Path("/opt/edgeml/bin/python"),
+        api=ApiOptions(listen="127.0.0.1:8093", token_file="/var/lib/edgeml/token"),
+    )
+    assert warnings(good) == []
+    outside = msgspec.structs.replace(
+        good,
+        data=Path("/tmp/cam"),
+        python=Path("/home/me/.venv/bin/python"),
+        api=ApiOptions(listen="127.0.0.1:8093", token_file="/root/token"),
+    )
+    home, temporary, token = warnings(outside)
+    assert "below a home folder" in home
+    assert "/tmp/cam lies below a temporary folder" in temporary
+    assert "/root/token lies outside of /tmp/cam: edgeml has to be able to read it." in token

@@ -94,6 +94,10 @@ def test_what_is_wrong_is_a_sentence_and_its_exit_code(
     assert "Name a .jpg" in said
     code, said = refused(str(release), "--source", "gopher://x/y")
     assert "gopher" in said
+    camera = "rtsp://viewer:secret@127.0.0.1:9/1"
+    code, said = refused(str(release), "--source", camera, "--seconds", "1")
+    assert "No frame came from rtsp://127.0.0.1:9/1" in said
+    assert "secret" not in said
     assert refused(str(release), *source, "--api", "0.0.0.0:0")[0] == 2
 
 
@@ -129,3 +133,43 @@ def test_a_source_is_named_as_people_name_it(video: Path, tmp_path: Path) -> Non
     assert source_of(str(tmp_path / "a.wav"), None, loop=False).uri == f"wav://{tmp_path}/a.wav"
     with pytest.raises(UserError, match="no file, no folder and no address"):
         source_of("nothing", None, loop=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [("--seconds", ("nan", "-1", "inf")), ("--fps", ("nan", "-1", "0", "inf", "1001"))],
+)
+def test_a_number_that_is_none_is_refused(
+    option: str, values: tuple[str, ...], release: Path, video: Path
+) -> None:
+    for value in values:
+        assert run(["agent", "try", str(release), "--source", str(video), option, value]) == 2
+
+
+def test_minutes_that_are_none_are_refused(release: Path) -> None:
+    for value in ("nan", "-1", "inf"):
+        assert run(["agent", "bench", str(release), "--minutes", value]) == 2
+
+
+def test_the_variant_of_the_runtime_asked_for_is_run(
+    two_variants: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for runtime in ("openvino", "onnxruntime"):
+        asked = ["--source", str(video), "--runtime", runtime, "--seconds", "0.6", "--json"]
+        assert run(["agent", "try", str(two_variants), *asked]) == 0
+        said = as_json(capsys)
+        assert said["runtime"].startswith(runtime)
+        assert said["errors"] == 0
+
+
+def test_the_api_asks_for_its_token_meanwhile(
+    release: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123")
+    token.chmod(0o644)
+    asked = ["--source", str(video), "--api", f"unix:{tmp_path}/s", "--api-token", str(token)]
+    assert run(["agent", "try", str(release), *asked]) != 0
+    assert "Other users can read the file." in capsys.readouterr().err
+    token.chmod(0o600)
+    assert run(["agent", "try", str(release), *asked]) == 0

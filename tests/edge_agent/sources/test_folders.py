@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -83,6 +84,63 @@ def test_what_never_becomes_whole_or_is_no_picture_is_left_out_and_said(
     (tmp_path / "good.jpg").write_bytes(picture(9))
     eventually(lambda: len(seen.frames) == 1, 5)
     assert seen.source.error == ""
+    seen.stop()
+
+
+def test_a_picture_written_anew_in_its_place_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "latest.bmp").write_bytes(picture(1, suffix=".bmp"))
+    os.utime(tmp_path, (1e9, 1e9))
+    seen = watch(tmp_path)
+    (tmp_path / "latest.bmp").write_bytes(picture(150, suffix=".bmp"))
+    assert tmp_path.stat().st_mtime == 1e9
+    eventually(lambda: seen.frames, 10)
+    assert seen.frames[0].image.mean() > 150
+    seen.stop()
+
+
+def test_a_folder_in_which_nothing_happens_is_not_read(tmp_path: Path) -> None:
+    reads: list[str] = []
+    counting = True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if counting and event == "os.scandir" and str(arguments[0]) == str(tmp_path):
+            reads.append(event)
+
+    sys.addaudithook(hook)  # there is no taking it away
+    for index in range(20):
+        (tmp_path / f"{index}.bmp").write_bytes(picture(index, suffix=".bmp"))
+    os.utime(tmp_path, (1e9, 1e9))
+    reader = folders.WatchReader(tmp_path, threading.Event())
+    assert len(reads) == 1
+    for _ in range(500):
+        assert reader._next() is None
+    assert len(reads) == 1
+    # A change is seen at the next look, and then again while the clock may hide another.
+    (tmp_path / "new.bmp").write_bytes(picture(99, suffix=".bmp"))
+    eventually(lambda: reader._next() is not None, 5)
+    assert len(reads) > 1
+    counting = False
+
+
+def test_a_damaged_picture_of_a_folder_that_is_played_is_left_out_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index, data in enumerate([b"no picture", picture(10), b"", picture(90)]):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    seen = Seen(config(f"images://{tmp_path}", fps=100.0))
+    eventually(lambda: len(seen.frames) >= 8, 10)
+    seen.stop()
+    assert [frame.image.mean() > 80 for frame in seen.frames[:4]] == [False, True, False, True]
+    assert caplog.text.count("0.jpg is left out") == 1
+    assert caplog.text.count("2.jpg is left out") == 1
+    assert caplog.text.count("is left out") == 2
+
+
+def test_a_folder_of_damaged_pictures_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    seen = Seen(config(f"images://{tmp_path}"))
+    eventually(lambda: "no image that can be decoded" in seen.source.error, 5)
+    assert seen.source.status().state == "lost"
     seen.stop()
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.sources import PushSource, SourceStatus, check_source, open_source
+from edge_agent.sources import PushSource, SourceStatus, check_source, open_source, shown
 from edge_agent.sources import source as module
 from edge_agent.sources.backoff import LONGEST_S, Backoff
 from edge_agent.sources.kinds import SCHEMES
@@ -112,6 +112,22 @@ def test_a_source_that_can_never_work_is_a_sentence(uri: str, message: str) -> N
 )
 def test_what_is_only_not_there_yet_is_no_mistake(uri: str) -> None:
     check_source(config(uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("rtsp://viewer:secret@10.0.0.7:554/stream1?key=secret", "rtsp://10.0.0.7:554/stream1"),
+        ("rtsp://viewer:secret/or#so@camera/1", "rtsp://..."),
+        ("rtsp://viewer:secret?so@camera/1", "rtsp://..."),
+        ("rtsp://a@b:secret@[half/1", "rtsp://[half/1"),
+        ("viewer:secret@camera/1", "camera/1"),
+        ("images:///pictures/b@secret-free", "images:///pictures/b@secret-free"),
+        ("alsa:plughw:1,0?rate=16000", "alsa:plughw:1,0"),
+    ],
+)
+def test_an_address_is_shown_without_a_password(uri: str, said: str) -> None:
+    assert shown(uri) == said
 
 
 def test_a_camera_that_is_not_plugged_in_is_a_sentence() -> None:

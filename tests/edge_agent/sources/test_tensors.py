@@ -30,6 +30,12 @@ def npy(array: Any, **more: Any) -> bytes:
     return stream.getvalue()
 
 
+def headed(shape: str) -> bytes:
+    """The beginning of an array whose header says this of its shape."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
 def through_a_pipe(data: bytes) -> np.ndarray | None:
     ours, theirs = os.pipe()
 
@@ -73,6 +79,11 @@ def test_what_numpy_saves_is_read_back(array: np.ndarray, fortran: bool) -> None
         (npy(np.zeros(3)).replace(b"(3,)", b"(1099511627776,)").replace(b" " * 12 + b"\n", b"\n"),
          "is not taken"),
         (b"\x93NUMPY\x01\x00\x04\x00oops", "no .npy array"),
+        (headed("(-1, -4)") + bytes(16), "is not taken"),
+        (headed("(-1,)") + bytes(4), "is not taken"),
+        (headed("((((2,"), "no .npy array"),
+        (headed("(2,)" + ")" * 9), "no .npy array"),
+        (headed("(" * 3000 + ")" * 3000), "no .npy array"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "header has 4294967295 bytes"),
         (pickle.dumps([1]) * 3, "no .npy array"),
     ],
@@ -119,6 +130,23 @@ def test_whoever_connects_to_the_socket_is_read_and_whoever_lies_is_cut_off(
     assert seen.source.status().state == "running"
     seen.stop()
     assert not path.exists()
+
+
+def test_a_header_that_lies_or_is_no_header_ends_its_client_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "belt.sock"
+    seen = Seen(config(f"npy://{path}"))
+    eventually(path.is_socket, 5)
+    for count, shape in enumerate(["(-1, -4)", "((((2,", "(2,))))"], 1):
+        _send(path, headed(shape) + bytes(16))
+        eventually(lambda count=count: caplog.text.count("is cut off") == count, 5)
+        _send(path, npy(np.full(3, count, np.int8)))
+        eventually(lambda count=count: len(seen.frames) == count, 5)
+        assert seen.frames[-1].image.tolist() == [count] * 3
+    assert seen.source.status().state == "running"
+    assert "is lost" not in caplog.text
+    seen.stop()
 
 
 def test_an_agent_that_was_killed_leaves_a_socket_that_is_taken_over(tmp_path: Path) -> None:
