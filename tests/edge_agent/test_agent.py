@@ -141,7 +141,7 @@ def test_records_are_kept_until_the_fleet_acknowledges_them(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_within_two_seconds_and_leaves_nothing_running(
+def test_it_stops_soon_and_leaves_nothing_running(
     scene: Scene, number: signal.Signals
 ) -> None:
     scene.want(scene.release("1.0.0"))
@@ -156,7 +156,7 @@ def test_it_stops_within_two_seconds_and_leaves_nothing_running(
     assert (scene.data / "state.json").exists()
 
 
-def test_it_stops_within_two_seconds_while_the_fleet_does_not_answer(scene: Scene) -> None:
+def test_it_stops_soon_while_the_fleet_does_not_answer(scene: Scene) -> None:
     scene.fleet.stop()
     port = int(scene.fleet.url.rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)), AgentProcess(scene.config) as agent:
