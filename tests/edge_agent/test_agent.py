@@ -141,9 +141,7 @@ def test_records_are_kept_until_the_fleet_acknowledges_them(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_soon_and_leaves_nothing_running(
-    scene: Scene, number: signal.Signals
-) -> None:
+def test_it_stops_soon_and_leaves_nothing_running(scene: Scene, number: signal.Signals) -> None:
     scene.want(scene.release("1.0.0"))
     with AgentProcess(scene.config) as agent:
         eventually(lambda: descendants(agent.process.pid), what="the testing child", every_s=0.002)
