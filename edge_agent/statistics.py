@@ -8,7 +8,6 @@ from cloud_sync.sketch import Sketch, SketchBuilder
 
 STAGES = ("wait", "pre", "inference", "post", "total")
 RECENT = 2000
-LATENCY_STAGE = "inference"
 
 
 class Window:

@@ -34,7 +34,6 @@ from hardware.runtimes.interface import TensorSpec
 if TYPE_CHECKING:
     from hardware.pipeline.runner import PipelineRunner
 
-PIPELINE_VERSION = 1
 MAX_PIPELINE_BYTES = 1 << 20
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]

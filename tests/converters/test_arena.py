@@ -18,6 +18,7 @@ from converters.request import Request
 from converters.workshop import Workshop
 from edgeml.errors import ModelError
 from hardware.capabilities import Cpu
+from tests.needs import module
 
 from .conftest import quarters, save_data, write_convnet, write_fragile
 
@@ -120,7 +121,7 @@ def test_what_was_judged_is_judged_again_where_one_input_differs(bench: Bench, c
 
 
 def test_what_was_judged_is_judged_again_on_another_runtime(bench: Bench) -> None:
-    pytest.importorskip("openvino")
+    module("openvino")
     assert bench.is_measured_again("openvino")
     assert not bench.is_measured_again("openvino")
 

@@ -66,7 +66,8 @@ def test_a_recurrent_net_whose_only_gain_is_its_last_layer_stays_in_float(
     shared_models: Path, tmp_path: Path
 ) -> None:
     folder = shared_models / "mnist_lstm"
-    result = run(folder / "float.onnx", real(folder, tmp_path), min_speedup=1.1)
+    # Twice: no machine's int8 last layer halves the time of a net that is its recurrent layer.
+    result = run(folder / "float.onnx", real(folder, tmp_path), min_speedup=2.0)
     assert {v.precision for v in result.variants} == {"float32"}
     assert result.exit_code == 0
     assert "not shown to be faster" in str(result.float_kept_because)

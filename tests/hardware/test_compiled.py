@@ -9,6 +9,7 @@ import pytest
 from hardware.runtimes import SessionOptions, open_session
 from hardware.runtimes.compiled import Compiled
 from tests.hardware.models import linear
+from tests.needs import module
 
 RUNTIMES = ("onnxruntime", "openvino")
 INPUT = np.random.default_rng(1).normal(size=(1, 1, 4, 4)).astype(np.float32)
@@ -23,7 +24,7 @@ def answer(name: str, model: Path, folder: Path | str) -> np.ndarray:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(request.param)
+    module(request.param)
     return str(request.param)
 
 
