@@ -18,7 +18,7 @@ test: ## all tests, with coverage (ARGS passes options to pytest)
 	@scripts/setup test
 	@scripts/test $(ARGS)
 
-test-nightly: ## what takes hours: 1,000 kills at random (EDGEML_KILLS=100 for fewer)
+test-nightly: ## what takes hours: 1,000 kills at random, a million records, every step of an update (EDGEML_KILLS=100 for fewer)
 	@scripts/setup test
 	@$(PY) -m pytest -m nightly $(ARGS)
 

@@ -2,8 +2,8 @@
 
 Frames: the agent's go through mailbox, worker thread, statistics and result line, as on a device;
 the bare loop calls crop, prepare, run and read itself, on the same pictures with the same
-kind of session, in turns. `tiny` is the digits network, `mid` one of some milliseconds, `large` is
-of EfficientNet's size; the last two are made here.
+kind of session; every frame goes through both, in turns. `tiny` is the digits network, `mid` one
+of some milliseconds, `large` is of EfficientNet's size; the last two are made here.
 
 Start, memory and CPU are of processes: `edgeml agent run` on a folder of JPEG pictures beside a
 process that imports, loads, decodes, prepares and infers the same at the same pace.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.agent_processes import Pair, Setting, busy, import_ms, resident, started
@@ -29,12 +30,15 @@ from cloud_sync.messages import DesiredModel
 from edge_agent.execution import Execution
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame
+from edge_agent.resources import take_place
 from edge_agent.worker import Worker
 from hardware.pipeline import Pipeline, parse
 from hardware.runtimes import open_session
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits"
 MID_SIZE, LARGE_SIZE = 128, 224
+WARM_UP = 50
+CALLS = 500
 GOAL_TINY_MS = 0.2
 GOAL_FRAME = 1.05
 GOAL_RSS = 1.25
@@ -64,17 +68,19 @@ Image = NDArray[np.uint8]
 
 def run(quick: bool) -> Iterator[Row]:
     """Measure all of it."""
-    frames, rounds = (60, 7) if quick else (300, 15)
+    frames, rounds = (300, 7) if quick else (1000, 9)
+    take_place(0, ())  # what the agent does with its process
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mid = mobile_net(folder / "mid.onnx", size=MID_SIZE, width=16, blocks=10)
         large = mobile_net(folder / "large.onnx", size=LARGE_SIZE, width=24, blocks=16, head=1280)
-        tiny = _rounds(EXAMPLE / "digits.onnx", _digits(), 28, frames * 5, rounds)
+        tiny = _rounds(EXAMPLE / "digits.onnx", _digits(), 28, frames * 4, rounds)
         yield _tiny_row(tiny[50])
+        yield _bound_row(rounds)
         medium = _rounds(mid, _pipeline(MID_SIZE), MID_SIZE, frames, rounds)
         yield _frame_row("mid.p50_vs_bare", medium[50])
         yield _frame_row("mid.p99_vs_bare", medium[99])
-        bigger = _rounds(large, _pipeline(LARGE_SIZE), LARGE_SIZE, max(15, frames // 10), 7)
+        bigger = _rounds(large, _pipeline(LARGE_SIZE), LARGE_SIZE, frames // 10, 7)
         yield _frame_row("large.p50_vs_bare", bigger[50])
         yield from _process_rows(folder, large, mid, quick=quick)
         yield from swap_rows(folder / "swaps", 200 if quick else 1000)
@@ -138,27 +144,65 @@ def _tiny_row(rounds: Rounds) -> Row:
 def _rounds(
     model: Path, pipeline: Pipeline, size: int, frames: int, rounds: int
 ) -> dict[int, Rounds]:
-    """Percentiles of one frame's milliseconds, agent and bare loop in turns."""
+    """Percentiles of one frame's milliseconds; each frame goes through both, in turns.
+
+    What else the machine does then meets both alike; a block of one and then of the other would
+    compare its moods at the 99th percentile.
+    """
     images = list(np.random.default_rng(1).integers(0, 256, (16, 2 * size, 2 * size, 3), np.uint8))
-    found: dict[int, list[list[float]]] = {50: [[], []], 99: [[], []]}
     with _agent(model, pipeline) as ours, _bare(model, pipeline) as bare:
 
-        def times(one: Callable[[Image], None], side: int) -> float:
-            spent = []
-            for index in range(frames):
-                begun = time.perf_counter()
-                one(images[index % len(images)])
-                spent.append((time.perf_counter() - begun) * 1000)
-            for percent, sides in found.items():
-                sides[side].append(float(np.percentile(spent, percent)))
-            return spent[0]
+        def spent(one: Callable[[Image], None], image: Image) -> float:
+            begun = time.perf_counter()
+            one(image)
+            return (time.perf_counter() - begun) * 1000
 
-        interleave(lambda: times(ours, 0), lambda: times(bare, 1), rounds)
-    # The first of each is the warm-up.
+        def both(count: int) -> tuple[list[float], list[float]]:
+            times: tuple[list[float], list[float]] = [], []
+            for index in range(count):
+                image = images[index % len(images)]
+                sides = ((ours, times[0]), (bare, times[1]))
+                for one, side in sides[:: -1 if index % 2 else 1]:
+                    side.append(spent(one, image))
+            return times
+
+        both(max(WARM_UP, frames // 10))
+        found = [both(frames) for _ in range(rounds)]
     return {
-        percent: Rounds(tuple(sides[0][1:]), tuple(sides[1][1:]))
-        for percent, sides in found.items()
+        percent: Rounds(
+            tuple(float(np.percentile(times[0], percent)) for times in found),
+            tuple(float(np.percentile(times[1], percent)) for times in found),
+        )
+        for percent in (50, 99)
     }
+
+
+def _bound_row(rounds: int) -> Row:
+    """The same arrays again and again, which a session binds, beside onnxruntime's own `run`."""
+    session = open_session("onnxruntime", EXAMPLE / "digits.onnx")
+    [spec] = session.inputs
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    plain = ort.InferenceSession(
+        str(EXAMPLE / "digits.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    tensor = np.random.default_rng(1).random((1, 1, 28, 28), np.float32)
+
+    def microseconds(one: Callable[[], object]) -> float:
+        times = []
+        for _ in range(CALLS):
+            begun = time.perf_counter()
+            one()
+            times.append((time.perf_counter() - begun) * 1e6)
+        return statistics.median(times)
+
+    measured = interleave(
+        lambda: microseconds(lambda: session.run([tensor])),
+        lambda: microseconds(lambda: plain.run(None, {spec.name: tensor})),
+        rounds,
+    )
+    return _row("tiny.bound_run_vs_run", measured, "us", "InferenceSession.run", 1.0)
 
 
 @contextmanager

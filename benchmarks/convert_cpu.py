@@ -10,15 +10,16 @@ the float model on onnxruntime.
 
 `M.accuracy_drop_points` is in points, its spread the interval at 95 %. The time a candidate is
 what somebody waits for: the whole command `edgeml convert`, from its start to its end, over the
-number of files that it made and tried, beside a whole script that calls `quantize_static` once;
-`..._vs_quantize_static_call` sets it beside the call alone. The data are of
-`benchmarks.shared_models`, or of any folder in `EDGEML_MODELS` that has the same files.
+number of candidates that it tried (`benchmarks.converting` says what counts as one), beside a
+whole script that calls `quantize_static` once, run before and after; `..._vs_quantize_static_call`
+sets it beside the call alone. `M.convert_seconds[STEP]` are where the time went, and
+`toolchain.start_seconds[NAME]` what a toolchain's environment takes to start, which is in them.
+The data are of `benchmarks.shared_models`, or of any folder in `EDGEML_MODELS` that has the same
+files.
 """
 
 import argparse
 import dataclasses
-import json
-import os
 import resource
 import statistics
 import subprocess
@@ -28,19 +29,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
+from benchmarks.converting import Converted, convert, starting_times
 from benchmarks.measure import Row, main, quartiles, versions
-from benchmarks.quantizers import RUNTIMES, STATIC, Omitted, Quantized, quantized
+from benchmarks.quantizers import (
+    RUNTIMES,
+    STATIC,
+    Omitted,
+    Quantized,
+    quantized,
+    static_seconds,
+)
 from benchmarks.shared_models import SharedModel, models_folder, shared_models
 from cloud_sync.evidence import GateResult, Verdict
-from converters.arena import Arena, Lane
+from converters.arena import Arena
 from converters.cache import Cache
 from converters.executor import LocalExecutor
 from converters.gates import metric_gate
+from converters.lanes import Lane, Race
 from converters.loading import Loaded, load
 from converters.methods import observe, prepare
 from converters.progress import Silent
@@ -53,17 +62,8 @@ from hardware.probes import instruction_set, probe
 _ROOT = Path(__file__).resolve().parents[1]
 _QUICK = ("kws_dscnn", "cifar_resnet20")
 _AS_FAST = 0.97  # the same lane raced against itself comes out between this and its inverse
-_CONVERTING_S = 1200.0
 _LANE_S = 2.0
 _SUFFIXES = {"tflite": ".tflite"}
-
-
-class Converted(msgspec.Struct, frozen=True):
-    """What the command made: its best variant, how long it took and how many files it tried."""
-
-    best: dict[str, Any]
-    seconds: float
-    tried: int
 
 
 def measure(quick: bool, model: Sequence[str] | None = None) -> Iterator[Row]:
@@ -88,6 +88,9 @@ def measure(quick: bool, model: Sequence[str] | None = None) -> Iterator[Row]:
             except (EdgemlError, subprocess.SubprocessError) as error:
                 _say(f"{each.name} is left out: {error}")
             _say(f"{each.name}: done in {time.perf_counter() - begun:.0f} s")
+    for name, taken in starting_times():
+        value = statistics.median(taken)
+        yield Row(f"toolchain.start_seconds[{name}]", value, "s", n=len(taken))
     if not model:
         yield _calibration_memory(quick)
 
@@ -104,6 +107,7 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> Iterator[Row]:
         targets=(_target(),),
         metric=model.metric,
     )
+    before = static_seconds(model, calibration, out / "before.onnx")
     _say(f"{model.name}: edgeml convert")
     converted = _convert(request)
     made: list[Quantized] = []
@@ -118,34 +122,18 @@ def _rows_of(model: SharedModel, out: Path, quick: bool) -> Iterator[Row]:
     with closing(Arena(LocalExecutor(), loaded, Cache(None), Silent())) as arena:
         lanes = _lanes(model, converted, made, loaded, out)
         yield from _race(model, arena, loaded, lanes, omitted, quick=quick)
-    yield from _times(model, converted, made)
+    yield from _times(model, converted, made, before)
 
 
 def _convert(request: Request) -> Converted:
-    """Run the command as a user does, with an empty cache."""
-    command = [
-        *(sys.executable, "-c", "from edgeml.cli import main; main()", "convert"),
-        *(str(request.model), "--json", "--metric", request.metric),
-        *("--calibration", request.calibration, "--evaluate", request.evaluation),
-        *("--name", request.name, "--version", request.version, "--out", str(request.out)),
-        *("--target", request.targets[0]),
-    ]
-    begun = time.perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=_ROOT,
-        env=os.environ | {"EDGEML_CACHE": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_CONVERTING_S,
+    return convert(
+        [
+            *(str(request.model), "--metric", request.metric, "--target", request.targets[0]),
+            *("--calibration", request.calibration, "--evaluate", request.evaluation),
+            *("--name", request.name, "--version", request.version),
+        ],
+        request.out,
     )
-    seconds = time.perf_counter() - begun
-    if done.returncode not in {0, 3, 4}:
-        raise ModelError("edgeml convert failed.", why=done.stderr.strip()[-400:])
-    result = json.loads(done.stdout)
-    tried = sum(line.startswith("Trying ") for line in done.stderr.splitlines())
-    return Converted(result["variants"][0], seconds, max(1, tried))
 
 
 _Figures = Mapping[str, Sequence[float]]  # milliseconds by lane
@@ -199,7 +187,8 @@ def _race(
         else:
             running.append(lane)
     _say(f"{model.name}: racing {len(running)} lanes")
-    times = arena.time(running, seconds=(_LANE_S / 4 if quick else _LANE_S) * len(running))
+    seconds = (_LANE_S / 4 if quick else _LANE_S) * len(running)
+    times = arena.time(Race(lanes=running, seconds=seconds))
     figures = {key: timing.milliseconds for key, timing in times.items()}
     yield _drop(f"{model.name}.accuracy_drop_points", lanes.ours, gates[lanes.ours.key])
     floats = [lane for lane in lanes.floats if lane in running]
@@ -263,12 +252,17 @@ def _speed(metric: str, figures: _Figures, ours: Lane, peer: Lane, note: str = "
     )
 
 
-def _times(model: SharedModel, converted: Converted, made: Sequence[Quantized]) -> Iterator[Row]:
+def _times(
+    model: SharedModel, converted: Converted, made: Sequence[Quantized], before: float | None
+) -> Iterator[Row]:
     """The time of a candidate beside a script that quantizes once, and beside the call in it."""
     static = next((peer for peer in made if peer.maker == STATIC), None)
     each = converted.seconds / converted.tried
     name = f"{model.name}.convert_time_per_candidate_vs_quantize_static"
     script, call = (static.seconds, static.call_seconds) if static else (None, None)
+    if script and before:
+        script = (script + before) / 2
+    counted = f"{converted.files} files and float32 on {converted.floats} more runtimes"
     row = Row(
         metric=name,
         value=each,
@@ -277,7 +271,7 @@ def _times(model: SharedModel, converted: Converted, made: Sequence[Quantized]) 
         peer_value=script,
         ratio=each / script if script else None,
         n=converted.tried,
-        goal="at most 3 x" if script else f"{STATIC} fails",
+        goal=f"at most 3 x ({counted})" if script else f"{STATIC} fails",
         holds=each / script <= 3 if script else None,
     )
     yield row
@@ -291,6 +285,8 @@ def _times(model: SharedModel, converted: Converted, made: Sequence[Quantized]) 
             goal="",
             holds=None,
         )
+    for step, seconds in converted.steps.items():
+        yield Row(f"{model.name}.convert_seconds[{step}]", seconds, "s")
 
 
 def _target() -> str:

@@ -72,6 +72,16 @@ def quantized(
             yield Quantized(maker, path, time.perf_counter() - begun, call)
 
 
+def static_seconds(model: SharedModel, calibration: Path, path: Path) -> float | None:
+    """What a script with `quantize_static` takes once more; None where it fails."""
+    begun = time.perf_counter()
+    try:
+        _static(model, calibration, path, prepares=False)
+    except subprocess.SubprocessError:
+        return None
+    return time.perf_counter() - begun
+
+
 def _static(model: SharedModel, calibration: Path, path: Path, *, prepares: bool) -> float:
     done = subprocess.run(
         [

@@ -1,6 +1,7 @@
 """The device's half of its HTTPS talk with the fleet; HTTPS is the truth, MQTT the fast path."""
 
 from collections.abc import Generator
+from typing import Annotated
 
 import httpx
 import msgspec
@@ -14,11 +15,16 @@ from cloud_sync.messages import (
     decode,
     encode,
 )
+from cloud_sync.metering import Meter
 from cloud_sync.trust import PayloadType, PrivateKey, sign
 from cloud_sync.trust.device_token import SCHEME, make_token
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
+from cloud_sync.trust.messages import RenewRequest, TimeRequest
+from cloud_sync.trust.tls import Now
 from edgeml.errors import RemoteError, TrustError
 
+COMMANDS_HEADER = "edgeml-commands"
+MAX_COMMANDS = 100
 _TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 
 
@@ -37,6 +43,10 @@ class DeviceAuth(httpx.Auth):
         self._device = device
         self._key = key
         self._token = ""
+
+    def rekey(self, key: PrivateKey) -> None:
+        """Speak with another key from now on."""
+        self._key, self._token = key, ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the token, or the answer to the challenge that comes back."""
@@ -62,19 +72,81 @@ class DeviceClient:
         base_url: the fleet's listener for devices.
         device: this device's id.
         key: its private key, which signs all that goes up.
+        now: the time by which the server's certificate is judged; the wall clock by default.
+        meter: counts what the connections cost.
+
+    Attributes:
+        key: the key, which `rekey` replaces.
+        commands_wait: whether the last hello's answer said that there are commands.
 
     Raises:
         UserError: the address is none.
     """
 
-    def __init__(self, base_url: str, device: str, key: PrivateKey) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        device: str,
+        key: PrivateKey,
+        now: Now | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         self.auth = DeviceAuth(device, key)
-        self._key = key
-        self._client = http_client(base_url, self.auth, _TIMEOUT, of="fleet")
+        self.key = key
+        self._device = device
+        self._base_url = base_url
+        self._client = http_client(base_url, self.auth, _TIMEOUT, of="fleet", now=now)
+        self._meter = meter or Meter()
+        self._meter.watch_http(self._client)
+        self.commands_wait = False
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self._meter.traffic()  # lets go of those that it counted
+
+    def rekey(self, key: PrivateKey) -> None:
+        """Speak with another key from now on."""
+        self.key = key
+        self.auth.rekey(key)
+
+    def time(self, nonce: str) -> bytes:
+        """Ask for the time; returns the envelope of the fleet's `SignedTime`.
+
+        The server's certificate is verified but for its dates: whoever asks knows no time, and
+        trusts the answer for the director's signature over the nonce.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or fails.
+        """
+        body = encode(TimeRequest(device=self._device, nonce=nonce))
+        undated = http_client(self._base_url, self.auth, _TIMEOUT, of="fleet", now=lambda: None)
+        self._meter.watch_http(undated)
+        with undated as client:
+            answer = _ask(client, "POST", "/device/v1/time", body)[1]
+        self._meter.traffic()
+        return answer
+
+    def renew(self, csr: str) -> Enrolled:
+        """Trade a certificate signing request (PEM) for a new certificate.
+
+        Raises:
+            TrustError: the fleet does not know this device with this key, or renews no more.
+            RemoteError: the fleet cannot be reached or fails.
+        """
+        request = encode(RenewRequest(device=self._device, csr=csr))
+        body = sign(request, PayloadType.RENEWAL, self.key)
+        return decode(_ask(self._client, "POST", "/device/v1/renew", body)[1], Enrolled)
+
+    def root(self, director: str) -> bytes | None:
+        """The TUF root as a director's key, by its id, once stated it; None if it never did.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or fails.
+        """
+        return self._answer("GET", f"/device/v1/root/{director}", None)
 
     def hello(self, hello: Hello) -> bytes | None:
         """Say hello; returns the envelope of the desired state, or None where there is none.
@@ -83,7 +155,7 @@ class DeviceClient:
             TrustError: the fleet does not know this device, or not with this key.
             RemoteError: the fleet cannot be reached or fails.
         """
-        return self._post("/device/v1/hello", sign(encode(hello), PayloadType.HELLO, self._key))
+        return self._post("/device/v1/hello", sign(encode(hello), PayloadType.HELLO, self.key))
 
     def desired(self) -> bytes | None:
         """The envelope of the desired state, or None where there is none.
@@ -94,6 +166,31 @@ class DeviceClient:
         """
         return self._answer("GET", "/device/v1/desired", None)
 
+    def deltas(self, digest: str) -> bytes | None:
+        """Which deltas lead to a blob: the JSON of `cloud_sync.delta.DeltaOffers`.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached or fails.
+        """
+        return self._answer("GET", f"/device/v1/deltas/{digest}", None)
+
+    def commands(self) -> list[bytes]:
+        """The envelopes of the commands that wait for this device.
+
+        Raises:
+            TrustError: the fleet does not know this device, or not with this key.
+            RemoteError: the fleet cannot be reached, or its answer is no list.
+        """
+        try:
+            found = msgspec.json.decode(
+                self._answer("GET", "/device/v1/commands", None) or b"[]",
+                type=Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_COMMANDS)],
+            )
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise RemoteError("The fleet's commands could not be read.", why=f"{error}.") from None
+        return [bytes(envelope) for envelope in found]
+
     def send(self, batch: Batch) -> bytes:
         """Send records; returns the envelope of the fleet's `Ack`.
 
@@ -101,7 +198,7 @@ class DeviceClient:
             TrustError: the fleet does not know this device, or not with this key.
             RemoteError: the fleet cannot be reached or did not store them.
         """
-        answer = self._post("/device/v1/records", sign(encode(batch), PayloadType.BATCH, self._key))
+        answer = self._post("/device/v1/records", sign(encode(batch), PayloadType.BATCH, self.key))
         if answer is None:
             raise RemoteError("The fleet did not acknowledge the records.")
         return answer
@@ -110,25 +207,34 @@ class DeviceClient:
         return self._answer("POST", path, body)
 
     def _answer(self, method: str, path: str, body: bytes | None) -> bytes | None:
-        status, content = _ask(self._client, method, path, body)
+        status, content, headers = _ask(self._client, method, path, body)
+        if COMMANDS_HEADER in headers:
+            self.commands_wait = headers[COMMANDS_HEADER] != "0"
         return None if status == httpx.codes.NO_CONTENT else content
 
 
-def enroll(base_url: str, request: EnrollRequest) -> Enrolled:
+def enroll(base_url: str, request: EnrollRequest, now: Now | None = None) -> Enrolled:
     """Trade a one-time token and a certificate request for an identity.
+
+    Args:
+        base_url: the fleet's listener for devices.
+        request: token and certificate request.
+        now: the time by which the server's certificate is judged; the wall clock by default.
 
     Raises:
         TrustError: the token is wrong, used or expired.
         RemoteError: the fleet cannot be reached.
         UserError: the address is none.
     """
-    with http_client(base_url, None, _TIMEOUT, of="fleet") as client:
-        _, content = _ask(client, "POST", "/device/v1/enroll", encode(request))
+    with http_client(base_url, None, _TIMEOUT, of="fleet", now=now) as client:
+        _, content, _ = _ask(client, "POST", "/device/v1/enroll", encode(request))
     return decode(content, Enrolled)
 
 
-def _ask(client: httpx.Client, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-    """The status and the body of a good answer, of no more bytes than an envelope may have."""
+def _ask(
+    client: httpx.Client, method: str, path: str, body: bytes | None
+) -> tuple[int, bytes, httpx.Headers]:
+    """A good answer's status, body (of no more bytes than an envelope may have) and headers."""
     data = bytearray()
     try:
         with client.stream(method, path, content=body) as response:
@@ -147,7 +253,7 @@ def _ask(client: httpx.Client, method: str, path: str, body: bytes | None) -> tu
         ) from error
     if not response.is_success:
         raise _refused(response.status_code, bytes(data))
-    return response.status_code, bytes(data)
+    return response.status_code, bytes(data), response.headers
 
 
 def _refused(status: int, body: bytes) -> TrustError | RemoteError:

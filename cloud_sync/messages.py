@@ -10,17 +10,22 @@ itself publishes when a device is gone.
 |---|---|---|
 | `up/hello` | device | `Hello` |
 | `up/state`, `up/telemetry`, `up/evidence`, `up/security` | device | `Batch` of `Record` |
+| `up/result` | device | `Batch` of `Record`: what became of commands |
 | `up/presence` | device (will) | `Presence`, retained |
 | `down/desired` | fleet | `DesiredState` |
 | `down/ack` | fleet | `Ack` |
+| `down/command` | fleet | `Command` |
 
-Unknown fields pass; an unknown `version` is refused with a reason.
+Unknown fields pass; an unknown `version` is refused with a reason. Everything has a bound: a
+message its bytes, a text its characters, a list its length. `docs/messages` has a page for each,
+and `docs/asyncapi.json` the whole, both written from these structs.
 """
 
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from cloud_sync.sketch import Sketch
 from edgeml.errors import RemoteError
@@ -28,7 +33,18 @@ from hardware.capabilities import Capabilities
 
 MESSAGE_VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_RECORDS = 10_000
+MAX_ENTRIES = 1000
 TOPIC_ROOT = "edgeml/v1"
+
+DeviceId = Annotated[str, Meta(max_length=64)]
+Digest = Annotated[str, Meta(max_length=71)]
+Name = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=1 << 16)]
+Pem = Annotated[str, Meta(max_length=1 << 16)]
+Address = Annotated[str, Meta(max_length=4096)]
+Bytes = Annotated[int, Meta(ge=0, le=1 << 60)]
+Site = Annotated[dict[Name, Any], Meta(max_length=MAX_ENTRIES)]
 
 
 class Up(StrEnum):
@@ -39,6 +55,7 @@ class Up(StrEnum):
     TELEMETRY = "up/telemetry"
     EVIDENCE = "up/evidence"
     SECURITY = "up/security"
+    RESULT = "up/result"
     PRESENCE = "up/presence"
 
 
@@ -47,6 +64,7 @@ class Down(StrEnum):
 
     DESIRED = "down/desired"
     ACK = "down/ack"
+    COMMAND = "down/command"
 
 
 class RecordKind(StrEnum):
@@ -56,6 +74,8 @@ class RecordKind(StrEnum):
     TELEMETRY = "telemetry"
     EVIDENCE = "evidence"
     SECURITY = "security"
+    RESULT = "result"
+    LEDGER = "ledger"
     GAP = "gap"
 
 
@@ -63,6 +83,11 @@ class SecurityKind(StrEnum):
     """What a device refused that no honest party would have sent."""
 
     UNTRUSTED_RELEASE = "untrusted-release"
+    EXPIRED_COMMAND = "expired-command"
+    REFUSED_COMMAND = "refused-command"
+    REFUSED_STATE = "refused-state"
+    REFUSED_ACK = "refused-ack"
+    LYING_REGISTRY = "lying-registry"
 
 
 class Phase(StrEnum):
@@ -107,47 +132,71 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
     """The release of one model that a device shall run.
 
     `release` and `variant` are digests (`sha256:...`). A higher `attempt` lifts the block
-    that a rollback of the same release left on the device.
+    that a rollback of the same release left on the device. `data_budget_bytes` is what the rollout
+    may cost this device on the network, 0 for no bound; the device's own `DataBudget` is narrower.
     """
 
-    release: str
-    variant: str
-    release_version: str
-    rollout: str = ""
+    release: Digest
+    variant: Digest
+    release_version: Name
+    rollout: Name = ""
     attempt: int = 1
-    nonce: str = ""
+    nonce: Name = ""
     trial: TrialPolicy = TrialPolicy()
+    data_budget_bytes: Bytes = 0
 
 
 class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where frames come from: a `uri` (`file:///belt.mp4`), the model they go to, the pace."""
 
-    name: str
-    uri: str
-    model: str
+    name: Name
+    uri: Address
+    model: Name
     fps: float | None = None
     loop: bool = True
 
 
+class DataBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device may send and receive, in bytes as the kernel counts them, headers and all.
+
+    `month_bytes` bounds everything in a month, which begins on day `month_begins` (UTC);
+    `rollout_bytes` bounds the updates of one rollout and stands in place of what its policy says.
+    None is no bound. An update that does not fit waits for the next month or a larger budget, or
+    is refused, as `when_spent` says.
+    """
+
+    month_bytes: Bytes | None = None
+    rollout_bytes: Bytes | None = None
+    month_begins: Annotated[int, Meta(ge=1, le=28)] = 1
+    when_spent: Literal["wait", "refuse"] = "wait"
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """A device's configuration; `site` holds, per model, the parameters a release lets it set."""
+    """A device's configuration; `site` holds, per model, the parameters a release lets it set.
+
+    `mirrors` are registries that are asked, in order, before the fleet's own;
+    `max_download_bytes_s` is the rate that a download does not exceed, 0 for none.
+    """
 
     config_version: int = 0
-    sources: tuple[SourceConfig, ...] = ()
+    sources: Annotated[tuple[SourceConfig, ...], Meta(max_length=MAX_ENTRIES)] = ()
     telemetry_every_s: float = 10.0
-    site: dict[str, dict[str, Any]] = {}
+    site: Annotated[dict[Name, Site], Meta(max_length=MAX_ENTRIES)] = {}
+    data_budget: DataBudget = DataBudget()
+    mirrors: Annotated[tuple[Address, ...], Meta(max_length=16)] = ()
+    max_download_bytes_s: Bytes = 0
 
 
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     """All that the fleet wants of a device; (`epoch`, `counter`) only ever rises."""
 
     version: int = MESSAGE_VERSION
-    device: str
+    device: DeviceId
     epoch: int
     counter: int
     issued_at: float
     expires_at: float
-    models: dict[str, DesiredModel] = {}
+    models: Annotated[dict[Name, DesiredModel], Meta(max_length=MAX_ENTRIES)] = {}
     configuration: Configuration = Configuration()
 
 
@@ -159,23 +208,23 @@ class ReportedModel(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     phase: Phase
-    running_release: str = ""
-    running_variant: str = ""
-    running_version: str = ""
-    release: str = ""
-    variant: str = ""
-    release_version: str = ""
-    rollout: str = ""
+    running_release: Digest = ""
+    running_variant: Digest = ""
+    running_version: Name = ""
+    release: Digest = ""
+    variant: Digest = ""
+    release_version: Name = ""
+    rollout: Name = ""
     attempt: int = 0
-    reason: str = ""
+    reason: Text = ""
 
 
 class ReportedSource(msgspec.Struct, frozen=True, kw_only=True):
     """How a source is: `starting`, `running`, `stalled`, `lost` or `ended`, why, for how long."""
 
-    model: str
-    state: str
-    reason: str = ""
+    model: Name
+    state: Name
+    reason: Text = ""
     seconds: float = 0.0
 
 
@@ -185,9 +234,9 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True):
     desired_epoch: int = 0
     desired_counter: int = 0
     config_version: int = 0
-    config_error: str = ""
-    models: dict[str, ReportedModel] = {}
-    sources: dict[str, ReportedSource] = {}
+    config_error: Text = ""
+    models: Annotated[dict[Name, ReportedModel], Meta(max_length=MAX_ENTRIES)] = {}
+    sources: Annotated[dict[Name, ReportedSource], Meta(max_length=MAX_ENTRIES)] = {}
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,20 +247,22 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int = MESSAGE_VERSION
-    device: str
-    agent_version: str
-    boot_id: str
-    stream: str
+    device: DeviceId
+    agent_version: Name
+    boot_id: Name
+    stream: Name
     capabilities: Capabilities
     reported: ReportedState
-    accepted: str = ""  # the DSSE envelope, as JSON, of the last desired state accepted
+    accepted: Annotated[str, Meta(max_length=MAX_MESSAGE_BYTES)] = (
+        ""  # the DSSE envelope, as JSON, of the last desired state accepted
+    )
     counter: int = 0
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A change of one model's reported state."""
 
-    model: str
+    model: Name
     state: ReportedModel
     desired_epoch: int = 0
     desired_counter: int = 0
@@ -225,12 +276,12 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     time that the model may infer, less than 1 on a device that is too hot.
     """
 
-    model: str
-    source: str
-    release: str
-    variant: str
-    release_version: str = ""
-    runtime: str = ""
+    model: Name
+    source: Name
+    release: Digest
+    variant: Digest
+    release_version: Name = ""
+    runtime: Name = ""
     seconds: float
     accepted: int
     replaced: int
@@ -238,8 +289,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     empty: int = 0
     errors: int = 0
     confident: int = 0
-    classes: dict[str, int] = {}
-    latency: dict[str, Sketch] = {}
+    classes: Annotated[dict[Name, int], Meta(max_length=MAX_RECORDS)] = {}
+    latency: Annotated[dict[Name, Sketch], Meta(max_length=MAX_ENTRIES)] = {}
     rss_bytes: int = 0
     duty: float = 1.0
 
@@ -248,9 +299,48 @@ class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a device refused; the fleet makes a security event of it."""
 
     kind: SecurityKind
-    model: str
-    release: str
-    detail: str
+    model: Name
+    release: Digest
+    detail: Text
+
+
+class Cause(StrEnum):
+    """What the network was used for.
+
+    `retry` is what was spent again or for nothing: the requests after a cut, and all that had to
+    be thrown away.
+    """
+
+    FULL = "full"
+    DELTA = "delta"
+    RETRY = "retry"
+    METADATA = "metadata"
+    TELEMETRY = "telemetry"
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device spent in all in one month (`2026-11`) on one rollout for one cause, in bytes.
+
+    `failures` counts deltas that did not work out, `note` says why the last one did not.
+    """
+
+    month: Annotated[str, Meta(max_length=7)]
+    rollout: Annotated[str, Meta(max_length=64)]
+    cause: Cause
+    sent: int
+    received: int
+    failures: int = 0
+    note: Annotated[str, Meta(max_length=500)] = ""
+
+
+class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals of a device's ledger that have changed; `ledger` is its random id.
+
+    They are totals and only rise: a record that comes late or again changes nothing.
+    """
+
+    ledger: Annotated[str, Meta(max_length=64)]
+    entries: Annotated[tuple[LedgerEntry, ...], Meta(max_length=MAX_ENTRIES)]
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,7 +349,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     dropped: int
-    reason: str
+    reason: Text
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,11 +357,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `seq` counts up within the stream; `at` is the device's wall clock in Unix seconds (None
     while it is not known), `monotonic` its monotonic clock. `body` is the JSON of a `StateRecord`,
-    `Window`, `Evidence`, `SecurityRecord` or `Gap`, as `kind` says.
+    `Window`, `Evidence`, `SecurityRecord`, `CommandResult`, `LedgerRecord` or
+    `Gap`, as `kind` says; a newer device may send kinds that this fleet does not know yet.
     """
 
     seq: int
-    kind: RecordKind
+    kind: Annotated[str, Meta(extra_json_schema={"enum": [str(kind) for kind in RecordKind]})]
     at: float | None
     monotonic: float
     body: msgspec.Raw
@@ -281,10 +372,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Records of one stream on their way up."""
 
     version: int = MESSAGE_VERSION
-    device: str
-    stream: str
-    boot_id: str
-    records: tuple[Record, ...]
+    device: DeviceId
+    stream: Name
+    boot_id: Name
+    records: Annotated[tuple[Record, ...], Meta(max_length=MAX_RECORDS)]
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,10 +385,10 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int = MESSAGE_VERSION
-    device: str
-    stream: str
+    device: DeviceId
+    stream: Name
     through: int
-    ranges: tuple[tuple[int, int], ...] = ()
+    ranges: Annotated[tuple[tuple[int, int], ...], Meta(max_length=MAX_RECORDS)] = ()
     at: float = 0.0
 
 
@@ -306,15 +397,15 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = MESSAGE_VERSION
     online: bool
-    boot_id: str = ""
+    boot_id: Name = ""
 
 
 class EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A one-time token and a certificate signing request (PEM)."""
 
     version: int = MESSAGE_VERSION
-    token: str
-    csr: str
+    token: Name
+    csr: Pem
 
 
 class MqttAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,10 +414,10 @@ class MqttAccess(msgspec.Struct, frozen=True, kw_only=True):
     `ca` is the authority (PEM) that vouches for the broker; empty where it is the fleet's own.
     """
 
-    url: str  # mqtt://host:port or mqtts://host:port
-    username: str = ""
-    password: str = ""
-    ca: str = ""
+    url: Address  # mqtts://host:port, wss://host:port/path; plain only on loopback
+    username: Name = ""
+    password: Name = ""
+    ca: Pem = ""
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
@@ -336,15 +427,23 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int = MESSAGE_VERSION
-    device: str
-    certificate: str
-    ca: str
-    director_key: str
+    device: DeviceId
+    certificate: Pem
+    ca: Pem
+    director_key: Pem
     mqtt: MqttAccess
-    root: str = ""
+    root: Annotated[str, Meta(max_length=MAX_MESSAGE_BYTES)] = ""
 
 
 M = TypeVar("M", bound=msgspec.Struct)
+
+
+class UnknownVersion(RemoteError):  # noqa: N818 -- what came, more than a fault
+    """A message of a version that this edgeml does not speak."""
+
+
+class _Versioned(msgspec.Struct):
+    version: int = MESSAGE_VERSION
 
 
 def topic(device: str, name: Up | Down) -> str:
@@ -361,8 +460,9 @@ def decode(data: bytes, kind: type[M]) -> M:
     """Decode and validate a message.
 
     Raises:
-        RemoteError: the message is too large, not JSON, of an unknown version or not of
-            this kind; the sentence says which.
+        UnknownVersion: it is of another version, whatever else it holds.
+        RemoteError: the message is too large, not JSON or not of this kind; the sentence says
+            which.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise RemoteError(
@@ -370,16 +470,16 @@ def decode(data: bytes, kind: type[M]) -> M:
             why=f"The limit is {MAX_MESSAGE_BYTES} bytes.",
         )
     try:
-        message = msgspec.json.decode(data, type=kind)
+        # First, and by itself: what another version holds need not look like this one.
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version == MESSAGE_VERSION or "version" not in kind.__struct_fields__:
+            return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise RemoteError(
             f"A {kind.__name__} message could not be read.", why=f"{error}."
         ) from None
-    version = getattr(message, "version", MESSAGE_VERSION)
-    if version != MESSAGE_VERSION:
-        raise RemoteError(
-            f"A {kind.__name__} message of version {version} was refused.",
-            why=f"This edgeml speaks version {MESSAGE_VERSION}.",
-            fix="Update the older side.",
-        )
-    return message
+    raise UnknownVersion(
+        f"A {kind.__name__} message of version {version} was refused.",
+        why=f"This edgeml speaks version {MESSAGE_VERSION}.",
+        fix="Update the older side.",
+    )

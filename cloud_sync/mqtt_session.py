@@ -3,7 +3,8 @@
 `clean_start` is always false and the session outlives the connection; an inbound message is
 acknowledged after its handler returned, so that one which came as this process died comes again;
 what is in flight is bounded in both directions; reconnects back off with jitter. A thread of
-paho's own does the network; handlers run on it and must be quick.
+paho's own does the network; handlers run on it and must be quick. `ws://` and `wss://` carry the
+same through firewalls and proxies that let only the web pass.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,7 +27,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cloud_sync.address import require_private
 from cloud_sync.messages import MAX_MESSAGE_BYTES
+from cloud_sync.mqtt_tls import DATES, refusal_of, tls_context
+from cloud_sync.trust.tls import judge_dates_by
 from edgeml.errors import RemoteError, TrustError, UserError
+
+if TYPE_CHECKING:
+    from cloud_sync.metering import Meter
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +43,13 @@ MAX_QUEUED = 1000
 RECONNECT_S = (1.0, 60.0)
 CLOSE_S = 3.0
 # An envelope is a message in base64 with its signature, a packet an envelope with its topic.
-MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES
+MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES + (64 << 10)
 
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
-# OpenSSL's X509_V_ERR_...: not yet valid, expired; host name, address mismatch.
-_DATES = frozenset((9, 10))
-_NAMES = frozenset((62, 64))
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_SECURE = frozenset({"mqtts", "wss"})
+_WEB_PATH = "/mqtt"
+# The fixed header, the topic's length, the packet id and what properties we send.
+_PACKET_OVERHEAD = 32
 
 
 class Will(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,19 +59,30 @@ class Will(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class NotTaken(Exception):  # noqa: N818 -- an answer more than a fault
+    """Raised by a handler that could not keep a message: it is not acknowledged.
+
+    The broker delivers it again on the next connection.
+    """
+
+
 class MqttSession:
     """One client's session; create it, then `start`.
 
     Args:
-        url: `mqtt://host:port` or `mqtts://host:port`.
+        url: `mqtt://host:port` or `mqtts://host:port`, `ws://` or `wss://host:port/path` for
+            websockets (the path is `/mqtt` where there is none).
         client_id: the session's name at the broker.
         username, password: credentials, empty where a certificate speaks.
         will: published by the broker when this client is gone.
-        on_message: called with topic and payload.
+        on_message: called with topic and payload; may raise `NotTaken`.
         on_connect: called after each connect, when the subscriptions are made.
         subscriptions: topic filters, all with QoS 1.
         tls: files (ca, certificate, key): the CA that must have issued the broker's certificate
             (None: those that the system trusts), and for mutual TLS this client's own.
+        now: the time by which certificates are judged, None where there is none; without it
+            the wall clock is.
+        meter: counts what the connections cost.
 
     Attributes:
         last_error: why there is no connection, as far as that is known.
@@ -87,9 +105,13 @@ class MqttSession:
         on_connect: Callable[[], None] = lambda: None,
         subscriptions: Sequence[str] = (),
         tls: tuple[Path | None, Path | None, Path | None] | None = None,
+        now: Callable[[], float | None] | None = None,
+        meter: "Meter | None" = None,
     ) -> None:
         self._host, self._port, self._secure = parse_url(url)
-        require_private("mqtts" if self._secure else "mqtt", self._host, of="broker")
+        parts = urlsplit(url)
+        require_private(parts.scheme, self._host, of="broker")
+        on_the_web = parts.scheme in {"ws", "wss"}
         self._ca = tls[0] if tls else None
         self._on_message = on_message
         self._on_connect = on_connect
@@ -101,11 +123,24 @@ class MqttSession:
         self._closing = False
         self.last_error = ""
         self.refusal: TrustError | None = None
-        client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
+        self._largest = MAX_PACKET_BYTES
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=MQTTv5,
+            transport="websockets" if on_the_web else "tcp",
+            manual_ack=True,
+        )
+        if on_the_web:
+            client.ws_set_options(path=parts.path if parts.path not in {"", "/"} else _WEB_PATH)
         if username:
             client.username_pw_set(username, password or None)
         if self._secure:
-            client.tls_set_context(_tls_context(*(tls or (None, None, None))))
+            context = tls_context(*(tls or (None, None, None)))
+            client.tls_set_context(context if now is None else judge_dates_by(context, now))
+        if meter is not None:
+            client.on_socket_open = lambda _client, _data, opened: meter.watch(opened)
+            client.on_socket_close = lambda _client, _data, closing: meter.end(closing)
         if will:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.max_inflight_messages_set(MAX_INFLIGHT)
@@ -141,14 +176,30 @@ class MqttSession:
         """Wait for the broker; returns whether it answered in time."""
         return self._connected.wait(timeout_s)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, expires_s: float | None = None
+    ) -> bool:
         """Hand a message over with QoS 1; returns whether it was taken.
 
         That it was taken is no proof that it arrives: the outbox waits for the fleet's word.
+        What is larger than the broker takes is not taken: it would end the connection.
+
+        Args:
+            topic: where to.
+            payload: what.
+            retain: whether the broker keeps it for who subscribes later.
+            expires_s: how long the broker may keep it for who is away.
         """
         if not self.connected:
             return False
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        if len(payload) + len(topic.encode()) + _PACKET_OVERHEAD > self._largest:
+            self._note(f"A message of {len(payload)} bytes is larger than {self._address} takes.")
+            return False
+        properties = None
+        if expires_s is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = max(1, round(expires_s))
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def close(self) -> None:
@@ -158,16 +209,20 @@ class MqttSession:
         if not self._gone.wait(CLOSE_S):
             # The broker does not read any more; paho would wait for it.
             connection = self._client.socket()
+            connection = getattr(connection, "_socket", connection)  # a websocket wraps its own
             if isinstance(connection, socket.socket):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
+        # Its thread has ended; left to the garbage collector, they would be found open.
+        self._client._reset_sockets()  # noqa: SLF001 -- paho has no other word for it
         self._connected.clear()
 
     def _connected_now(
-        self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+        self, _client: Client, _data: Any, _flags: Any, reason: Any, properties: Any
     ) -> None:
         self._answered = True
+        self._largest = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         self.refusal = None
         if reason.is_failure:
             self._note(f"The broker at {self._address} refused this client: {reason}.")
@@ -198,9 +253,9 @@ class MqttSession:
         error, self._client.failure = self._client.failure, None
         self.refusal = None
         if isinstance(error, ssl.SSLCertVerificationError):
-            untrusted = _untrusted(error, self._address, self._host, self._ca)
+            untrusted = refusal_of(error, self._address, self._host, self._ca)
             # A date may come right by itself, as when a device's clock is set only later.
-            self.refusal = None if error.verify_code in _DATES else untrusted
+            self.refusal = None if error.verify_code in DATES else untrusted
             self._note(str(untrusted))
         elif isinstance(error, ssl.SSLError):
             why = (error.reason or str(error)).lower().replace("_", " ")
@@ -234,8 +289,12 @@ class MqttSession:
         self.last_error = problem
 
     def _received(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        with _surviving("a message"):
-            self._on_message(message.topic, bytes(message.payload))
+        try:
+            with _surviving("a message"):
+                self._on_message(message.topic, bytes(message.payload))
+        except NotTaken as error:
+            log.warning("a message on %s is not acknowledged: %s", message.topic, error)
+            return
         client.ack(message.mid, message.qos)
 
 
@@ -253,55 +312,15 @@ class _Client(Client):
             raise
 
 
-class _Socket(ssl.SSLSocket):
-    """A socket that a failed handshake closes: paho lets go of it while it is open."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Agree on keys, and look at the certificate."""
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
 @contextlib.contextmanager
 def _surviving(what: str) -> Iterator[None]:
     """Let no handler's fault end the thread that the session lives on."""
     try:
         yield
+    except NotTaken:
+        raise
     except Exception:
         log.exception("the handler of %s failed", what)
-
-
-def _tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _Socket
-        if certificate:
-            context.load_cert_chain(certificate, key)
-    except OSError as error:
-        raise TrustError(
-            "The broker's certificates or this client's cannot be read.", why=f"{error}."
-        ) from None
-    return context
-
-
-def _untrusted(
-    error: ssl.SSLCertVerificationError, address: str, host: str, ca: Path | None
-) -> TrustError:
-    if error.verify_code in _NAMES:
-        why = f"Its certificate is for another name than {host}."
-        fix = "Use the name that the certificate has, or have one issued for this name."
-    elif error.verify_code in _DATES:
-        why = f"Of its certificate it is said: {error.verify_message}."
-        fix = "Renew the broker's certificate, and check this machine's clock."
-    else:
-        why = f"{ca or 'No authority that this system trusts'} does not vouch for its certificate"
-        why = f"{why} ({error.verify_message})."
-        fix = "Name the CA that issued it, or have that one issue the broker's certificate."
-    return TrustError(f"The broker at {address} was refused.", why=why, fix=fix)
 
 
 def parse_url(url: str) -> tuple[str, int, bool]:
@@ -309,6 +328,8 @@ def parse_url(url: str) -> tuple[str, int, bool]:
 
     >>> parse_url("mqtts://broker.example")
     ('broker.example', 8883, True)
+    >>> parse_url("wss://broker.example/mqtt")
+    ('broker.example', 443, True)
 
     Raises:
         UserError: it is no such URL.
@@ -320,9 +341,10 @@ def parse_url(url: str) -> tuple[str, int, bool]:
         parts, port = urlsplit(""), None
     if parts.scheme not in _PORTS or not parts.hostname:
         raise UserError(
-            f"{url[:200]!r} is no broker's address.", fix="Write mqtt://host:port or mqtts://host."
+            f"{url[:200]!r} is no broker's address.",
+            fix="Write mqtt://host:port, mqtts://host or wss://host/path.",
         )
-    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts"
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme in _SECURE
 
 
 def require(session: MqttSession, timeout_s: float) -> None:

@@ -3,7 +3,8 @@
 Telemetry, evidence and states are records in a SQLite file (WAL). A record is removed when an
 `Ack` of the fleet covers it; a broker's acknowledgement is no proof. The outbox is bounded by
 bytes and age: what is dropped at the bound, telemetry first, leaves a gap record, so that
-every sequence number is stored, acknowledged or accounted for.
+every sequence number is stored, acknowledged or accounted for. The newest of what was
+acknowledged is kept for a fleet that is restored from a backup (`cloud_sync.outbox_kept`).
 
 The stream's random id is made with the file: a wiped disk begins a new stream, and so does a
 damaged file, which is moved aside. Within a stream
@@ -14,19 +15,21 @@ its date when it is handed out, by then the fleet may have told the time.
 """
 
 import contextlib
+import itertools
 import logging
-import sqlite3
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from cloud_sync.dating import Dating, wall_clock
 from cloud_sync.messages import MAX_MESSAGE_BYTES, Ack, Batch, Gap, Record, RecordKind
-from edgeml.errors import DeviceError
+from cloud_sync.outbox_file import OutboxFile
+from cloud_sync.outbox_kept import Kept
+from cloud_sync.ranges import joined, runs
 
 log = logging.getLogger(__name__)
 
@@ -36,30 +39,19 @@ MAX_RECORD_BYTES = MAX_MESSAGE_BYTES // 2
 BATCH_BYTES = 128 << 10
 BATCH_RECORDS = 200
 RESEND_AFTER_S = 10.0
+# So much telemetry is on its way at once: a long backlog waits on the disk, not in memory.
+ON_THE_WAY_BYTES = 4 << 20
 
+_ENCODE = msgspec.json.Encoder().encode
 _RECORD_OVERHEAD = 100
+_KINDS = {str(kind): kind for kind in RecordKind}
 _MAX_SEQ = (1 << 63) - 1
 _MAX_SKIP = 1 << 32
-_FREE_PAGES = 32  # fewer are kept for the next records, flash wears
-_WAL_BYTES = 1 << 20
-_SCHEMA_VERSION = 1
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS records (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, boot TEXT NOT NULL, at REAL,
-    monotonic REAL NOT NULL, stored REAL NOT NULL, body BLOB NOT NULL
-);
-PRAGMA user_version = {_SCHEMA_VERSION};
-COMMIT;
-"""
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# Dropped first to last; gap records are never dropped, they merge instead.
+# The last to be dropped at the bound; gap records never are, they merge instead.
+_VALUED = (RecordKind.STATE, RecordKind.RESULT, RecordKind.EVIDENCE, RecordKind.SECURITY)
 _DROP_ORDER = (
-    RecordKind.TELEMETRY,
-    RecordKind.STATE,
-    RecordKind.EVIDENCE,
-    RecordKind.SECURITY,
+    *(kind for kind in RecordKind if kind not in {*_VALUED, RecordKind.GAP}),
+    *_VALUED,
 )
 
 
@@ -77,7 +69,6 @@ class Outbox:
 
     Attributes:
         stream: the stream's id.
-        damaged: whether the file was found to be damaged since; opening it again mends that.
 
     Raises:
         DeviceError: the file cannot be used.
@@ -102,40 +93,28 @@ class Outbox:
         self._max_age_s = max_age_s
         self._lock = threading.RLock()
         self._dating = Dating()
-        self._sent: dict[int, float] = {}  # in the order of their times
+        self._sent: dict[int, tuple[float, int]] = {}  # when and how long, in that order of time
+        self._on_the_way = 0
         self._cursors: dict[tuple[RecordKind, ...], int] = {}
-        self.damaged = False
-        try:
-            try:
-                ran = self._begin(path)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                _set_aside(path, error)
-                ran = self._begin(path)
-        except (sqlite3.Error, OSError) as error:
-            raise DeviceError(
-                f"The outbox {path} cannot be used.",
-                why=f"{error}.",
-                fix="Check the disk; moved away, the file is made anew and begins a new stream.",
-            ) from error
-        self._zero = monotonic() - ran
+        self._file = OutboxFile(path)
+        self._db = self._file.db
+        self._kept = Kept(self._file)
+        self.stream = self._file.stream
+        self._bytes = self._file.bytes_found
+        self._zero = monotonic() - self._file.ran_s
         # What the process before left is on the disk only when something says so.
         self._unsynced = True
 
-    def _begin(self, path: Path) -> float:
-        """Open the file; returns how long this device had run at its newest record."""
-        self._db = _open(path)
-        try:
-            self.stream = self._meta("stream", uuid.uuid4().hex)
-            self._meta("next", "1")
-            self._bytes, ran = self._db.execute(
-                "SELECT coalesce(sum(length(body)), 0), coalesce(max(stored), 0.0) FROM records"
-            ).fetchone()
-        except sqlite3.Error:
-            self._db.close()
-            raise
-        return float(ran)
+    @property
+    def damaged(self) -> bool:
+        """Whether the file was found to be damaged since; opening it again mends that."""
+        return self._file.damaged
+
+    @property
+    def following(self) -> int:
+        """The number that the next record gets."""
+        with self._lock, self._file.reading():
+            return self._file.following
 
     def append(self, kind: RecordKind, body: msgspec.Struct) -> int:
         """Store a record and return its sequence number.
@@ -146,15 +125,29 @@ class Outbox:
         Raises:
             DeviceError: the disk is full or broken.
         """
-        data = msgspec.json.encode(body)
-        with self._lock, self._transaction(full=kind is not RecordKind.TELEMETRY):
-            if len(data) > MAX_RECORD_BYTES:
-                seq = self._insert(kind, b"")
-                self._drop([seq], "size")
-            else:
-                seq = self._insert(kind, data)
+        return self.extend([(kind, body)])[0]
+
+    def extend(self, records: Sequence[tuple[RecordKind, msgspec.Struct | msgspec.Raw]]) -> range:
+        """Store records in one transaction and return their sequence numbers; else as `append`.
+
+        A body may be JSON that is encoded already.
+
+        Raises:
+            DeviceError: the disk is full or broken; none of them is stored.
+        """
+        kinds = [kind for kind, _ in records]
+        bodies = [_ENCODE(body) for _, body in records]
+        if not bodies:
+            return range(0)
+        full = set(kinds) != {RecordKind.TELEMETRY}
+        with self._lock, self._transaction(full=full):
+            too_long = [at for at, body in enumerate(bodies) if len(body) > MAX_RECORD_BYTES]
+            for at in too_long:
+                bodies[at] = b""
+            seqs = self._insert(kinds, bodies)
+            self._drop([seqs[at] for at in too_long], "size")
             self._bound()
-        return seq
+        return seqs
 
     def batch(
         self, kinds: Sequence[RecordKind] = tuple(RecordKind), max_bytes: int = BATCH_BYTES
@@ -170,16 +163,22 @@ class Outbox:
         with self._lock:
             now = self._monotonic()
             self._expire(now)
-            with self._reading():
-                boot, records = self._waiting(tuple(kinds), max_bytes)
-            if not records:
+            if not set(kinds) & set(_VALUED) and self._on_the_way >= ON_THE_WAY_BYTES:
                 return None
+            with self._file.reading():
+                boot, records = self._waiting(tuple(kinds), max_bytes)
+                if not records:
+                    # Nobody looks through a backlog of other kinds again and again.
+                    self._cursors[tuple(kinds)] = self._file.following - 1
+                    return None
             if self._unsynced:
                 # A number that the fleet has seen must not come back for another record.
                 with self._transaction(full=True):
                     self._db.execute("UPDATE meta SET value = value WHERE key = 'next'")
             for record in records:
-                self._sent[record.seq] = now
+                size = memoryview(record.body).nbytes
+                self._sent[record.seq] = (now, size)
+                self._on_the_way += size
             self._cursors[tuple(kinds)] = records[-1].seq
         return Batch(device=self._device, stream=self.stream, boot_id=boot, records=tuple(records))
 
@@ -195,11 +194,19 @@ class Outbox:
         with self._lock:
             self._cursors.clear()
             for record in batch.records:
-                self._sent.pop(record.seq, None)
+                self._forget_sent(record.seq)
+
+    def resend(self) -> None:
+        """Have all that was sent and not acknowledged sent again at once, by another way."""
+        with self._lock:
+            self._sent.clear()
+            self._on_the_way = 0
+            self._cursors.clear()
 
     def acknowledge(self, ack: Ack) -> int:
         """Remove what the fleet has stored, and return how many records that were.
 
+        What a fleet has lost that had it, as one restored from a backup, waits again.
         An ack of another device or stream removes nothing.
 
         Raises:
@@ -211,37 +218,48 @@ class Outbox:
         with self._lock:
             if ack.at:
                 self._dating.learn(ack.at, self._monotonic())
-            with self._transaction():
+            with self._transaction(full=False):
                 for low, high in ((1, ack.through), *ack.ranges):
                     span = [max(low, 1), min(high, _MAX_SEQ)]
                     if span[1] < span[0]:
                         continue
                     self._skip(span[1])
-                    for seq, size in self._db.execute(
-                        "DELETE FROM records WHERE seq BETWEEN ? AND ? RETURNING seq, length(body)",
-                        span,
-                    ).fetchall():
-                        removed += 1
-                        self._bytes -= size
-                        self._sent.pop(seq, None)
+                    removed += self._remove(span)
+                if lost := self._kept.lost(ack):
+                    self._bytes += lost
+                    self._cursors.clear()
             if removed:
-                self._free()
+                self._file.free()
         return removed
+
+    def _remove(self, span: list[int]) -> int:
+        number, size = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) "
+            "FROM records WHERE seq BETWEEN ? AND ?",
+            span,
+        ).fetchone()
+        if number:
+            self._kept.take(span)
+            self._db.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", span)
+            self._bytes -= size
+            for seq in [seq for seq in self._sent if span[0] <= seq <= span[1]]:
+                self._forget_sent(seq)
+        return int(number)
 
     def depth(self) -> int:
         """How many records wait."""
-        with self._lock, self._reading():
+        with self._lock, self._file.reading():
             return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
 
     def sequences(self) -> list[int]:
         """The sequence numbers that wait, in order."""
-        with self._lock, self._reading():
+        with self._lock, self._file.reading():
             return [row[0] for row in self._db.execute("SELECT seq FROM records ORDER BY seq")]
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._db.close()
+            self._file.close()
 
     def _waiting(self, kinds: tuple[RecordKind, ...], max_bytes: int) -> tuple[str, list[Record]]:
         marks = ",".join("?" * len(kinds))
@@ -265,7 +283,7 @@ class Outbox:
                 records.append(
                     Record(
                         seq=seq,
-                        kind=RecordKind(kind),
+                        kind=_KINDS[kind],
                         at=self._dating.date(at, monotonic) if boot == self._boot_id else at,
                         monotonic=monotonic,
                         body=msgspec.Raw(body),
@@ -275,11 +293,14 @@ class Outbox:
 
     def _expire(self, now: float) -> None:
         while self._sent:
-            seq, at = next(iter(self._sent.items()))
+            seq, (at, _) = next(iter(self._sent.items()))
             if now - at < RESEND_AFTER_S:
                 return
-            del self._sent[seq]
+            self._forget_sent(seq)
             self._cursors.clear()
+
+    def _forget_sent(self, seq: int) -> None:
+        self._on_the_way -= self._sent.pop(seq, (0.0, 0))[1]
 
     def _skip(self, seen: int) -> None:
         """Go past a number that the fleet has and this file has not yet given.
@@ -287,7 +308,7 @@ class Outbox:
         The file is older than what was sent of it: it came back from a backup. The numbers
         in between belong to records that the fleet has.
         """
-        following = int(self._meta("next", "1"))
+        following = self._file.following
         if following <= seen < following + _MAX_SKIP:
             log.warning(
                 "the fleet has records up to %d of this stream, which ends at %d here; "
@@ -295,30 +316,28 @@ class Outbox:
                 seen,
                 following - 1,
             )
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'next'", [str(seen + 1)])
+            self._file.following = seen + 1
 
-    def _insert(self, kind: RecordKind, data: bytes) -> int:
-        row = self._db.execute(
-            "UPDATE meta SET value = value + 1 WHERE key = 'next' RETURNING value"
-        ).fetchone()
-        seq = int(row[0]) - 1
-        now = self._monotonic()
-        self._db.execute(
+    def _insert(self, kinds: Sequence[RecordKind], bodies: Sequence[bytes]) -> range:
+        first = self._file.following
+        seqs = range(first, first + len(bodies))
+        self._file.following = seqs.stop
+        at, now = self._wall(), self._monotonic()
+        stored, boot = now - self._zero, self._boot_id
+        self._db.executemany(
             "INSERT INTO records (seq, kind, boot, at, monotonic, stored, body) "
             "VALUES (?,?,?,?,?,?,?)",
-            [seq, str(kind), self._boot_id, self._wall(), now, now - self._zero, data],
+            [
+                (seq, kind, boot, at, now, stored, body)
+                for seq, kind, body in zip(seqs, map(str, kinds), bodies, strict=True)
+            ],
         )
-        self._bytes += len(data)
-        return seq
+        self._bytes += sum(map(len, bodies))
+        return seqs
 
     def _bound(self) -> None:
         """Drop at the bound, oldest and of least value first, and account for it."""
-        oldest = self._monotonic() - self._zero - self._max_age_s
-        if oldest > 0:
-            aged = self._db.execute(
-                "SELECT seq FROM records WHERE stored < ? AND kind != 'gap'", [oldest]
-            )
-            self._drop([row[0] for row in aged], "age")
+        self._drop(self._aged(), "age")
         if self._bytes <= self._max_bytes:
             return
         # Well below the bound, so that not every append has to drop again.
@@ -337,7 +356,17 @@ class Outbox:
             if self._bytes <= self._max_bytes:
                 return
 
+    def _aged(self) -> list[int]:
+        """The records that are too old: the first ones, for their ages fall with their numbers."""
+        oldest = self._monotonic() - self._zero - self._max_age_s
+        if oldest <= 0:
+            return []
+        rows = self._db.execute("SELECT seq, stored FROM records WHERE kind != 'gap' ORDER BY seq")
+        with contextlib.closing(rows):
+            return [seq for seq, _ in itertools.takewhile(lambda row: row[1] < oldest, rows)]
+
     def _drop(self, seqs: list[int], reason: str) -> None:
+        """Drop these, which are in order, and leave gaps that say so."""
         if not seqs:
             return
         # Gap records that wait are taken into the new ones, their own numbers with them, so
@@ -352,108 +381,26 @@ class Outbox:
                 "DELETE FROM records WHERE seq = ? RETURNING length(body)", [seq]
             ).fetchone()
             self._bytes -= size
-            self._sent.pop(seq, None)
+            self._forget_sent(seq)
         reasons = {reason, *(r for _, gap in old for r in gap.reason.split(", "))}
         for first, last in joined([*runs(gone), *((gap.first, gap.last) for _, gap in old)]):
             gap = Gap(
                 first=first,
                 last=last,
-                dropped=last - first + 1,
+                dropped=bisect_right(seqs, last)
+                - bisect_left(seqs, first)
+                + sum(gap.dropped for _, gap in old if first <= gap.first <= last),
                 reason=", ".join(sorted(reasons)),
             )
-            self._insert(RecordKind.GAP, msgspec.json.encode(gap))
-
-    def _free(self) -> None:
-        """Give the disk back what a drained backlog had taken."""
-        with self._reading():
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            if free > _FREE_PAGES:
-                # It yields a row without columns a page, at which `execute` stops.
-                self._db.executescript("PRAGMA incremental_vacuum")
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _meta(self, key: str, default: str) -> str:
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", [key, default])
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
-        return str(row[0])
+            self._insert([RecordKind.GAP], [_ENCODE(gap)])
 
     @contextlib.contextmanager
-    def _transaction(self, *, full: bool = False) -> Iterator[None]:
-        """All or nothing; with `full` it is on the disk afterwards, and all before it."""
+    def _transaction(self, *, full: bool) -> Iterator[None]:
         before = self._bytes
-        with self._reading():
-            try:
-                self._db.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
-                self._db.execute("BEGIN IMMEDIATE")
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._bytes = before
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
-        self._unsynced = not full
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
         try:
-            yield
-        except sqlite3.Error as error:
-            self.damaged = self.damaged or _is_damage(error)
-            raise DeviceError(
-                "The outbox cannot be used.", why=f"{error}.", fix="Check the disk."
-            ) from error
-
-
-def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Inclusive ranges, sorted, with those that touch made one.
-
-    >>> joined([(7, 9), (1, 3), (4, 5), (2, 3)])
-    [(1, 5), (7, 9)]
-    """
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], last))
-        else:
-            found.append((first, last))
-    return found
-
-
-def runs(seqs: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers as inclusive ranges.
-
-    >>> runs([1, 2, 3, 7, 9, 10])
-    [(1, 3), (7, 7), (9, 10)]
-    """
-    return joined((seq, seq) for seq in seqs)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    try:
-        database.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        database.execute("PRAGMA journal_mode=WAL").fetchall()
-        database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}").fetchall()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version != _SCHEMA_VERSION:
-            if tables or version:
-                raise sqlite3.DatabaseError(f"its format is version {version}, not 1")
-            database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
-
-
-def _set_aside(path: Path, error: sqlite3.Error) -> None:
-    """Move a damaged file out of the way, over one that was moved before."""
-    log.error("the outbox %s is damaged (%s); a new stream begins", path, error)
-    path.replace(path.with_name(path.name + ".damaged"))
-    for beside in ("-wal", "-shm"):
-        path.with_name(path.name + beside).unlink(missing_ok=True)
+            with self._file.transaction(full=full):
+                yield
+        except BaseException:
+            self._bytes = before
+            raise
+        self._unsynced = not full

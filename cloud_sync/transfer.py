@@ -2,7 +2,7 @@
 
 Every blob is known by its digest and checked against it, so a registry, a mirror or an object
 store that it redirects to can withhold, never swap. Credentials go to the registry's own host
-and nowhere else.
+and nowhere else. What a client costs on the network its `meter` counts.
 """
 
 import time
@@ -11,10 +11,14 @@ from collections.abc import Callable
 import httpx
 
 from cloud_sync.address import http_client
-from cloud_sync.download import Download, OnBytes, refusal, unreachable
-from cloud_sync.patience import TRANSIENT, Patience
+from cloud_sync.deadline import in_time
+from cloud_sync.download import Download, Pace, refusal, unreachable
+from cloud_sync.metering import Meter
+from cloud_sync.patience import ATTEMPTS, TRANSIENT, Patience
 from cloud_sync.release import Blobs, Layout, Release, digest_of, oci
 from cloud_sync.release.reading import read_release
+from cloud_sync.trust.tls import Now
+from cloud_sync.watch import Watch
 from edgeml.errors import ReleaseError, RemoteError
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -29,8 +33,16 @@ class OciClient:
 
     Args:
         base_url: the registry, `https://fleet.example:8081`.
-        auth: the credentials it wants.
+        auth: the credentials it wants, such as `cloud_sync.registry_auth.RegistryAuth`.
+        prefix: the repository below which its models are: `team-a` for `team-a/digits`.
+        pace: how slow it may be, and how quick.
+        attempts: how often in a row it may fail.
         sleep: waits between attempts; may raise to stop.
+        now: the time by which its certificate is judged; the wall clock by default.
+
+    Attributes:
+        meter: what its connections cost.
+        name: its address, as errors name it.
 
     Raises:
         UserError: the address is none.
@@ -41,15 +53,30 @@ class OciClient:
         base_url: str,
         auth: httpx.Auth | None = None,
         *,
+        prefix: str = "",
+        pace: Pace = Pace(),  # noqa: B008 -- a frozen value
+        attempts: int = ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
+        now: Now | None = None,
     ) -> None:
         # Redirects to another host are followed without the header Authorization.
-        self._client = http_client(base_url, auth, TIMEOUT, of="registry", follow_redirects=True)
+        self._client = http_client(
+            base_url, auth, TIMEOUT, of="registry", follow_redirects=True, now=now
+        )
+        # What a compressed answer grows into is bounded by nobody.
+        self._client.headers["Accept-Encoding"] = "identity"
+        self.name = f"{self._client.base_url}{prefix}".rstrip("/")
+        self.meter = Meter()
+        self.meter.watch_http(self._client)
+        self._below = f"/v2/{prefix.strip('/')}/" if prefix.strip("/") else "/v2/"
+        self._pace = pace
+        self._attempts = attempts
         self._sleep = sleep
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self.meter.traffic()
 
     def document(self, name: str, digest: str, max_bytes: int = oci.MAX_DOCUMENT_BYTES) -> bytes:
         """A manifest, index or other small blob, verified.
@@ -58,10 +85,7 @@ class OciClient:
             RemoteError: the registry cannot be reached or does not have it.
             ReleaseError: it is not what its digest says, or too large.
         """
-        data = self._read(f"/v2/{name}/manifests/{digest}", digest, max_bytes)
-        if data is None:
-            url = f"/v2/{name}/blobs/{digest}"
-            data = self._read(url, digest, max_bytes, may_lack=False) or b""
+        data = self._read(name, digest, max_bytes)
         if digest_of(data) != digest:
             raise ReleaseError(
                 "A document is not what its digest says.",
@@ -85,14 +109,14 @@ class OciClient:
         Raises:
             RemoteError: it cannot be reached or refuses to say.
         """
-        answer = self._request("HEAD", f"/v2/{name}/blobs/{digest}")
+        answer = self._request("HEAD", f"{self._below}{name}/blobs/{digest}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         _check(answer, digest)
         return True
 
     def fetch_blob(
-        self, name: str, digest: str, size: int, blobs: Blobs, on_bytes: OnBytes | None = None
+        self, name: str, digest: str, size: int, blobs: Blobs, watch: Watch | None = None
     ) -> int:
         """Fetch a blob into a store, unless it is there; returns the bytes that were received.
 
@@ -105,16 +129,29 @@ class OciClient:
             return 0
         return Download(
             self._client,
-            f"/v2/{name}/blobs/{digest}",
+            f"{self._below}{name}/blobs/{digest}",
             digest,
             size,
             blobs,
-            on_bytes=on_bytes,
+            watch=watch,
+            meter=self.meter,
+            pace=self._pace,
+            attempts=self._attempts,
             sleep=self._sleep,
         ).run()
 
-    def push(self, layout: Layout, release: Release, on_blob: OnBlob | None = None) -> None:
+    def push(
+        self,
+        layout: Layout,
+        release: Release,
+        on_blob: OnBlob | None = None,
+        *,
+        tagged: bool = False,
+    ) -> None:
         """Push a release with its evidence: blobs first, then manifests, then the index.
+
+        With `tagged` it can be pulled by name, too, by clients that know nothing of edgeml: the
+        index as `model:version`, each variant, a ModelPack, as `model:version-target`.
 
         Raises:
             RemoteError: the registry cannot be reached or refuses something.
@@ -126,6 +163,12 @@ class OciClient:
         self._push_manifest(name, layout.blobs, release.digest, oci.INDEX)
         for digest in layout.evidence_digests(release.digest):
             self._push_artifact(name, layout.blobs, digest, on_blob)
+        if tagged:
+            for variant in release.variants:
+                tag = oci.tag_of(f"{release.version}-{variant.target}")
+                self._push_manifest(name, layout.blobs, variant.digest, oci.MANIFEST, tag)
+            tag = oci.tag_of(release.version)
+            self._push_manifest(name, layout.blobs, release.digest, oci.INDEX, tag)
 
     def _push_artifact(self, name: str, blobs: Blobs, digest: str, on_blob: OnBlob | None) -> None:
         manifest = oci.from_json(
@@ -139,10 +182,12 @@ class OciClient:
                 on_blob(blob.digest, blob.size)
         self._push_manifest(name, blobs, digest, oci.MANIFEST)
 
-    def _push_manifest(self, name: str, blobs: Blobs, digest: str, kind: str) -> None:
+    def _push_manifest(
+        self, name: str, blobs: Blobs, digest: str, kind: str, tag: str = ""
+    ) -> None:
         answer = self._request(
             "PUT",
-            f"/v2/{name}/manifests/{digest}",
+            f"{self._below}{name}/manifests/{tag or digest}",
             content=blobs.read(digest, oci.MAX_DOCUMENT_BYTES),
             headers={"Content-Type": kind},
         )
@@ -153,7 +198,7 @@ class OciClient:
         size = path.stat().st_size
 
         def attempt() -> httpx.Response:
-            begun = self._client.post(f"/v2/{name}/blobs/uploads/")
+            begun = self._client.post(f"{self._below}{name}/blobs/uploads/")
             if not begun.is_success:
                 return begun
             # The place may be of another host and carry a query of its own; both are kept.
@@ -172,31 +217,37 @@ class OciClient:
 
         _check(self._patiently(attempt), digest)
 
-    def _read(
-        self, url: str, digest: str, max_bytes: int, *, may_lack: bool = True
-    ) -> bytes | None:
-        """A small body, or None where the registry lacks it; never more than may be read."""
+    def _read(self, name: str, digest: str, max_bytes: int) -> bytes:
+        """A small body, never more than may be read: a manifest's, or else a blob's."""
         data = bytearray()
 
-        def attempt() -> httpx.Response:
+        def get(url: str) -> httpx.Response:
             data.clear()
             request = self._client.build_request("GET", url, headers={"Accept": _ACCEPT})
-            answer = self._client.send(request, stream=True)
-            try:
-                for chunk in answer.iter_bytes():
-                    data.extend(chunk)
-                    if len(data) > max_bytes:
-                        raise ReleaseError(
-                            f"{digest} is too large.", why=f"At most {max_bytes} bytes are read."
-                        )
-            finally:
-                answer.close()
+            with in_time(self.meter, self._pace.answer_s, request):
+                answer = self._client.send(request, stream=True)
+                try:
+                    for chunk in answer.iter_raw():
+                        data.extend(chunk)
+                        if len(data) > max_bytes:
+                            raise ReleaseError(
+                                f"{digest} is too large.",
+                                why=f"At most {max_bytes} bytes are read.",
+                            )
+                finally:
+                    answer.close()
             return answer
 
-        answer = self._patiently(attempt)
-        if may_lack and answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        _check(answer, digest)
+        def attempt() -> httpx.Response:
+            answer = get(f"{self._below}{name}/manifests/{digest}")
+            # Docker's registry answers 500 where a blob that is no manifest is asked for as one.
+            if answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.INTERNAL_SERVER_ERROR}:
+                blob = get(f"{self._below}{name}/blobs/{digest}")
+                if blob.is_success or answer.status_code == httpx.codes.NOT_FOUND:
+                    return blob
+            return answer
+
+        _check(self._patiently(attempt), digest)
         return bytes(data)
 
     def _request(
@@ -212,7 +263,7 @@ class OciClient:
         )
 
     def _patiently(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
-        patience = Patience()
+        patience = Patience(self._attempts)
         while True:
             answer: httpx.Response | None = None
             failure: RemoteError | None = None

@@ -7,73 +7,37 @@ does falls on all of them. What was measured is cached by everything that it dep
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from cloud_sync.evidence import Latency
 from converters.cache import Cache
 from converters.evaluation import Answers, Judged, Tensors, evaluate
 from converters.executor import Channel, Executor, RemoteSession, load
+from converters.lanes import Lane, Race, Timing
 from converters.loading import Loaded
 from converters.progress import Progress
-from converters.turns import Times, on_one_side, take_turns
+from converters.turns import FIRST_LOOK, Times, on_one_side, take_turns
 from converters.worker import Drop
 from converters.workshop import Artifact
 from edgeml.errors import EdgemlError
-from hardware.capabilities import RuntimeInfo
 from hardware.probes import instruction_set
 
 _T = TypeVar("_T")
 
-EVALUATOR = 1  # raised when what is measured, or how, changes
+EVALUATOR = 2  # raised when what is measured, or how, changes
 THREADS = 1
 _FEEDS = 16
 _ROUNDS = 100  # of a race whose percentiles are evidence; slow models may take fewer
 _QUICK_ROUNDS = 40
+_PATIENCE = 2.0  # seconds that a slow model has for its rounds of evidence
+_STARTS = 3  # that a limit on starting or on memory is judged by, by their median
 _TINY = 1e-12
 _MOST_OWN = 2  # sessions of a runtime that stay open: the float model's and the last one's
 _LEAST_SHARE = 32  # samples that are worth a session more
-
-
-class Lane(msgspec.Struct, frozen=True):
-    """An artifact on a runtime."""
-
-    artifact: Artifact
-    runtime: str
-
-    @property
-    def key(self) -> str:
-        """Its name among others."""
-        return f"{self.artifact.key}@{self.runtime}"
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Milliseconds a round, of loading, peak memory in bytes, and where nodes were placed."""
-
-    milliseconds: tuple[float, ...]
-    load_ms: float
-    memory_bytes: int
-    placement: dict[str, int]
-    info: RuntimeInfo
-
-    @property
-    def p50_ms(self) -> float:
-        """The median; NaN where nothing was timed."""
-        return self.latency.p50_ms if self.latency else float("nan")
-
-    @property
-    def latency(self) -> Latency | None:
-        """Its percentiles; None where nothing was timed."""
-        if not self.milliseconds:
-            return None
-        p50, p95, p99 = np.percentile(self.milliseconds, [50, 95, 99])
-        return Latency(
-            p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99), n=len(self.milliseconds)
-        )
 
 
 class Arena:
@@ -89,6 +53,7 @@ class Arena:
         self._judged: dict[str, Judged] = {}
         self._own: dict[str, RemoteSession] = {}
         self._warm: dict[tuple[str, int], list[Channel]] = {}
+        self._spare: list[Channel] = []
         for remark in executor.remarks:
             progress.note(remark)
 
@@ -120,37 +85,22 @@ class Arena:
                     self._cache.put("judged", parts, msgspec.msgpack.encode(judged))
         return self._judged[key]
 
-    def time(
-        self,
-        lanes: Sequence[Lane],
-        *,
-        seconds: float,
-        bound: float | None = None,
-        anew: bool = False,
-    ) -> dict[str, Timing]:
-        """Time lanes in turns, each in a process that has run nothing else; by lane key.
-
-        Args:
-            lanes: what runs.
-            seconds: how long about, for all of them together.
-            bound: of the speed-up over the first lane; where each other lane is shown to lie
-                on one side of it, the race ends early.
-            anew: in processes started for this race, so that what one start brought by luck
-                does not repeat.
-        """
-        parts = self._race(lanes, seconds, bound, anew)
+    def time(self, race: Race) -> dict[str, Timing]:
+        """Time lanes in turns, each in a process that has run nothing else; by lane key."""
+        lanes, bound, is_quick = race.lanes, race.bound, race.is_quick
+        parts = self._parts(race)
         known = self._cache.get("times", parts)
         if known is not None:
             return msgspec.msgpack.decode(known, type=dict[str, Timing])
 
         def settled(times: Times) -> bool:
-            base, *others = (np.array(times[lane.key]) for lane in lanes)
             return bound is not None and all(
-                on_one_side((base / other).tolist(), bound) for other in others
+                on_one_side(np.divide(times[other.key], times[lane.key]).tolist(), bound)
+                for lane, other in race.pairs.items()
             )
 
-        if anew:
-            self._end_own()
+        if race.anew:
+            self._end_own(lane.key for lane in race.lanes)
         with self._racing(lanes) as sessions:
             feeds = self._feeds()
             for session in sessions.values():
@@ -158,27 +108,63 @@ class Arena:
             rounds = take_turns(
                 sessions,
                 len(feeds),
-                seconds=seconds,
+                seconds=race.seconds,
                 settled=settled,
-                least_rounds=_ROUNDS if bound is None else _QUICK_ROUNDS,
+                least_rounds=_QUICK_ROUNDS if is_quick else _ROUNDS,
+                most_seconds=None if is_quick else max(4 * race.seconds, _PATIENCE * len(lanes)),
+                first_look=FIRST_LOOK if is_quick else _ROUNDS,
                 on_round=self._progress.advance,
             )
             timings = {
                 key: Timing(
                     milliseconds=tuple(rounds[key]),
-                    load_ms=session.load_ms,
-                    memory_bytes=session.memory_bytes,
+                    loads_ms=(session.load_ms,),
+                    peaks_bytes=(session.memory_bytes,),
                     placement=session.placement(),
                     info=session.info,
                 )
                 for key, session in sessions.items()
             }
         self._cache.put("times", parts, msgspec.msgpack.encode(timings))
+        self.start_ahead()
         return timings
 
-    def forget(self, lanes: Sequence[Lane], *, seconds: float, anew: bool = False) -> None:
+    def started_again(self, lane: Lane, timing: Timing) -> Timing:
+        """A lane's timing with the starts of as many processes as a limit on them asks for.
+
+        Args:
+            lane: what is started.
+            timing: of a race, whose processes count as well.
+        """
+        missing = _STARTS - len(timing.loads_ms)
+
+        def start() -> list[tuple[float, int]]:
+            taken = []
+            for _ in range(missing):
+                channel = self._started()
+                channel.ask(Drop())  # it has started before it loads
+                session = self._load(channel, lane)
+                try:
+                    session.keep(self._feeds()[:1])
+                    session.time(0, 1)
+                    taken.append((session.load_ms, session.memory_bytes))
+                finally:
+                    session.close()
+            return taken
+
+        if missing <= 0:
+            return timing
+        parts = [EVALUATOR, THREADS, missing, *self._conditions(lane)]
+        more = self._cache.remember("starts", parts, list[tuple[float, int]], start)
+        return msgspec.structs.replace(
+            timing,
+            loads_ms=(*timing.loads_ms, *(load_ms for load_ms, _ in more)),
+            peaks_bytes=(*timing.peaks_bytes, *(peak for _, peak in more)),
+        )
+
+    def forget(self, race: Race) -> None:
         """Keep nothing of a race that decided nothing: the next conversion runs it again."""
-        self._cache.drop("times", self._race(lanes, seconds, None, anew))
+        self._cache.drop("times", self._parts(race))
 
     def fidelity(
         self, lane: Lane, baseline: Artifact, feeds: Sequence[Sequence[np.ndarray]]
@@ -241,28 +227,40 @@ class Arena:
         else:
             self._warm.setdefault((lane.runtime, slot), []).append(channel)
 
+    def start_ahead(self) -> None:
+        """Start the workers that will be asked for next: they are ready by then."""
+        while len(self._spare) < self._executor.ahead:
+            self._spare.append(self._executor.start())
+
     def close(self) -> None:
         """End all workers."""
-        self._end_own()
+        self._end_own(self._own)
+        while self._spare:
+            self._spare.pop().close()
         while self._warm:
             for channel in self._warm.popitem()[1]:
                 channel.close()
 
-    def _race(
-        self, lanes: Sequence[Lane], seconds: float, bound: float | None, anew: bool
-    ) -> list[object]:
-        conditions = [self._conditions(lane) for lane in lanes]
-        return [EVALUATOR, THREADS, seconds, bound, anew, conditions]
+    def _parts(self, race: Race) -> list[object]:
+        conditions = [self._conditions(lane) for lane in race.lanes]
+        pairs = sorted((lane.key, other.key) for lane, other in race.pairs.items())
+        how = [race.seconds, race.bound, race.is_quick, race.anew]
+        return [EVALUATOR, THREADS, *how, pairs, conditions]
 
-    def _end_own(self) -> None:
-        while self._own:
-            self._own.popitem()[1].close()
+    def _end_own(self, keys: Iterable[str]) -> None:
+        for key in list(keys):
+            if key in self._own:
+                self._own.pop(key).close()
 
     def _reloaded(self, lane: Lane, slot: int) -> RemoteSession:
         """A lane loaded by a worker that may have run others before."""
         channels = self._warm.get((lane.runtime, slot))
-        channel = channels.pop() if channels else self._executor.start(slot)
+        channel = channels.pop() if channels else self._started(slot)
         return self._load(channel, lane)
+
+    def _started(self, slot: int = 0) -> Channel:
+        """A worker that has run nothing."""
+        return self._spare.pop() if self._spare and slot == 0 else self._executor.start(slot)
 
     def _load(self, channel: Channel, lane: Lane) -> RemoteSession:
         copies = self._executor.copies
@@ -278,8 +276,8 @@ class Arena:
         channels: list[Channel] = []
         try:
             new = [lane for lane in lanes if lane.key not in self._own]
-            channels += [self._executor.start() for _ in new]
-            for channel in channels:
+            channels += [self._started() for _ in new]
+            for channel in (*channels, *self._spare):
                 channel.ask(Drop())  # all have started before one loads: loading is timed
             for lane in new:
                 sessions[lane.key] = self._load(channels[0], lane)
@@ -327,6 +325,7 @@ class Arena:
                 self._answers(stack, lane, None if is_baseline else reference, slot)
                 for slot in range(count)
             ]
+            self.start_ahead()
             return evaluate(
                 answers, self._loaded, is_baseline=is_baseline, on_sample=self._progress.advance
             )
@@ -339,11 +338,12 @@ class Arena:
         if beside is not None and metric.needs_reference:
             reference = stack.enter_context(self.opened(beside, slot))
 
-        def answer(tensors: Tensors) -> tuple[Tensors, Tensors]:
-            outputs = session.run(tensors)
+        def answer(feeds: Sequence[Tensors]) -> list[tuple[Tensors, Tensors]]:
+            outputs = session.run_each(feeds)
+            beside: Sequence[Tensors] = feeds if metric.needs_inputs else outputs
             if reference is not None:
-                return outputs, reference.run(tensors)
-            return outputs, tensors if metric.needs_inputs else outputs
+                beside = reference.run_each(feeds)
+            return list(zip(outputs, beside, strict=True))
 
         return answer
 

@@ -16,7 +16,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A file that a runtime executes; `quantization` is the flavour in words (`u8s8`).
 
     `format` is the file's (`onnx`, `tflite`) and its path's suffix. `nodes` is how many of the
-    model's weights were quantized.
+    model's weights were quantized. `precision` is that of the rules; `given` that of the weights
+    of the model as it came.
     """
 
     key: str
@@ -28,6 +29,12 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str = ""
     nodes: int = 0
     format: str = ONNX
+    given: Precision = FLOAT
+
+    @property
+    def weights(self) -> Precision:
+        """What the file's weights are in."""
+        return self.given if self.precision == FLOAT else self.precision
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -38,7 +45,12 @@ class Made(msgspec.Struct, frozen=True):
 
 
 def write_artifact(
-    made: Made, rules: tuple[Rule, ...], folder: Path, file_format: str = ONNX
+    made: Made,
+    rules: tuple[Rule, ...],
+    folder: Path,
+    file_format: str = ONNX,
+    *,
+    given: Precision = FLOAT,
 ) -> Artifact:
     """Write what was made by rules into a folder, under the name that they have."""
     key = key_of(rules)
@@ -54,6 +66,7 @@ def write_artifact(
         quantization=in_words(rules),
         nodes=made.nodes,
         format=file_format,
+        given=given,
     )
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from cloud_sync.evidence import GateResult, Verdict
-from converters.arena import Arena, Lane
+from converters.arena import Arena
 from converters.decide import warnings_about
+from converters.evaluation import UnfitError
 from converters.gates import metric_gate, metric_score
+from converters.lanes import Lane
 from converters.loading import Loaded
 from converters.metrics import chance_of
 from converters.mismatch import judge_preprocessing
@@ -46,9 +48,9 @@ def judge_float(
     """Judge the float model on each runtime; one that cannot run it is left out.
 
     Raises:
-        ModelError: no runtime can run it.
+        ModelError: no runtime can run it, or data, labels and metric do not fit it.
     """
-    failures: list[ModelError] = []
+    failures: dict[str, ModelError] = {}
     lanes: dict[str, Lane] = {}
     outcomes: dict[str, Sequence[Any]] = {}
     raced = loaded.plan.all_runtimes
@@ -59,24 +61,26 @@ def judge_float(
             lane = Lane(artifact, runtime)
             judged = arena.judge(lane, lane.artifact)
         except ModelError as error:
-            if runtime in request.runtimes:
-                raise  # it was asked for by name
-            failures.append(error)
+            if runtime in request.runtimes or (isinstance(error, UnfitError) and not lanes):
+                raise  # it was asked for by name, or the data would fit on no other either
+            failures[runtime] = error
             progress.note(f"{runtime} is left out: {error}")
             continue
         lanes[runtime], outcomes[runtime] = lane, judged.outcomes
         score = metric_score(loaded.metric, judged.outcomes, confidence=request.confidence)
         progress.note(
-            f"float32 on {runtime}: {score.metric} {score.value:.4f} "
+            f"{artifact.weights} on {runtime}: {score.metric} {score.value:.4f} "
             f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
         )
     if not set(raced) & set(lanes):
-        raise failures[-1]
+        raise _nowhere(request, failures)
     reference = next(iter(lanes.values()))
-    compared = {
-        runtime: arena.judge(lane, lane.artifact, beside=reference).outcomes
-        for runtime, lane in lanes.items()
-    }
+    compared = _compared(arena, lanes, request, progress)
+    if not set(raced) & set(compared):
+        raise ModelError(
+            f"No runtime here computes what {reference.runtime} does.",
+            why=f"Raced are {', '.join(raced)}.",
+        )
     preprocessing = arena.ask(
         "pre-processing",
         reference,
@@ -91,7 +95,7 @@ def judge_float(
         progress.note(f"Warning: {warning}")
     return Baseline(
         reference=reference,
-        lanes={runtime: lane for runtime, lane in lanes.items() if runtime in raced},
+        lanes={r: lane for r, lane in lanes.items() if r in raced and r in compared},
         preprocessing=preprocessing,
         conversions={
             runtime: _conversion(compared[reference.runtime], given, loaded, request)
@@ -100,6 +104,36 @@ def judge_float(
         },
         warnings=warnings,
     )
+
+
+def _nowhere(request: Request, failures: Mapping[str, ModelError]) -> ModelError:
+    """The error where no runtime runs the model: what each of them said."""
+    if len(failures) == 1:
+        return next(iter(failures.values()))
+    return ModelError(
+        f"No runtime here can run {request.model}.",
+        why=" ".join(f"{name}: {error.why or error.what}" for name, error in failures.items()),
+        fix=next((error.fix for error in failures.values() if error.fix), ""),
+    )
+
+
+def _compared(
+    arena: Arena, lanes: Mapping[str, Lane], request: Request, progress: Progress
+) -> dict[str, Sequence[Any]]:
+    """Outcomes by runtime, each beside the first; one that cannot stand there is left out."""
+    reference, *others = lanes.values()
+    compared: dict[str, Sequence[Any]] = {
+        reference.runtime: arena.judge(reference, reference.artifact).outcomes
+    }
+    for lane in others:
+        runtime = lane.runtime
+        try:
+            compared[runtime] = arena.judge(lane, lane.artifact, beside=reference).outcomes
+        except ModelError as error:  # such as answers of another shape
+            if runtime in request.runtimes:
+                raise
+            progress.note(f"{runtime} is left out: {error}")
+    return compared
 
 
 def _conversion(

@@ -155,7 +155,7 @@ def _builder(parts: Parts) -> ReleaseBuilder:
             rank=_place(parts.recipe, candidate)[1],
             requires=candidate.target.requirements(runtimes=[candidate.lane.runtime]),
             format=artifact.format,
-            precision=artifact.precision,
+            precision=artifact.weights,
             quantization=artifact.quantization,
             verification=candidate.verification,
             files=files,
@@ -189,7 +189,7 @@ def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) 
             instruction_set=instruction_set(host),
             threads=THREADS,
             software=parts.recipe.tools
-            | {"precision": artifact.precision, "quantization": artifact.quantization},
+            | {"precision": artifact.weights, "quantization": artifact.quantization},
         ),
         accuracy=metric_score(
             parts.metric, candidate.judged.outcomes, confidence=parts.request.confidence
@@ -229,6 +229,7 @@ def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout
         file=layout.blobs.path(model.digest),
         format=variant.format,
         precision=variant.precision,
+        quantization=variant.quantization,
         bytes=model.size,
         verification=variant.verification,
         recipe=layout.blobs.path(recipe.digest),

@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cloud_sync.evidence import GateResult, Verification
-from converters.arena import Lane, Timing
-from converters.contest import Contender, Contest, nothing_raced
+from converters.contest import Contender
 from converters.decide import NOT_YET, Choice, choose
 from converters.emulated import Emulated
 from converters.evaluation import Judged
+from converters.lanes import Lane, Timing
 from converters.limits import Taken, limit_gates
-from converters.plan import flavours_of
 from converters.recipe import FLOAT, Inputs, Recipe, VariantRecipe
-from converters.result import LeftOut
 from converters.toolchains.saturation import SaturationEvidence
 from converters.tools import tool_versions, toolchain_versions
 from edgeml.errors import GateFailed
@@ -120,7 +118,7 @@ def emulated_candidate(
     """
     timing = candidate.timing
     if speed is not None:
-        timing = msgspec.structs.replace(timing, milliseconds=(), load_ms=0.0, memory_bytes=0)
+        timing = msgspec.structs.replace(timing, milliseconds=(), loads_ms=(), peaks_bytes=())
     if candidate.is_float:
         gates = candidate.gates
         if found.accuracy is not None:
@@ -160,6 +158,7 @@ def _taken(candidate: Candidate) -> Taken:
         model_bytes=candidate.lane.artifact.size,
         memory_bytes=timing.memory_bytes,
         start_ms=timing.load_ms,
+        processes=max(1, len(timing.loads_ms)),
         milliseconds=timing.milliseconds,
     )
 
@@ -228,43 +227,6 @@ def recipe_of(
     made = {c.lane.artifact.format for c in chosen}
     tools = tool_versions() | (toolchain_versions() if TFLITE in made else {})
     return Recipe(tools=tools, inputs=inputs, variants=tuple(variants))
-
-
-def left_out_of(
-    candidates: Sequence[Candidate], contests: Mapping[tuple[str, ...], Contest]
-) -> list[LeftOut]:
-    """Candidates that are no variants, and targets for which there was none.
-
-    Args:
-        candidates: all that were decided on.
-        contests: by the flavours that were searched.
-    """
-    left_out = [
-        LeftOut(
-            target=candidate.target.name,
-            runtime=candidate.lane.runtime,
-            precision=candidate.lane.artifact.precision,
-            reason=candidate.choice.reason,
-            undecided=candidate.choice.undecided,
-            remedy=candidate.choice.remedy,
-            gates=candidate.gates,
-        )
-        for candidate in candidates
-        if not candidate.choice.deployable
-    ]
-    for target in {c.target.name: c.target for c in candidates}.values():
-        contest = contests[flavours_of(target)]
-        if not contest.contenders:
-            missing = next((a.missing_tool for a in contest.attempts if a.missing_tool), "")
-            left_out.append(
-                LeftOut(
-                    target=target.name,
-                    precision="int8",
-                    reason=missing or nothing_raced(contest.attempts),
-                    undecided=bool(missing),
-                )
-            )
-    return left_out
 
 
 def _by_speed(candidate: Candidate) -> tuple[float, bool]:

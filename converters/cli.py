@@ -2,7 +2,8 @@
 
 Results go to standard output, progress and remarks to standard error; `--json` prints one
 object. Exit codes are those of `edgeml.errors`: 4 means that a target's answer is float32 only
-because a gate is undecided, though the release with the float variant was written.
+because a gate is undecided, 5 that it is for want of a toolchain, though the release with the float
+variant was written.
 """
 
 import json

@@ -42,6 +42,7 @@ class RayExecutor:
 
     name = "ray"
     copies = True
+    ahead = 0
 
     def __init__(self, address: str = "") -> None:
         address = address or os.environ.get("RAY_ADDRESS") or "auto"

@@ -13,22 +13,22 @@ import msgspec
 import numpy as np
 
 from cloud_sync.evidence import GateResult, Verdict
-from converters.arena import Arena, Lane, Timing
+from converters.arena import Arena
 from converters.gates import metric_gate
-from converters.last_race import last_race
+from converters.lanes import Lane, Timing
+from converters.last_race import Entry, last_race
 from converters.limits import limit_gate
 from converters.loading import Loaded
 from converters.methods import NotQuantizableError
 from converters.progress import Progress
+from converters.quick_race import is_fast, quick_race
 from converters.request import Request
 from converters.search import Bounds, Facts, Move, Step, Tried, next_step
 from converters.workshop import Artifact, Family, Workshop
 from edgeml.errors import ModelError, ToolchainError
 from hardware.runtimes.formats import ONNX, TFLITE
 
-_QUICK_S = 0.6
 _FIDELITY_SAMPLES = 16
-_MARGIN = 0.9  # of the speed-up that is asked for: what noise may hide in a quick race
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +110,7 @@ class Contestants:
         self._loaded = loaded
         self._request = request
         self._progress = progress
+        self._asked = request.min_speedup
         self._searched: dict[tuple[Facts, tuple[str, ...], int | None], _Found] = {}
 
     def search(
@@ -122,6 +123,7 @@ class Contestants:
             runtimes: to race on.
             most_bytes: what a file may have at most; None for no limit.
         """
+        self._workshop.settle()
         families: dict[str, list[str]] = {}
         for runtime in runtimes:
             families.setdefault(self._workshop.family_of(runtime).format, []).append(runtime)
@@ -250,8 +252,11 @@ class Contestants:
         failed = dict(attempts[alike[0]].failed) if alike else {}
         for runtime in () if alike else runtimes:
             try:
-                ratio, each_ms = self._quick_race(Lane(artifact, runtime))
-                speedups, speed = speedups | {runtime: ratio}, max(speed, 1 / each_ms)
+                baseline = Lane(self._workshop.float_on(runtime), runtime)
+                lane = Lane(artifact, runtime)
+                quick = quick_race(self._arena, baseline, lane, min_speedup=self._asked)
+                speedups = speedups | {runtime: quick.speedup}
+                speed = max(speed, 1 / quick.milliseconds)
             except ModelError as error:
                 failed[runtime] = str(error)
         if not speedups:
@@ -259,7 +264,7 @@ class Contestants:
             return replaced(made, refused=" ".join(reasons), failed=failed)
         artifacts[move] = artifact
         made = replaced(made, speedups=speedups, speed=speed, failed=failed)
-        fast = {r: s for r, s in speedups.items() if s >= self._request.min_speedup * _MARGIN}
+        fast = {r: s for r, s in speedups.items() if is_fast(s, self._asked)}
         if not fast:
             return made
         best = Lane(artifact, max(fast, key=lambda runtime: fast[runtime]))
@@ -270,24 +275,15 @@ class Contestants:
     def _judge(self, step: Step, artifact: Artifact, attempt: Attempt) -> Attempt:
         """Execute a fast file on the evaluation data, on each runtime where it is fast."""
         assert step.confidence is not None
-        least = self._request.min_speedup * _MARGIN
         accuracy: dict[str, GateResult] = {}
         failed = dict(attempt.failed)
-        for runtime in (r for r, speedup in attempt.speedups.items() if speedup >= least):
+        for runtime in (r for r, s in attempt.speedups.items() if is_fast(s, self._asked)):
             try:
                 accuracy[runtime] = self._accuracy(Lane(artifact, runtime), step.confidence)
             except ModelError as error:
                 failed[runtime] = str(error)
         refused = "" if accuracy else " ".join(f"{r}: {reason}" for r, reason in failed.items())
         return msgspec.structs.replace(attempt, accuracy=accuracy, failed=failed, refused=refused)
-
-    def _quick_race(self, lane: Lane) -> tuple[float, float]:
-        """How many times faster than float on the same runtime, and the milliseconds it takes."""
-        baseline = Lane(self._workshop.float_on(lane.runtime), lane.runtime)
-        bound = self._request.min_speedup * _MARGIN
-        times = self._arena.time([baseline, lane], seconds=_QUICK_S, bound=bound)
-        ratio = np.divide(times[baseline.key].milliseconds, times[lane.key].milliseconds)
-        return float(np.median(ratio)), times[lane.key].p50_ms
 
     def _accuracy(self, lane: Lane, confidence: float) -> GateResult:
         baseline = self._workshop.float_on(lane.runtime)
@@ -308,42 +304,35 @@ class Contestants:
         runtimes: Sequence[str],
     ) -> Contest:
         floats = {r: Lane(self._workshop.float_on(r), r) for r in runtimes}
-        chosen: list[tuple[Lane, str, GateResult]] = []
+        chosen: dict[Lane, Attempt] = {}
         for runtime in runtimes:
             mine = [pair for pair in passing if runtime in pair[1].accuracy]
             mine.sort(key=lambda pair: _order(pair[1], runtime))
-            chosen += [
-                (Lane(artifact, runtime), attempt.move, attempt.accuracy[runtime])
-                for artifact, attempt in mine[:1]
-            ]
-        lanes = [*floats.values(), *(lane for lane, _, _ in chosen)]
+            chosen |= {Lane(artifact, runtime): attempt for artifact, attempt in mine[:1]}
+        lanes = [*floats.values(), *chosen]
+        self._workshop.settle()
         self._progress.step(f"Racing {len(lanes)} lanes")
         timings, speeds = last_race(
             self._arena,
-            {lane: floats[lane.runtime] for lane, _, _ in chosen},
+            {
+                lane: Entry(floats[lane.runtime], attempt.speedups.get(lane.runtime))
+                for lane, attempt in chosen.items()
+            },
             lanes,
             min_speedup=self._request.min_speedup,
             confidence=self._request.confidence,
         )
         contenders = [
-            Contender(lane=lane, move=move, accuracy=accuracy, speed=speeds[lane.key])
-            for lane, move, accuracy in chosen
+            Contender(
+                lane=lane,
+                move=attempt.move,
+                accuracy=attempt.accuracy[lane.runtime],
+                speed=speeds[lane.key],
+            )
+            for lane, attempt in chosen.items()
         ]
         contenders.sort(key=lambda c: float(np.median(timings[c.lane.key].milliseconds)))
         return Contest(contenders=tuple(contenders), attempts=tuple(attempts), timings=timings)
-
-
-def nothing_raced(attempts: Sequence[Attempt]) -> str:
-    """Why no quantization was judged: the sentence for people."""
-    timed = [attempt for attempt in attempts if attempt.speedups]
-    if not timed:
-        reasons = "; ".join(f"{a.move}: {a.outcome}" for a in attempts)
-        return f"it cannot be quantized: {reasons or 'it has nothing that could be'}."
-    best = max(timed, key=lambda attempt: max(attempt.speedups.values()))
-    return (
-        f"it is not shown to be faster: the best of {len(timed)} quantizations, {best.move}, "
-        f"runs at {max(best.speedups.values()):.2f} x the speed of float32."
-    )
 
 
 def _name(move: Move, family: Family) -> str:

@@ -12,17 +12,14 @@ of the recipe takes its decisions instead of its own measurements, and so gives 
 digest. What was measured goes into the evidence, which is another artifact.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from cloud_sync.golden import GoldenSet
 from converters import build
-from converters.arena import Lane
 from converters.baseline import Baseline, judge_float
 from converters.cache import Cache, default_cache
 from converters.candidates import (
@@ -31,15 +28,16 @@ from converters.candidates import (
     candidates_of,
     decided,
     float_candidates,
-    left_out_of,
     recipe_of,
 )
 from converters.cluster import RayExecutor
 from converters.contest import Contest, Contestants
-from converters.decide import kept_because
+from converters.decide import in_brief, kept_because
 from converters.diagnosis import Diagnosis, diagnose
 from converters.executor import Executor, LocalExecutor
 from converters.golden import golden_set
+from converters.lanes import Lane
+from converters.left_out import left_out_of
 from converters.loading import Loaded, load
 from converters.losses import losses_of
 from converters.nearest import refuse_nothing
@@ -48,8 +46,9 @@ from converters.plan import flavours_of
 from converters.progress import Progress, Silent
 from converters.recipe import FLOAT
 from converters.request import Request, check
-from converters.result import ConversionResult
+from converters.result import ConversionResult, LeftOut
 from converters.workshop import Workshop
+from converters.workspace import workspace
 from edgeml.errors import UserError
 from hardware.profiles import TargetProfile
 
@@ -109,11 +108,12 @@ def run(request: Request, progress: Progress, cache: Cache | None = None) -> Con
     build.refuse_occupied(request)
     executor: Executor = RayExecutor() if request.executor == "ray" else LocalExecutor()
     try:
-        with _workspace(request.out) as folder:
+        with workspace(request.out) as folder:
             loaded = load(request, progress)
             cache = cache or default_cache()
             workshop = Workshop(loaded, folder, cache, progress)
-            with Places(executor, loaded, cache, progress) as places:
+            with closing(workshop), Places(executor, loaded, cache, progress) as places:
+                places.here.start_ahead()
                 return _Conversion(
                     request,
                     loaded,
@@ -159,12 +159,15 @@ class _Conversion:
     def finish(self, folder: Path) -> ConversionResult:
         """Search, decide and write the release."""
         request, loaded = self._request, self._loaded
+        self._workshop.begin(loaded.plan.all_runtimes)
         baseline = judge_float(self._workshop, self._places.here, loaded, request, self._progress)
         contests = self._contests(baseline)
         candidates = self._candidates(baseline, contests)
         chosen = [candidate for candidate in candidates if candidate.choice.deployable]
         doubted = [candidate for candidate in candidates if not candidate.choice.deployable]
-        left_out = left_out_of(candidates, contests)
+        left_out = left_out_of(
+            candidates, contests, loaded.plan.foreign, is_replayed=loaded.recipe is not None
+        )
         refuse_nothing(candidates, left_out)
         self._progress.step("Looking at the calibration and the sensitive nodes")
         diagnosis = diagnose(
@@ -213,9 +216,11 @@ class _Conversion:
             left_out=tuple(left_out),
             skipped=loaded.plan.skipped,
             float_kept_because=kept_because(
-                {c.target: c.reason for c in reversed(left_out) if c.precision != FLOAT},
+                _why_not(left_out),
                 {
-                    target: [(v.precision, v.runtime) for v in variants]
+                    target: [
+                        (v.precision if v.quantization else FLOAT, v.runtime) for v in variants
+                    ]
                     for target, variants in groupby(written.variants, lambda v: v.target)
                 },
             ),
@@ -283,11 +288,16 @@ class _Conversion:
                 lane.key: self._places.here.judge(lane, self._workshop.float_on(lane.runtime))
                 for lane in lanes
             }
-            made = candidates_of(target, contenders, contest.timings, judged, baseline.conversions)
-            made += float_candidates(target, floats, contest.timings, judged, baseline.conversions)
+            limits = request.limits.within(target.limits)
+            timings = contest.timings
+            if limits.max_start_ms or limits.max_memory_bytes:
+                again = self._places.here.started_again
+                timings = {lane.key: again(lane, timings[lane.key]) for lane in lanes}
+            made = candidates_of(target, contenders, timings, judged, baseline.conversions)
+            made += float_candidates(target, floats, timings, judged, baseline.conversions)
             made = decided(
                 [self._places.checked(c, reference, request) for c in made],
-                request.limits.within(target.limits),
+                limits,
                 confidence=request.confidence,
                 accept=request.accept_undecided,
             )
@@ -309,12 +319,11 @@ class _Conversion:
             return golden_set(session, self._loaded.task, self._loaded.evaluation, found)
 
 
-@contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, gone at the end; what shall stay is renamed out of it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _why_not(left_out: Sequence[LeftOut]) -> dict[str, str]:
+    """By target, why its best quantized candidate is no variant; of one that is doubted first."""
+    said: dict[str, str] = {}
+    for candidate in sorted(left_out, key=lambda candidate: not candidate.undecided):
+        if candidate.precision != FLOAT:
+            brief = in_brief(candidate.precision, candidate.gates, candidate.reason)
+            said.setdefault(candidate.target, brief)
+    return said

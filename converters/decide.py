@@ -87,6 +87,64 @@ def _remedy(doubted: Sequence[GateResult]) -> str:
     return f"{does[0].upper()}{does[1:]}, or {ACCEPT}."
 
 
+def in_brief(precision: str, gates: Sequence[GateResult], reason: str) -> str:
+    """One sentence on why a candidate is no variant, with the figures that decided and no more.
+
+    Args:
+        precision: the candidate's.
+        gates: all of them; none where it was not judged.
+        reason: the whole reason, which serves where there is nothing shorter.
+    """
+    blocking = [gate for gate in gates if gate.result is Verdict.FAIL] or [
+        gate for gate in gates if gate.result is Verdict.UNDECIDED and gate.name != "conversion"
+    ]
+    told = [gate for gate in blocking if _clause(precision, gate)]
+    if not told:
+        return reason
+    names = [_DOUBTED.get(gate.name, gate.name) for gate in told[1:]]
+    verdict = "fails" if told[0].result is Verdict.FAIL else "is undecided"
+    also = f"; its {' and its '.join(names)} {verdict} too" if names else ""
+    return f"{_clause(precision, told[0])}{also}."
+
+
+def _clause(precision: str, gate: GateResult) -> str:
+    """What an accuracy or speed gate says against a candidate; empty for other gates."""
+    fails = gate.result is Verdict.FAIL
+    if gate.name == "speedup" and gate.value is None:
+        return (
+            f"the speed of {precision} is undecided: no such processor is here, and an emulator's "
+            "times mean nothing"
+        )
+    if gate.value is None or gate.bound is None or gate.baseline is None:
+        return ""
+    if gate.name == "speedup":
+        said = f"{precision} is not shown to be faster"
+        said = said if fails else f"the speed of {precision} is undecided"
+        disagree = ", but races disagree" if not fails and _is_clear(gate) else ""
+        return (
+            f"{said}: it runs at {gate.value:.2f} x the speed of float32, and {gate.bound:g} x is "
+            f"asked for{disagree}"
+        )
+    if gate.name != "accuracy" or gate.low is None or gate.high is None:
+        return ""
+    drop, least, most, allowed = (
+        100 * (gate.baseline - figure) for figure in (gate.value, gate.high, gate.low, gate.bound)
+    )
+    between = f"at least {least:.2f}" if fails else f"between {least:.2f} and {most:.2f}"
+    said = f"the accuracy of {precision} is undecided"
+    said = "quantization loses too much accuracy" if fails else said
+    return (
+        f"{said}: {precision} drops {drop:.2f} points on {gate.n} samples, {between} at "
+        f"{100 * (gate.confidence or 0):g} % confidence, and {allowed:.3g} may be lost"
+    )
+
+
+def _is_clear(gate: GateResult) -> bool:
+    """Whether its own interval would decide."""
+    low, high, bound = gate.low, gate.high, gate.bound or 0.0
+    return low is not None and high is not None and (low >= bound or high < bound)
+
+
 def kept_because(
     left_out: Mapping[str, str], served: Mapping[str, Sequence[tuple[str, str]]]
 ) -> str | None:
@@ -121,8 +179,21 @@ def warnings_about(accuracy: Accuracy, chance: float) -> tuple[str, ...]:
         accuracy: of the float model.
         chance: what guessing would score; 0 where that is not known.
     """
+    if not accuracy.value:
+        warning = (
+            f"The float model's {accuracy.metric} is 0 on {accuracy.n} samples: where nothing is "
+            "right, nothing can be lost. It may have been trained with another pre-processing, or "
+            "the labels are not its own."
+        )
+        return (warning,)
     if not chance or accuracy.low > chance:
         return ()
+    if chance >= 1:
+        warning = (
+            f"All {accuracy.n} labels are the same, so that a model that always gives one answer "
+            "would be right: evaluate on samples of every class."
+        )
+        return (warning,)
     warning = (
         f"The float model's {accuracy.metric} is {100 * accuracy.value:.1f} % on {accuracy.n} "
         f"samples, which is not shown to be better than guessing ({100 * chance:.1f} %): it may "

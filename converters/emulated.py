@@ -1,47 +1,71 @@
 """Candidates executed on the instructions of another processor, under an emulator.
 
-What is compared first is bits: where every output is the one that this machine gives, all that
-was judged here holds there. Where they differ (sums that saturate without VNNI), the answers
-given under emulation are judged, as many as its slowness allows. Times taken there mean
-nothing, and none is kept.
+What is compared first is bits. The whole evaluation set is executed there where a small model
+allows it, else as many samples of it, evenly spread, as the emulator gets through. Where every
+output is the one that this machine gives, the verdict of this machine holds there: of all samples
+that is certain, of n samples it is shown that outputs differ on no more than about 3 / n of all
+others (95 %), and for sums that cannot saturate the arithmetic leaves no reason why they should.
+Where outputs differ, or could by saturation on samples that were not executed, the answers given
+there are judged by themselves. Times taken there mean nothing, and none is kept.
 """
 
 import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from cloud_sync.evidence import GateResult, Verdict
-from converters.arena import EVALUATOR, Arena, Lane
+from converters.arena import EVALUATOR, Arena
 from converters.cache import Cache
+from converters.executor import RemoteSession
 from converters.gates import metric_gate
 from converters.golden import spread
+from converters.lanes import Lane
 from converters.loading import Loaded
 from converters.progress import Progress
 from converters.tools import tool_versions
 from converters.workshop import Artifact
 from hardware.probes import instruction_set
 
-_SECONDS = 45.0
-_MOST_SAMPLES = 400
-_ENOUGH_EQUAL = 48
+_SECONDS = 45.0  # about, of answers that are judged
+_EQUAL_SECONDS = 20.0  # of answers that are all equal; more where these are fewer than enough
+_ENOUGH_EQUAL = 300  # with 95 % confidence less than 1 % of others differ
+_CONFIDENCE = 0.95
 
 
 class Emulated(msgspec.Struct, frozen=True, kw_only=True):
-    """What running `n` samples under emulation of `cpu` showed; `equal` gave the same bits.
+    """What running `n` samples of `of` under emulation of `cpu` showed; `equal` gave the same bits.
 
-    `accuracy` is the gate on the answers given there, None where all bits were the same.
+    `accuracy` is the gate on the answers given there, None where the verdict of this machine
+    holds there.
     """
 
     cpu: str
     n: int
+    of: int
     equal: int
     accuracy: GateResult | None = None
+
+    @property
+    def differ_at_most(self) -> float:
+        """The share of samples whose bits may differ at 95 % confidence, where none was seen to."""
+        return 0.0 if self.n == self.of else 1 - float((1 - _CONFIDENCE) ** (1 / self.n))
 
     def gate(self, native: GateResult) -> GateResult:
         """The accuracy gate for that processor, given the one of this machine."""
         if self.accuracy is None:
-            said = f"{native.reason} Emulated {self.cpu} gave the same bits on {self.n} samples."
+            said = f"{native.reason} Emulated {self.cpu} gave the same bits on "
+            said += (
+                f"all {self.n} samples."
+                if self.n == self.of
+                else (
+                    f"{self.n} samples, evenly taken of {self.of}: at {100 * _CONFIDENCE:g} % "
+                    f"confidence it gives other ones on at most {100 * self.differ_at_most:.1f} %."
+                )
+            )
             return msgspec.structs.replace(native, reason=said)
         said = (
             f"Emulated {self.cpu} gave other bits on {self.n - self.equal} of {self.n} samples; "
@@ -59,6 +83,16 @@ def no_speed(cpu: str, min_speedup: float) -> GateResult:
         unit="x float32",
         reason=f"No {cpu} is here, and an emulator's times mean nothing: a device must tell.",
     )
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What the metric made of an emulated answer, and whether it is this machine's, bit for bit."""
+
+    outcome: Any
+    equal: bool
+
+
+_Both = tuple[RemoteSession, RemoteSession]  # of this machine, and of the emulator
 
 
 class Emulator:
@@ -101,16 +135,13 @@ class Emulator:
     ) -> Emulated:
         """Execute a lane on evaluation samples here and there.
 
-        Where sums cannot saturate, equal bits follow from the arithmetic, and a few samples
-        show that nothing else differs.
-
         Args:
             lane: what is executed.
             baseline: the float model.
             max_drop: that the accuracy gate allows.
             confidence: of that gate.
-            saturates: whether it depends on the sample that sums are exact there: then all are
-                compared, as far as there is time.
+            saturates: whether it depends on the sample that sums are exact there: then equal
+                bits on some of the samples say nothing of the others.
 
         Raises:
             ModelError: the runtime cannot run it under emulation.
@@ -140,28 +171,59 @@ class Emulator:
         confidence: float,
         saturates: bool,
     ) -> Emulated:
-        loaded = self._loaded
+        metric = self._loaded.metric
         judged = self._native.judge(Lane(baseline, lane.runtime), baseline)
         found = [index for index, inferred in enumerate(judged.found) if inferred]
-        wanted = set(spread(found, _MOST_SAMPLES))
-        self._progress.step(f"Emulating {self._cpu}: {lane.key}", len(wanted))
-        before, after, equal = [], [], 0
-        begun = time.perf_counter()
         with self._native.opened(lane) as here, self._emulated.opened(lane) as there:
-            for index, sample in enumerate(loaded.evaluation):
-                tensors = loaded.task.prepare(sample) if index in wanted else None
-                if tensors is None:
-                    continue
-                outputs, own = there.run(tensors), here.run(tensors)
-                equal += all(map(np.array_equal, outputs, own))
-                before.append(judged.outcomes[index])
-                after.append(loaded.metric.outcome(outputs, loaded.evaluation.label(index), own))
-                self._progress.advance(len(after))
-                if equal == len(after) >= _ENOUGH_EQUAL and not saturates:
-                    break
-                if time.perf_counter() - begun > _SECONDS:
-                    break
-        if equal == len(after):
-            return Emulated(cpu=self._cpu, n=len(after), equal=equal)
-        gate = metric_gate(loaded.metric, before, after, max_drop=max_drop, confidence=confidence)
-        return Emulated(cpu=self._cpu, n=len(after), equal=equal, accuracy=gate)
+            both = (here, there)
+            each = self._seconds_each(both, found[0])
+            most = _affordable(_SECONDS, each)
+            some = max(_affordable(_EQUAL_SECONDS, each), min(_ENOUGH_EQUAL, most))
+            answered = self._answered(both, spread(found, most if saturates else some), lane)
+            if not all(answer.equal for answer in answered.values()):
+                more = [index for index in spread(found, most) if index not in answered]
+                answered |= self._answered(both, more, lane) if more else {}
+        n, equal = len(answered), sum(answer.equal for answer in answered.values())
+        told = Emulated(cpu=self._cpu, n=n, of=len(found), equal=equal)
+        if equal == n and (n == len(found) or not saturates):
+            return told
+        gate = metric_gate(
+            metric,
+            [judged.outcomes[index] for index in answered],
+            [answer.outcome for answer in answered.values()],
+            max_drop=max_drop,
+            confidence=confidence,
+        )
+        return msgspec.structs.replace(told, accuracy=gate)
+
+    def _seconds_each(self, both: _Both, index: int) -> float:
+        """How long a sample takes on both, once they are warm."""
+        sample = next(islice(self._loaded.evaluation, index, None))
+        begun = 0.0
+        for _ in range(2):
+            begun = time.perf_counter()
+            tensors = self._loaded.task.prepare(sample)
+            assert tensors is not None, "something was inferred in it before"
+            for session in both:
+                session.run(tensors)
+        return time.perf_counter() - begun
+
+    def _answered(self, both: _Both, wanted: Sequence[int], lane: Lane) -> dict[int, _Answer]:
+        """What both answer to some samples, by the samples' numbers."""
+        loaded, (here, there) = self._loaded, both
+        chosen = set(wanted)
+        answered: dict[int, _Answer] = {}
+        self._progress.step(f"Emulating {self._cpu}: {lane.key}", len(chosen))
+        for index, sample in enumerate(loaded.evaluation):
+            tensors = loaded.task.prepare(sample) if index in chosen else None
+            if tensors is None:
+                continue
+            outputs, own = there.run(tensors), here.run(tensors)
+            outcome = loaded.metric.outcome(outputs, loaded.evaluation.label(index), own)
+            answered[index] = _Answer(outcome, all(map(np.array_equal, outputs, own)))
+            self._progress.advance(len(answered))
+        return answered
+
+
+def _affordable(seconds: float, each: float) -> int:
+    return max(1, int(seconds / each))

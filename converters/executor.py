@@ -29,6 +29,7 @@ from converters.worker import (
     Reply,
     Request,
     Run,
+    Tensor,
     Time,
     pack,
     read_message,
@@ -65,12 +66,14 @@ class Executor(Protocol):
         name: of the executor.
         copies: that it has no part in this file system.
         slots: how many workers may evaluate at once.
+        ahead: how many workers are started before they are asked for.
         remarks: what a person should know about it.
     """
 
     name: str
     copies: bool
     slots: int
+    ahead: int
     remarks: tuple[str, ...]
 
     def start(self, slot: int = 0) -> Channel:
@@ -111,12 +114,17 @@ class RemoteSession:
         Raises:
             ModelError: the runtime refused, or its process died.
         """
-        done = self._ask(Run(tuple(pack(np.asarray(tensor)) for tensor in inputs)))
-        return [unpack(tensor) for tensor in done.outputs]
+        (outputs,) = self.run_each([inputs])
+        return outputs
+
+    def run_each(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> list[list[NDArray[Any]]]:
+        """Run an inference of each of some inputs; see `run`."""
+        done = self._ask(Run(_packed(feeds)))
+        return [[unpack(tensor) for tensor in outputs] for outputs in done.outputs]
 
     def keep(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> None:
         """Send inputs ahead, to be timed with."""
-        self._ask(Keep(tuple(tuple(pack(np.asarray(t)) for t in feed) for feed in feeds)))
+        self._ask(Keep(_packed(feeds)))
 
     def time(self, feed: int, runs: int) -> tuple[float, ...]:
         """Milliseconds of each of some runs of a kept input, measured by the worker."""
@@ -143,6 +151,10 @@ class RemoteSession:
             raise ModelError(reply.what, why=reply.why)
         assert isinstance(reply, Done)
         return reply
+
+
+def _packed(feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[tuple[Tensor, ...], ...]:
+    return tuple(tuple(pack(np.asarray(tensor)) for tensor in feed) for feed in feeds)
 
 
 def open_remote(
@@ -192,6 +204,7 @@ class LocalExecutor:
 
     def __init__(self, command: Sequence[str] = (), *, name: str = "local") -> None:
         self.name = name
+        self.ahead = 0 if command else 2  # an emulated one takes seconds of this machine
         self._command = [*(command or [sys.executable]), "-m", "converters.worker"]
 
     def start(self, slot: int = 0) -> Channel:  # noqa: ARG002 -- there is one
@@ -229,14 +242,11 @@ class _ProcessChannel:
         return reply
 
     def close(self) -> None:
+        self._child.kill()  # it holds nothing that it would have to save
+        self._child.wait()
         for pipe in (self._to, self._from):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        try:
-            self._child.wait(_ENDING_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
         self._stderr.close()
 
     def _epitaph(self) -> str:

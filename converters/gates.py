@@ -171,9 +171,10 @@ def accuracy_gate(
     result = drop_verdict(seen, max_drop, confidence)
     drop = drop_bounds(seen, confidence)
     float_accuracy = float(baseline.mean())
-    n_needed = (
-        None if result is not Verdict.UNDECIDED else samples_needed(seen, max_drop, confidence)
-    )
+    n_needed, is_near = None, False
+    if result is Verdict.UNDECIDED:
+        n_needed = samples_needed(seen, max_drop, confidence)
+        is_near = _deciding_size(seen, n, max_drop, confidence) is None
     return GateResult(
         name="accuracy",
         result=result,
@@ -187,7 +188,7 @@ def accuracy_gate(
         n_needed=n_needed,
         unit=metric,
         reason=f"{_numbers(seen)}, "
-        f"{_said(result, drop, _limit(max_drop, confidence), n, n_needed)}",
+        f"{_said(result, drop, _limit(max_drop, confidence), n, n_needed, is_near=is_near)}",
     )
 
 
@@ -350,14 +351,24 @@ def _limit(max_drop: float, confidence: float) -> str:
     return f"{_points(max_drop)} at {100 * confidence:g} % confidence"
 
 
-def _said(result: Verdict, drop: Interval, limit: str, n: int, n_needed: int | None) -> str:
-    """What a verdict on a drop rests on."""
+def _said(
+    result: Verdict,
+    drop: Interval,
+    limit: str,
+    n: int,
+    n_needed: int | None,
+    *,
+    is_near: bool = False,
+) -> str:
+    """What a verdict on a drop rests on; `is_near` where samples like these never decide."""
     if result is Verdict.PASS:
         return f"at most {100 * drop.high:.2f}: within {limit}."
     if result is Verdict.FAIL:
         return f"at least {100 * drop.low:.2f}: more than {limit}."
     asked = (
-        f"about {n_needed} samples like these would decide"
+        f"about {n_needed} samples would decide if it lost no more than it gained on them"
+        if n_needed and is_near
+        else f"about {n_needed} samples like these would decide"
         if n_needed
         else "so near to the limit that no practicable number of samples would decide"
     )

@@ -20,13 +20,14 @@ from hardware.profiles import Limits
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What an artifact takes: the file's size, and as measured on one runtime, if it was.
 
-    `memory_bytes` and `start_ms` are 0 and `milliseconds`, one a round, empty where nothing
-    was measured.
+    `memory_bytes` and `start_ms` are medians over `processes`; they are 0 and `milliseconds`, one
+    a round, empty where nothing was measured.
     """
 
     model_bytes: int
     memory_bytes: int = 0
     start_ms: float = 0.0
+    processes: int = 1
     milliseconds: tuple[float, ...] = ()
 
 
@@ -48,7 +49,8 @@ def limit_gates(
         ("start", taken.start_ms, beside.start_ms, limits.max_start_ms, "ms"),
     ):
         if bound is not None:
-            yield limit_gate(name, value or None, bound, unit, baseline=before or None)
+            n = 1 if name == "size" else taken.processes
+            yield limit_gate(name, value or None, bound, unit, baseline=before or None, n=n)
     if limits.max_latency_ms is not None:
         yield latency_gate(
             taken.milliseconds,
@@ -59,16 +61,23 @@ def limit_gates(
 
 
 def limit_gate(
-    name: str, value: float | None, bound: float, unit: str, *, baseline: float | None = None
+    name: str,
+    value: float | None,
+    bound: float,
+    unit: str,
+    *,
+    baseline: float | None = None,
+    n: int = 1,
 ) -> GateResult:
     """Judge one number that must not exceed a bound.
 
     Args:
         name: the gate's name (`size`, `memory`, `start`).
-        value: what was measured, once; None where it could not be.
+        value: what was measured, the median; None where it could not be.
         bound: the most that is allowed, itself included.
         unit: of all (`bytes`, `ms`).
         baseline: the float model's.
+        n: how often it was measured.
     """
     allowed = f"at most {_said(bound, unit)} are allowed"
     if value is None or not math.isfinite(value):
@@ -88,7 +97,7 @@ def limit_gate(
         value=value,
         baseline=baseline,
         bound=bound,
-        n=1,
+        n=n,
         unit=unit,
         reason=f"{_TAKES[name].format(_said(value, unit))}{joined} {allowed}.",
     )

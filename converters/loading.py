@@ -9,7 +9,7 @@ from converters.axes import fix_axes
 from converters.dataset import Dataset, each_once, open_dataset, refuse_overlap
 from converters.fusing import CHECKED_SAMPLES, check_fused, fuse, refuse_metric
 from converters.metrics import Metric, find_metric
-from converters.model import FloatModel, check_inputs, load_model
+from converters.model import FloatModel, check_float, check_inputs, load_model
 from converters.plan import Plan, plan
 from converters.progress import Progress
 from converters.recipe import Inputs, Recipe, read_recipe
@@ -74,6 +74,7 @@ def load(request: Request, progress: Progress) -> Loaded:
     dims = recipe.inputs.dims if recipe else request.dims
     model = fix_axes(load_model(request.model), dims)
     check_inputs(model)
+    check_float(model)
     planned = plan(
         names,
         host,

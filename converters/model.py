@@ -17,18 +17,32 @@ import onnx.inliner
 import onnxruntime as ort
 
 from converters.methods.sessions import NONE, open_bytes
+from converters.recipe import FLOAT, FLOAT16, Precision
 from edgeml.errors import ModelError
 from hardware.runtimes.formats import ONNX, TFLITE, format_of
 from hardware.runtimes.interface import TensorSpec
 
 _FIX = "Export the model again with torch.onnx.export or the exporter of your framework."
 _PROTOBUF_LIMIT = (1 << 31) - 1
+_QUANTIZED = {
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QGemm",
+    "QuantizeLinear",
+}
+_LACKED = re.compile(r"is not a registered function/op|No Op registered for|NOT_IMPLEMENTED")
 
 
 class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     """A checked model in one piece: `data` holds external weights too, if there were any.
 
-    `inputs` are what a caller feeds, initializers not among them. `matrix_share` is the share
+    `inputs` are what a caller feeds, initializers not among them. `precision` is that of most of
+    its float weights. `matrix_share` is the share
     of the weights that matrix products hold. `format` is the file's; of a `.tflite` model,
     `opset` is 0.
     """
@@ -44,6 +58,7 @@ class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     matrix_share: float = 0.0
     has_depthwise: bool = False
     format: str = ONNX
+    precision: Precision = FLOAT
 
 
 def load_model(path: Path) -> FloatModel:
@@ -103,18 +118,43 @@ def describe(path: Path, proto: Any, data: bytes) -> FloatModel:
             if node.op_type == "Conv"
             for a in node.attribute
         ),
+        precision=_precision(inlined),
     )
 
 
 def check_inputs(model: FloatModel) -> None:
-    """Refuse a model that nothing can be fed to.
+    """Refuse a model that nothing can be fed to or read from.
 
     Raises:
-        ModelError: it has no inputs.
+        ModelError: it has no inputs, or texts are among its inputs or outputs.
     """
     if not model.inputs:
         raise ModelError(
             f"The model {model.path} has no inputs.", why="It always computes the same.", fix=_FIX
+        )
+    for kind, specs in (("input", model.inputs), ("output", model.outputs)):
+        for spec in specs:
+            if spec.dtype == "object":
+                raise ModelError(
+                    f"The {kind} {spec.name} of {model.path} holds texts.",
+                    why="Devices serve tensors of numbers.",
+                    fix="Cut it off with onnx.utils.extract_model, which keeps the inputs and "
+                    "outputs that you name.",
+                )
+
+
+def check_float(model: FloatModel) -> None:
+    """Refuse an ONNX model that somebody quantized before: nothing is known of its float model.
+
+    Raises:
+        ModelError: it holds quantized nodes; the sentence says which.
+    """
+    found = [name for name in model.operators if name in _QUANTIZED or name.startswith("QLinear")]
+    if found and model.format == ONNX:
+        raise ModelError(
+            f"The model {model.path} is quantized already.",
+            why=f"It has nodes of the type{'s' * (len(found) > 1)} {', '.join(found)}.",
+            fix="Give the float model that it was made from.",
         )
 
 
@@ -196,13 +236,26 @@ def _check(path: Path, proto: Any, data: bytes) -> None:
                 f"the IR version {proto.ir_version} and the operator sets {sets}.",
                 fix=f"Export it with {name} {found[1]} or older, or update onnxruntime.",
             )
+    if _LACKED.search(str(refused)):  # another runtime may have the operator
+        return
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(_with_output_shapes(proto))
     except Exception as error:  # noqa: BLE001 -- protobuf, onnx and Python each raise their own
         raise ModelError(
             f"The model {path} is malformed.", why=f"{_first_line(error)}.", fix=_FIX
         ) from None
-    # A sound model that onnxruntime lacks an operator for may still run on another runtime.
+    said = _first_line(refused).rpartition(" : ")[2].rpartition(" failed:")[2]
+    raise ModelError(f"onnxruntime cannot load the model {path}.", why=f"{said}.", fix=_FIX)
+
+
+def _with_output_shapes(proto: Any) -> Any:
+    """A copy with a shape for every output: the checker asks for one, nothing else does."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    for output in copied.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.shape.SetInParent()
+    return copied
 
 
 def _spec(path: Path, value: Any, *, is_input: bool = False) -> TensorSpec:
@@ -228,6 +281,14 @@ def _count_operators(nodes: Any) -> dict[str, int]:
     for node in nodes:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _precision(proto: Any) -> Precision:
+    sizes = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
+    for tensor in _tensors(proto):
+        if tensor.data_type in sizes:
+            sizes[tensor.data_type] += _elements(tensor)
+    return FLOAT16 if sizes[onnx.TensorProto.FLOAT16] > sizes[onnx.TensorProto.FLOAT] else FLOAT
 
 
 def _matrix_share(graph: Any) -> float:

@@ -120,7 +120,9 @@ class OnnxFamily:
         """
         key = key_of(rules)
         if key not in self._artifacts:
-            self._artifacts[key] = write_artifact(self._make(key, rules), rules, self._folder)
+            given = self._loaded.model.precision
+            made = self._make(key, rules)
+            self._artifacts[key] = write_artifact(made, rules, self._folder, given=given)
         return self._artifacts[key]
 
     @property

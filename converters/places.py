@@ -125,7 +125,7 @@ class Places:
                         session,
                         self._loaded.task,
                         golden,
-                        precision=lane.artifact.precision,
+                        precision=lane.artifact.weights,
                         host=host,
                         is_emulated=arena is not self.here,
                     )

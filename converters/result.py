@@ -7,7 +7,6 @@ import msgspec
 
 from cloud_sync.evidence import Accuracy, GateResult, Latency
 from converters.methods import CalibrationReport
-from converters.recipe import FLOAT
 from edgeml.errors import ExitCode
 
 Kind = Literal["pre-processing", "conversion", "quantization"]
@@ -16,7 +15,8 @@ Kind = Literal["pre-processing", "conversion", "quantization"]
 class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     """A variant of the release; `file` and `recipe` are paths of blobs in it.
 
-    `why` says how it was made and why it is in the release.
+    `quantization` is empty of the model as it came, whose weights may be float16. `why` says how
+    it was made and why it is in the release.
     """
 
     target: str
@@ -24,6 +24,7 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     format: str
     precision: str
+    quantization: str
     bytes: int
     verification: str
     recipe: Path
@@ -40,7 +41,8 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate that is not in the release, and why; `gates` empty where none was reached.
 
-    `undecided` is set where only doubt kept it out, `remedy` says then what to do.
+    `undecided` is set where only doubt kept it out, `remedy` says then what to do;
+    `needs_tool` where it was not made for want of a toolchain.
     """
 
     target: str
@@ -48,6 +50,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     reason: str
     undecided: bool = False
+    needs_tool: bool = False
     remedy: str = ""
     gates: tuple[GateResult, ...] = ()
 
@@ -102,18 +105,29 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def undecided(self) -> tuple[LeftOut, ...]:
         """The best candidate that only doubt kept out, of each target whose answer is float."""
-        served = {variant.target for variant in self.variants if variant.precision != FLOAT}
         doubted: dict[str, LeftOut] = {}
-        for candidate in self.left_out:
-            if candidate.undecided and candidate.target not in served:
+        for candidate in self._not_served:
+            if candidate.undecided:
                 doubted.setdefault(candidate.target, candidate)
         return tuple(doubted.values())
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, or 4: a target's answer is float only through doubt, or the float model is doubted."""
-        doubtful = self.undecided or self.doubted
-        return ExitCode.GATE_UNDECIDED if doubtful else ExitCode.DONE
+        """0, or why a target's answer is float although int8 may be better.
+
+        4: only through doubt, or the float model is doubted; 5: for want of a toolchain.
+        """
+        if self.undecided or self.doubted:
+            return ExitCode.GATE_UNDECIDED
+        if any(candidate.needs_tool for candidate in self._not_served):
+            return ExitCode.TOOLCHAIN_MISSING
+        return ExitCode.DONE
+
+    @property
+    def _not_served(self) -> list[LeftOut]:
+        """What was left out of targets whose answer is float."""
+        served = {variant.target for variant in self.variants if variant.quantization}
+        return [candidate for candidate in self.left_out if candidate.target not in served]
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""

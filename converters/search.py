@@ -9,7 +9,8 @@ proposes the most promising one that is left, or none. Its reasons:
 - which of two structures is the faster differs by net and runtime, so all operators and the
   layers alone are both timed before one is judged, and the faster is judged first;
 - which ranges are best shows without labels: each is auditioned, its outputs on calibration
-  data compared with the float model's, and only the most faithful is judged;
+  data compared with the float model's, and only the most faithful is judged; where channels
+  cannot be equalised, biases are corrected all the same;
 - detectors lose boxes first where coordinates and scores share one scale, so the head goes
   back to float before anything else does;
 - what is then still lost sits in few nodes: the most sensitive ones go back, more each time;
@@ -149,7 +150,12 @@ def next_step(facts: Facts, tried: Sequence[Tried]) -> Step | None:
     confidence = _next_confidence(facts, tried)
     if confidence is None or any(t.accuracy is Verdict.PASS for t in tried):
         return None
-    slow = {t.step.move.structure for t in tried if t.refused or not t.fast}
+    # What cannot be equalised may run fast all the same.
+    slow = {
+        t.step.move.structure
+        for t in tried
+        if not t.fast and not (t.refused and t.step.move.equalize)
+    }
     judged = {t.step.move for t in tried if t.accuracy is not None}
     seen = {t.step.move for t in tried}
     for group in _groups(facts, tried):
@@ -215,16 +221,17 @@ def _litert(facts: Facts, tried: Sequence[Tried], *, by_matrices: bool) -> Itera
 def _static(flavour: str, facts: Facts, tried: Sequence[Tried]) -> Iterator[list[Move]]:
     whole = Move(kind=Kind.STATIC, flavour=flavour)
     changed = msgspec.structs.replace
-    balanced = changed(whole, calibration="percentile", bias_correction=True, equalize=True)
-    ranges = [
-        whole,
-        changed(whole, calibration="percentile"),
-        balanced,
-        changed(whole, calibration="entropy"),
-    ]
+    percentile = changed(whole, calibration="percentile")
+
+    def balanced(**structure: bool) -> Move:
+        corrected = changed(percentile, bias_correction=True, **structure)
+        equalized = changed(corrected, equalize=True)
+        return corrected if _is_refused(tried, equalized) else equalized
+
+    ranges = [whole, percentile, balanced(), changed(whole, calibration="entropy")]
     if facts.has_head:
-        ranges += [changed(whole, head=True), changed(balanced, head=True)]
-    layers = [changed(balanced, layers=True), changed(whole, layers=True)]
+        ranges += [changed(whole, head=True), balanced(head=True)]
+    layers = [balanced(layers=True), changed(whole, layers=True)]
     yield from _faster_first(ranges, layers, facts, tried)
     best = max(ranges, key=lambda move: _fidelity(tried, move))
     if any(t.step.move == best and t.fast for t in tried):
@@ -242,6 +249,10 @@ def _faster_first(
     yield _Timed([whole[0], layers[0]])
     layers_lead = _speed(tried, layers[0]) > _CLEARLY * _speed(tried, whole[0])
     yield from (layers, whole) if layers_lead else (whole, layers)
+
+
+def _is_refused(tried: Sequence[Tried], move: Move) -> bool:
+    return any(t.refused for t in tried if t.step.move == move)
 
 
 def _speed(tried: Sequence[Tried], move: Move) -> float:

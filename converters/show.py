@@ -9,6 +9,7 @@ import msgspec
 from cloud_sync.evidence import Evidence, Verdict
 from cloud_sync.release import Layout, Release, Variant
 from converters.model import load_model
+from converters.recipe import FLOAT
 from converters.result import ConversionResult, Loss, VariantResult
 from edgeml.errors import ModelError
 
@@ -29,7 +30,8 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
     )
     lines += _table(head, [_row(variant) for variant in result.variants])
     if result.float_kept_because:
-        lines += ["", f"float32 is the answer for {result.float_kept_because}"]
+        given = next((v.precision for v in result.variants if not v.quantization), FLOAT)
+        lines += ["", f"{given} is the answer for {result.float_kept_because}"]
     lines += [f"undecided for {c.target}: {c.remedy}" for c in result.undecided]
     if explain:
         lines += ["", "why each is there, best first:"]

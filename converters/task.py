@@ -205,7 +205,8 @@ def _check_shape(path: Path, array: SampleArray, spec: TensorSpec) -> None:
         raise ModelError(
             f"The batch axis of input {spec.name} is fixed to {batch}.",
             why="Devices infer one sample at a time.",
-            fix="Export the model with batch size 1 or a dynamic batch axis.",
+            fix="Leave out a --dim that fixes it; else export the model with batch size 1 or a "
+            "free batch axis.",
         )
     raise ModelError(
         f"The samples in {path} do not fit the model.",

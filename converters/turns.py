@@ -14,7 +14,7 @@ from converters.executor import RemoteSession
 
 _TURN_MS = 2.0  # a lane's turn lasts about this long, so that short inferences warm up
 _MOST_IN_TURN = 32
-_FIRST_LOOK = 20  # rounds; the next looks follow at twice as many
+FIRST_LOOK = 20  # rounds; the next looks follow at twice as many
 _LOOKS = 1000  # of a race that neither side wins, one is wrong
 
 Times = Mapping[str, Sequence[float]]
@@ -27,6 +27,8 @@ def take_turns(
     seconds: float,
     least_rounds: int,
     most_rounds: int = 2000,
+    most_seconds: float | None = None,
+    first_look: int = FIRST_LOOK,
     settled: Callable[[Times], bool] = lambda _: False,
     on_round: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -35,8 +37,9 @@ def take_turns(
 
     A turn runs the same input until about two milliseconds are over and counts its median.
     Ends after `seconds`, though not before `least_rounds` (which slow models may cut short at
-    four times `seconds`, never below 12) nor after `most_rounds`; earlier where `settled`,
-    asked after 20, 40, 80 ... rounds, says that the times so far tell enough.
+    `most_seconds`, by default four times `seconds`, never below 12) nor after `most_rounds`;
+    earlier where `settled`, asked after `first_look` rounds, twice as many, four times ..., says
+    that the times so far tell enough.
     """
     names = list(sessions)
     runs = {}
@@ -44,11 +47,12 @@ def take_turns(
         warm = session.time(0, 3)
         runs[name] = max(1, min(_MOST_IN_TURN, round(_TURN_MS / max(min(warm), 1e-3))))
     times: dict[str, list[float]] = {name: [] for name in names}
-    begun, look = clock(), _FIRST_LOOK
+    patience = 4 * seconds if most_seconds is None else most_seconds
+    begun, look = clock(), first_look
     for rounds in range(most_rounds):
         spent = clock() - begun
         enough = spent >= seconds and rounds >= least_rounds
-        too_slow = spent >= 4 * seconds and rounds >= 12  # noqa: PLR2004
+        too_slow = spent >= patience and rounds >= 12  # noqa: PLR2004
         if enough or too_slow:
             break
         if rounds == look:

@@ -10,7 +10,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -46,9 +46,9 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
 
 class Run(msgspec.Struct, frozen=True, tag=True):
-    """Run one inference."""
+    """Run an inference of each of these inputs."""
 
-    inputs: tuple[Tensor, ...]
+    feeds: tuple[tuple[Tensor, ...], ...]
 
 
 class Keep(msgspec.Struct, frozen=True, tag=True):
@@ -82,9 +82,9 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """Outputs of a run, times in milliseconds, and the process's peak memory in bytes so far."""
+    """Outputs of each run, times in milliseconds, and the process's peak memory in bytes so far."""
 
-    outputs: tuple[Tensor, ...] = ()
+    outputs: tuple[tuple[Tensor, ...], ...] = ()
     milliseconds: tuple[float, ...] = ()
     memory_bytes: int = 0
 
@@ -112,11 +112,11 @@ class Worker:
             match request:
                 case Load():
                     return self._load(request)
-                case Run(inputs):
-                    outputs = self._open.run([unpack(tensor) for tensor in inputs])
-                    return Done(outputs=tuple(pack(np.asarray(output)) for output in outputs))
+                case Run(feeds):
+                    return Done(outputs=tuple(self._run(feed) for feed in feeds))
                 case Keep(feeds):
-                    self._feeds = [[unpack(tensor) for tensor in feed] for feed in feeds]
+                    # Arrays of its own, as a pipeline has: what is read-only is copied each run.
+                    self._feeds = [[unpack(tensor).copy() for tensor in feed] for feed in feeds]
                     return Done()
                 case Drop():
                     self._drop()
@@ -154,6 +154,10 @@ class Worker:
             placement=session.placement(),
             load_ms=taken,
         )
+
+    def _run(self, feed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        outputs = self._open.run([unpack(tensor) for tensor in feed])
+        return tuple(pack(np.asarray(output)) for output in outputs)
 
     def _time(self, feed: list[NDArray[Any]], runs: int) -> Done:
         taken = []

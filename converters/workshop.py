@@ -7,7 +7,7 @@ its rules, so whatever asks for the same rules on the same runtime gets the same
 cache where an earlier conversion has made it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +78,19 @@ class Workshop:
         self._cache = cache
         self._progress = progress
         self._calibration = Calibration(loaded, progress)
+
+    def begin(self, runtimes: Iterable[str]) -> None:
+        """Start what runtimes' files take long for; it goes on while others work."""
+        if any(self.family_of(runtime) is not self._own for runtime in runtimes):
+            self._litert.begin()
+
+    def settle(self) -> None:
+        """Wait until nothing that was started is at work: what is timed is not disturbed."""
+        self._litert.settle()
+
+    def close(self) -> None:
+        """End what was started."""
+        self._litert.close()
 
     @property
     def float(self) -> Artifact:

@@ -6,16 +6,13 @@ them is the journal's state, under one lock, which nobody holds while waiting fo
 of them takes the others with it: what fails is logged and goes on.
 """
 
-import fcntl
+import gc
 import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,49 +21,55 @@ from cloud_sync.messages import (
     DesiredState,
     Hello,
     RecordKind,
+    SecurityKind,
     SecurityRecord,
     StateRecord,
 )
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.choices import Choices
+from edge_agent.ending import Ending, only_one
 from edge_agent.following import Following
-from edge_agent.health import STEADY_S, Beats, Health, Marker
+from edge_agent.health import STEADY_S, Health, Marker
+from edge_agent.loops import LOOP_S, Loops, guarded, left
 from edge_agent.records import Records
 from edge_agent.release_trust import ReleaseCheck
-from edge_agent.resources import take_place
+from edge_agent.remote.commands import Commands
+from edge_agent.resources import take_place, use_proxy
 from edge_agent.results import ResultsFile
+from edge_agent.spending import Spending
 from edge_agent.systemd import notify
 from edge_agent.twin import Twin
-from edge_agent.update.fetching import Interrupted
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.journal import Journal
-from edge_agent.update.machine import Steady, blamed
+from edge_agent.update.machine import IN_MOTION, Steady, blamed
 from edge_agent.updates import Updates
 from edge_agent.workers import Workers
-from edgeml.errors import DeviceError, EdgemlError, RemoteError
+from edgeml.errors import RemoteError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
     from cloud_sync.outbox import Outbox
-    from cloud_sync.transfer import OciClient
     from edge_agent.api.opening import Opening
     from edge_agent.api.options import ApiOptions
     from edge_agent.api.server import LocalApi
     from edge_agent.identity import Identity
+    from edge_agent.importing import Importing
     from edge_agent.link import FleetLink
+    from edge_agent.registries import Registries, RegistrySettings
+    from edge_agent.store import ReleaseStore
+    from edge_agent.update.deltas import Deltas
     from hardware.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 CLOSE_S = 1.0
-AFTER_FAULT_S = 1.0
 WATCH_S = 0.5
 REPORT_S = 1.0
 MAX_ABANDONED = 2
-# How long a loop may take for a turn before the watchdog outside is left without word.
-LOOP_S = 300.0
 UPDATE_S = 3600.0
 FIRST_S = 2.0
 WAIT_S = 0.05
@@ -87,12 +90,13 @@ class Agent:
     def __init__(self, identity: "Identity", api: "ApiOptions | None" = None) -> None:
         # First: imports may start threads, which inherit it.
         take_place(identity.config.nice, identity.config.cpus)
+        use_proxy(identity.config.proxy)
         from hardware.probes import boot_id, probe
 
         data = identity.data
         self._identity = identity
         self._device = identity.config.device
-        self._only = _only_one(data / "agent.lock")
+        self._only = only_one(data / "agent.lock")
         self._capabilities = probe()
         self._boot_id = boot_id()
         self._twin = Twin(Journal(data / "state.json"), self._changed, self._pipelines)
@@ -104,9 +108,43 @@ class Agent:
         self._workers = Workers(self._results.write, self._record_windows)
         self._following = Following(self._twin, self._workers, self._results.write)
         self._stop = threading.Event()
-        self._fatal: DeviceError | None = None
+        self._ending = Ending()
+        from edge_agent.director import Director
+
+        self._director = Director(
+            identity,
+            lambda: self._twin.state,
+            lambda root: self._trusted.ready(root),  # noqa: PLW0108 -- made further down
+            self._refused,
+        )
+        self._commands = Commands(
+            identity,
+            self._capabilities,
+            self._records,
+            opened=self._director.command,
+            now=self._director.now,
+            proven=self._proven,
+            tap=self._following.tap,
+            sources=self._following.sources.reported,
+            restart=self._ending.restart,
+            wipe=self._begin_wiping,
+        )
         self._link: FleetLink | None = None
-        self._trusted = ReleaseCheck(identity, self._credentials, self._proven, self._refused)
+        self._spending = Spending(
+            data / "ledger.db",
+            budget=lambda: self._twin.configuration.data_budget,
+            now=lambda: max(time.time(), self._proven()),
+            tell=partial(self._records.append, RecordKind.LEDGER),
+        )
+        self._trusted = ReleaseCheck(
+            identity,
+            self._credentials,
+            self._proven,
+            self._refused,
+            self._spending.trust,
+            root=lambda: self._director.root,
+            now=self._director.clock.of_tls,
+        )
         self._updates = Updates(
             identity,
             self._twin,
@@ -120,22 +158,20 @@ class Agent:
             ),
             registry=self._registry,
             hooks=self._hooks(),
+            ledger=self._spending.ledger,
+            deltas=self._deltas,
         )
-        self._beats = Beats()
+        self._importing: Importing | None = None
+        self._loops = Loops(self._stop)
         self._health = Health(
-            self._beats,
+            self._loops.beats,
             ceiling=identity.config.memory_mb << 20,
             set_duty=self._workers.set_duty,
             renew=self._updates.renew,
-            give_up=self._give_up,
+            give_up=self._ending.give_up,
         )
         self._api = self._local_api(api)
         self._opening = _opening(self._api)
-        self._threads = [
-            self._thread("link", self._link_turn),
-            self._thread("telemetry", self._telemetry_turn),
-            self._thread("watch", self._watch_turn),
-        ]
 
     def _open_outbox(self) -> "Outbox":
         from cloud_sync.outbox import Outbox
@@ -148,7 +184,10 @@ class Agent:
             self._wait_for_an_answer(FIRST_S)
             self._link = self._fleet_link()
             self._link.start()
+            # All is imported now: what was stays, and no frame need wait for a search through it.
+            gc.freeze()
         self._link.turn(TURN_S)
+        self._spending.turn()
 
     def _wait_for_an_answer(self, at_most_s: float) -> None:
         deadline = time.monotonic() + at_most_s
@@ -162,12 +201,47 @@ class Agent:
 
         return FleetLink(
             self._identity,
+            self._director,
             lambda: self._records.outbox,
             hello=self._hello,
             state=lambda: self._twin.state,
             on_desired=self._desired,
+            on_command=lambda envelope, asked: self._commands.take(envelope, asked=asked),
             boot_id=self._boot_id,
+            meter=self._spending.link,
+            hold_telemetry=self._spending.holds_telemetry,
         )
+
+    def _import_turn(self) -> None:
+        if self._importing is None:
+            folder = self._identity.data / "import"
+            if not any((folder / name).exists() for name in ("waiting", "taken")):
+                self._stop.wait(WATCH_S)
+                return
+            from edge_agent.importing import Importing
+
+            self._importing = Importing(
+                self._identity.data,
+                self._updates.store,
+                self._capabilities,
+                judge=self._judge_brought,
+                trusted=self._trusted.check_in,
+                accept=self._desired,
+                tell=self._refused,
+                stop=self._stop,
+            )
+        self._importing.turn()
+
+    def _judge_brought(self, envelope: bytes, trust: "Path") -> DesiredState:
+        return self._director.brought(envelope, partial(self._trusted.brought, trust))
+
+    def _deltas(self, store: "ReleaseStore") -> "Deltas":
+        from edge_agent.update.deltas import Deltas
+
+        def ask(digest: str) -> bytes | None:
+            return None if self._link is None else self._link.auth.deltas(digest)
+
+        return Deltas(store, ask)
 
     def _local_api(self, options: "ApiOptions | None") -> "LocalApi | None":
         if options is None:
@@ -189,14 +263,20 @@ class Agent:
         crashed = blamed(self._twin.state.models) if self._marker.crashed else frozenset()
         self._marker.set()
         for model in models:
-            self._guarded(partial(self._updates.bring_up, model, crashed=model in crashed))
+            guarded(partial(self._updates.bring_up, model, crashed=model in crashed))
         self._updates.littered()
-        self._guarded(self._twin.restarted)
+        guarded(self._twin.restarted)
         self._following.use()
         if self._opening is not None:
             self._opening.turn()
-        for thread in list(self._threads):
-            thread.start()
+        for name, turn in (
+            ("link", self._link_turn),
+            ("telemetry", self._telemetry_turn),
+            ("watch", self._watch_turn),
+            ("commands", self._commands.turn),
+            ("import", self._import_turn),
+        ):
+            self._loops.begin(name, turn)
         for model in models:
             self._begin_updates(model)
         log.info("%s is up", self._device)
@@ -204,16 +284,7 @@ class Agent:
 
     def _begin_updates(self, model: str) -> None:
         turn = partial(self._updates.turn, model)
-        thread = self._thread(f"updates-{model}", turn, UPDATE_S)
-        self._threads.append(thread)
-        thread.start()
-
-    def _thread(
-        self, name: str, turn: Callable[[], None], allowed_s: float = LOOP_S
-    ) -> threading.Thread:
-        return threading.Thread(
-            target=self._until_stopped, args=[name, turn, allowed_s], name=name, daemon=True
-        )
+        self._loops.begin(f"updates-{model}", turn, UPDATE_S)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """End everything; what does not end in time is left to the end of the process.
@@ -223,29 +294,29 @@ class Agent:
         deadline = time.monotonic() + timeout_s
         notify(stopping=True)
         self._stop.set()
-        if self._fatal is None:
+        if self._ending.fatal is None:
             self._marker.clear()
         self._updates.stop()
         self._following.sources.stop()
         self._workers.stop()
-        self._following.sources.join(_left(deadline))
+        self._following.sources.join(left(deadline))
         self._workers.join(deadline)
-        for thread in list(self._threads):
-            if thread.ident is not None:
-                thread.join(_left(deadline))
+        self._loops.join(deadline)
         if self._api is not None:
-            self._api.close(_left(deadline))
-        self._guarded(lambda: self._workers.report(0.0))
+            self._api.close(left(deadline))
+        guarded(lambda: self._workers.report(0.0))
         link = self._link
         goodbye = threading.Thread(
             target=link.close if link else _nothing, name="goodbye", daemon=True
         )
         goodbye.start()
-        goodbye.join(_left(deadline))
-        if goodbye.is_alive() or any(thread.is_alive() for thread in self._threads):
+        goodbye.join(left(deadline))
+        if goodbye.is_alive() or self._loops.alive:
             return
         self._updates.close()
         self._trusted.close()
+        self._spending.close()
+        self._commands.close()
         self._records.close()
         self._results.close()
         self._only.close()
@@ -261,29 +332,8 @@ class Agent:
             wait()
         finally:
             self.close()
-        if self._fatal is not None:
-            raise self._fatal
-
-    def _until_stopped(self, name: str, turn: Callable[[], None], allowed_s: float) -> None:
-        while not self._stop.is_set():
-            self._beats.beat(name, allowed_s)
-            if not self._guarded(turn):
-                self._stop.wait(AFTER_FAULT_S)
-        self._beats.end(name)
-
-    def _guarded(self, work: Callable[[], None]) -> bool:
-        try:
-            work()
-        except Interrupted:
-            pass
-        except EdgemlError as error:
-            log.error("%s", error)  # noqa: TRY400 -- the sentence says it all
-            return False
-        except Exception:
-            # A fault of ours in one thread must not silence the device.
-            log.exception("an unexpected fault")
-            return False
-        return True
+        if (why := self._ending.fatal or self._ending.again) is not None:
+            raise why
 
     def _desired(self, wanted: DesiredState, envelope: str) -> None:
         """Take an accepted desired state and begin to act on it."""
@@ -317,23 +367,22 @@ class Agent:
     def _abandon(self, model: str) -> None:
         if self._workers.abandon(model) > MAX_ABANDONED:
             number = MAX_ABANDONED + 1
-            self._give_up(f"{number} inferences are stuck, and their threads cannot be ended")
-
-    def _give_up(self, why: str) -> None:
-        """End the process for whoever started it; also where no signal would be handled."""
-        if self._fatal is None:
-            self._fatal = DeviceError(
-                "The agent ends, so that it can be started again.",
-                why=f"{why}.",
-                fix="Look at the driver of what runs the models; let a supervisor restart this.",
+            self._ending.give_up(
+                f"{number} inferences are stuck, and their threads cannot be ended"
             )
-            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _begin_wiping(self) -> None:
+        """End, and let whoever runs this wipe the device's data when nothing uses it any more."""
+        from edge_agent.wiping import begin
+
+        begin(self._identity.data)
+        self._ending.restart()
 
     def _telemetry_turn(self) -> None:
         begun = time.monotonic()
         # In small steps: a new configuration may ask for it sooner.
         while (left := begun + self._telemetry_every() - time.monotonic()) > 0:
-            self._beats.beat("telemetry", LOOP_S)
+            self._loops.beats.beat("telemetry", LOOP_S)
             if self._stop.wait(min(1.0, left)):
                 return
         self._workers.report(REPORT_S)
@@ -347,13 +396,38 @@ class Agent:
             if self._api is not None:
                 self._api.count(window)
 
-    def _registry(self, sleep: Callable[[float], None]) -> "OciClient":
-        from cloud_sync.transfer import OciClient
+    def _registry(self, sleep: Callable[[float], None]) -> "Registries":
+        from edge_agent.registries import Registries
+        from edge_agent.registry_login import credentials
 
         link = self._link
         if link is None:
             raise RemoteError("The fleet is not asked yet.", why="The agent has just come up.")
-        return OciClient(self._identity.config.fleet_url, link.auth.auth, sleep=sleep)
+        return Registries(
+            self._registry_settings,
+            link.auth.auth,
+            mirror_auth=credentials(self._identity.data),
+            on_lie=self._lied,
+            sleep=sleep,
+            now=self._director.clock.of_tls,
+        )
+
+    def _registry_settings(self) -> "RegistrySettings":
+        from edge_agent.registries import RegistrySettings
+
+        own, wanted = self._identity.config, self._twin.configuration
+        return RegistrySettings(
+            fleet_url=own.fleet_url,
+            mirrors=(*wanted.mirrors, *own.mirrors),
+            max_bytes_s=wanted.max_download_bytes_s,
+        )
+
+    def _lied(self, registry: str, what: str) -> None:
+        self._refused(
+            SecurityRecord(
+                kind=SecurityKind.LYING_REGISTRY, model="", release="", detail=f"{registry}: {what}"
+            )
+        )
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -373,12 +447,14 @@ class Agent:
         return None if self._link is None else self._link.auth.auth
 
     def _proven(self) -> float:
-        return max(self._twin.state.proven, self._identity.enrolled_at)
+        return self._director.clock.floor()
 
     def _refused(self, record: SecurityRecord) -> None:
         self._records.append(RecordKind.SECURITY, record)
 
     def _changed(self, record: StateRecord) -> None:
+        if record.state.phase not in IN_MOTION:
+            self._spending.soon()
         self._records.append(RecordKind.STATE, record)
 
     def _evidence(self, record: Evidence) -> None:
@@ -412,25 +488,3 @@ def _opening(api: "LocalApi | None") -> "Opening | None":
 
 def _nothing() -> None:
     """There is nobody to say goodbye to."""
-
-
-def _left(deadline: float) -> float:
-    return max(0.05, deadline - time.monotonic())
-
-
-def _only_one(path: Path) -> Any:
-    """Hold a lock on the data folder for as long as the file is open.
-
-    Raises:
-        DeviceError: another agent holds it.
-    """
-    stream = path.open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.close()
-        raise DeviceError(
-            f"An agent runs on {path.parent} already.",
-            fix="Stop it first, or give this one a folder of its own.",
-        ) from error
-    return stream

@@ -60,9 +60,15 @@ def enroll(
 
     The device's key is made here and never leaves the device.
     """
+    from edge_agent.commands.greeting import greet
     from edge_agent.identity import enroll_device
+    from edgeml.errors import EdgemlError
 
     config = enroll_device(fleet, device, token, data)
+    try:
+        greet(config)
+    except EdgemlError as error:
+        typer.echo(f"The fleet does not know yet what this device is: {error}", err=True)
     if as_json:
         _print({"device": device, "config": str(config)})
     else:
@@ -112,6 +118,66 @@ def status(*, config: _Config, as_json: _Json = False) -> None:
         typer.echo("  no model yet; roll one out: edgeml rollout create --help")
     if reported.config_error:
         typer.echo(f"  configuration refused: {reported.config_error}")
+
+
+@app.command()
+def login(
+    registry: Annotated[str, typer.Argument(help="Its address, https://registry.example.")],
+    *,
+    username: Annotated[str, typer.Option(help="Whose password it is; empty to log out.")],
+    config: _Config,
+) -> None:
+    """Keep this device's credentials for a registry that is not the fleet's: a mirror.
+
+    The password, or a token, is read from standard input. It stays on this device, in a file that
+    no other user can read.
+    """
+    import sys
+
+    from edge_agent.identity import load_config
+    from edge_agent.registry_login import log_in
+
+    password = ""
+    if username and sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, err=True)
+    elif username:
+        password = sys.stdin.readline().rstrip("\n")
+    log_in(Path(load_config(config).data_dir), registry, username, password)
+    typer.echo(f"{'Logged in to' if username else 'Logged out of'} {registry}.")
+
+
+@app.command("import")
+def import_bundle(
+    bundle: Annotated[
+        Path, typer.Argument(help="The folder or .tar file that `edgeml releases export` wrote.")
+    ],
+    *,
+    config: _Config,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds to wait for its test and trial.", min=1, callback=_finite),
+    ] = 1800.0,
+    as_json: _Json = False,
+) -> None:
+    """Install a release that somebody has brought on a stick, without any network.
+
+    It is checked as if it had come over the network: the fleet's signatures, this device, the
+    version, every digest; then it is tested here and tried. An agent that runs on this device
+    takes it over; else one runs for as long as this takes. Exit code 3 if the device rolled it
+    back or refused it, 7 if the fleet's signatures do not hold.
+    """
+    import msgspec
+
+    from edge_agent.commands import importing
+    from edgeml.errors import ExitCode
+
+    found = importing.bring(bundle, config, timeout, lambda line: typer.echo(line, err=True))
+    if as_json:
+        _print(msgspec.to_builtins(found))
+    for model, now in () if as_json else found.models.items():
+        typer.echo(f"{model}:{now.version} {now.phase} {now.reason}".rstrip())
+    if not found.is_installed:
+        raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 @app.command("try")
@@ -269,11 +335,14 @@ def install(
     ends, and when it says no word for a minute. --print shows the unit first.
     """
     from edge_agent.commands import install as installing
+    from edge_agent.first_boot import find
     from edge_agent.identity import load_config
     from edge_agent.service import options
     from hardware.probes import probe
 
-    data = Path(load_config(config).data_dir)
+    # One that is not enrolled yet, on a disk image, finds its bootstrap file at its first boot.
+    is_image = not config.exists() and find(config.parent) is not None
+    data = config.parent if is_image else Path(load_config(config).data_dir)
     served = options(api, api_token, api_certificate, api_key)
     unit = installing.unit(config, data, probe(), user=user, api=served)
     for warning in installing.warnings(unit):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.configuration_trial import Seen
+from edge_agent.remote.tap import Tap
 from edge_agent.twin import Twin
 from edge_agent.workers import Workers
 
@@ -36,7 +37,8 @@ class Following:
         self._lock = threading.Lock()
         self._troubled: set[str] = set()
         self._answered: dict[str, tuple[int, int]] = {}
-        self.sources = Sources(workers.deliver, self._source_changed)
+        self.tap = Tap(workers.deliver)
+        self.sources = Sources(self.tap, self._source_changed)
 
     def use(self) -> None:
         """Make sources and site parameters be what the configuration says."""

@@ -2,7 +2,8 @@
 
 Where exactly this runtime, version and instruction set were recorded, the outputs decide.
 Elsewhere they do within the stated tolerance; beyond it the labels of the golden set decide, with
-their interval, and without labels nobody knows.
+their interval. That is for labels of classes, which scores are compared with here (top-1): what a
+detector, a reader of text or an embedding lost, this device cannot tell, and is undecided.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from edgeml.errors import ReleaseError
 Outputs = Sequence[NDArray[np.generic]]
 
 MAX_LABEL_LOSS = 0.02
+# Of the labels, what the recording must hit for them to say anything of what is lost.
+MIN_LABELS_HIT = 0.5
+SCORES_OF_CLASSES = frozenset({"classification", "keyword"})
 
 
 def compare(
@@ -25,6 +29,7 @@ def compare(
     golden: GoldenSet,
     recordings: list[Recorded],
     made_with: tuple[str, str, str],
+    task: str = "classification",
 ) -> tuple[GoldenResult, GateResult]:
     """Compare replayed outputs with the variant's recorded ones.
 
@@ -33,6 +38,7 @@ def compare(
         golden: the golden set.
         recordings: the variant's recordings.
         made_with: runtime, version and instruction set of this device.
+        task: the pipeline's; empty where there is none, and the outputs' shape tells.
 
     Raises:
         ReleaseError: the recording has other shapes than the replay.
@@ -41,14 +47,15 @@ def compare(
     recorded = exact or recordings[0]
     tolerance = recorded.tolerance if exact else recorded.other_tolerance
     difference = _difference(outputs, recorded.outputs)
+    unread = _why_unread(golden, recorded, task)
     result = GoldenResult(
         samples=len(golden.inputs),
         max_difference=difference,
         tolerance=tolerance,
         recorded_for=recorded.made_with,
-        label_accuracy=_accuracy(outputs, golden),
+        label_accuracy=None if unread else _accuracy(outputs, golden),
     )
-    if not exact and difference > tolerance and golden.labels is not None:
+    if not exact and difference > tolerance and not unread and golden.labels is not None:
         return result, _by_labels(outputs, recorded, golden.labels, difference)
     if difference <= tolerance:
         verdict = Verdict.PASS
@@ -62,9 +69,26 @@ def compare(
         bound=tolerance,
         n=len(golden.inputs),
         reason=f"the largest difference from the outputs recorded at the converter ({against}) "
-        f"is {difference:.3g}, {tolerance:.3g} is allowed",
+        f"is {difference:.3g}, {tolerance:.3g} is allowed"
+        + (f"; {unread}" if verdict is Verdict.UNDECIDED else ""),
     )
     return result, gate
+
+
+def _why_unread(golden: GoldenSet, recorded: Recorded, task: str) -> str:
+    """Why the labels cannot be compared with the outputs; empty where they can."""
+    if golden.labels is None:
+        return "the golden set has no labels of classes, which could decide"
+    if task and task not in SCORES_OF_CLASSES:
+        return f"labels of classes do not tell what a {task} has lost"
+    n = len(golden.labels)
+    classes = recorded.outputs[0].size // max(n, 1) if recorded.outputs else 0
+    if classes < 2 or not ((golden.labels >= 0) & (golden.labels < classes)).all():  # noqa: PLR2004
+        return f"the first output has {classes} scores, which the labels do not name"
+    hit = int((_top1(recorded.outputs, n) == golden.labels).sum())
+    if hit < MIN_LABELS_HIT * n:
+        return f"the recording itself hits {hit} of {n} labels, which therefore decide nothing"
+    return ""
 
 
 def _by_labels(

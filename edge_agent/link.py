@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable
 
-from cloud_sync.desired import Clock, accept
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.messages import (
     Ack,
@@ -29,24 +28,28 @@ from cloud_sync.messages import (
     encode,
     topic,
 )
-from cloud_sync.mqtt_session import MqttSession, Will
+from cloud_sync.metering import Meter
+from cloud_sync.mqtt_session import MqttSession, NotTaken, Will
 from cloud_sync.outbox import Outbox
-from cloud_sync.trust import PayloadType, open_envelope, sign
+from cloud_sync.trust import PayloadType, sign
+from edge_agent.director import Director
 from edge_agent.identity import Identity
 from edge_agent.update.journal import DeviceState
-from edgeml.errors import EdgemlError, RemoteError, TrustError
+from edgeml.errors import DeviceError, EdgemlError, RemoteError, TrustError
 
 log = logging.getLogger(__name__)
 
 POLL_CONNECTED_S = 30.0
 POLL_ALONE_S = 5.0
 ACK_PATIENCE_S = 8.0
+FLUSH_S = 1.0
 HTTP_PAUSE_S = (1.0, 30.0)
 
 _TOPICS = {
     Up.SECURITY: (RecordKind.SECURITY,),
-    Up.STATE: (RecordKind.STATE,),
+    Up.STATE: (RecordKind.STATE, RecordKind.LEDGER),
     Up.EVIDENCE: (RecordKind.EVIDENCE,),
+    Up.RESULT: (RecordKind.RESULT,),
     Up.TELEMETRY: (RecordKind.TELEMETRY, RecordKind.GAP),
 }
 
@@ -56,51 +59,73 @@ class FleetLink:
 
     Args:
         identity: who this device is.
+        director: judges what the fleet says.
         outbox: what waits to be sent; None while it cannot be used.
         hello: makes the hello of this moment, with the outbox's stream.
         state: the device's state of this moment.
         on_desired: called with an accepted state and its envelope's JSON.
+        on_command: called with a command's envelope, and whether this device had asked for it;
+            when it returns the command is kept. Its DeviceError means not now.
         boot_id: the kernel's id of this boot.
+        meter: counts what the link costs.
+        hold_telemetry: whether telemetry has to wait, for the sake of the data budget.
     """
 
     def __init__(
         self,
         identity: Identity,
+        director: Director,
         outbox: Callable[[], Outbox | None],
         *,
         hello: Callable[[str], Hello],
         state: Callable[[], DeviceState],
         on_desired: Callable[[DesiredState, str], None],
+        on_command: Callable[[bytes, bool], None],
         boot_id: str,
+        meter: Meter | None = None,
+        hold_telemetry: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._identity = identity
+        self._director = director
+        self._meter = meter or Meter()
+        self._hold_telemetry = hold_telemetry
         self._outbox = outbox
         self._hello = hello
         self._state = state
         self._on_desired = on_desired
+        self._on_command = on_command
         self._device = identity.config.device
         self._inbox: queue.Queue[tuple[str, bytes]] = queue.Queue(maxsize=1000)
-        self._http = DeviceClient(identity.config.fleet_url, self._device, identity.key)
-        offline = encode(Presence(online=False, boot_id=boot_id))
+        self._http = DeviceClient(
+            identity.config.fleet_url,
+            self._device,
+            identity.key,
+            meter=self._meter,
+            now=director.clock.of_tls,
+        )
         self._online = encode(Presence(online=True, boot_id=boot_id))
         self._presence = topic(self._device, Up.PRESENCE)
-        self._mqtt = MqttSession(
-            identity.mqtt.url,
-            self._device,
-            username=identity.mqtt.username,
-            password=identity.mqtt.password,
-            will=Will(topic=self._presence, payload=offline),
-            on_message=self._received,
-            on_connect=lambda: self._inbox.put_nowait(("connected", b"")),
-            subscriptions=[topic(self._device, Down.DESIRED), topic(self._device, Down.ACK)],
-            tls=identity.tls_files,
-        )
-        self._offline = offline
+        self._offline = encode(Presence(online=False, boot_id=boot_id))
+        self._mqtt = self._session(identity)
         self._http_pause = HTTP_PAUSE_S[0]
         self._http_at = 0.0
         self._polled = -POLL_CONNECTED_S
         self._waiting_since: float | None = None
         self._last_warning = ""
+
+    def _session(self, identity: Identity) -> MqttSession:
+        return MqttSession(
+            identity.mqtt.url,
+            self._device,
+            username=identity.mqtt.username,
+            password=identity.mqtt.password,
+            will=Will(topic=self._presence, payload=self._offline),
+            on_message=self._received,
+            on_connect=lambda: self._inbox.put_nowait(("connected", b"")),
+            subscriptions=[topic(self._device, name) for name in Down],
+            tls=identity.tls_files,
+            meter=self._meter,
+            now=self._director.clock.of_tls,
+        )
 
     @property
     def auth(self) -> DeviceClient:
@@ -114,6 +139,7 @@ class FleetLink:
     def turn(self, timeout_s: float) -> None:
         """Take what came in, say hello when it is time, and send what waits."""
         self._take(timeout_s)
+        self._chores()
         now = time.monotonic()
         # What the broker would have told is asked for soon after it went.
         every = POLL_CONNECTED_S if self._mqtt.connected else POLL_ALONE_S
@@ -121,6 +147,21 @@ class FleetLink:
             self._polled = now
             self._say_hello()
         self._flush()
+
+    def _chores(self) -> None:
+        """What the director needs: the time, keys, a renewal of this device's certificate."""
+        try:
+            renewed = self._director.turn(self._http)
+        except (EdgemlError, OSError) as error:
+            self._warn(error)
+            return
+        if self._director.learned():
+            self._polled = -POLL_CONNECTED_S
+        if renewed is not None and renewed.mqtt.url.startswith(("mqtts:", "wss:")):
+            # The broker knows this device by its certificate.
+            self._mqtt.close()
+            self._mqtt = self._session(renewed)
+            self._mqtt.start()
 
     def close(self) -> None:
         """Say that this device goes, send what can be sent, and disconnect.
@@ -134,6 +175,19 @@ class FleetLink:
         self._http.close()
 
     def _received(self, name: str, payload: bytes) -> None:
+        """Take a message of the broker's, on its thread; a command is kept before it returns.
+
+        Raises:
+            NotTaken: a command could not be kept.
+        """
+        if name == topic(self._device, Down.COMMAND):
+            try:
+                self._on_command(payload, False)
+            except DeviceError as error:
+                raise NotTaken(str(error)) from error
+            except RemoteError as error:
+                log.warning("a command waits, HTTPS brings it again: %s", error)
+            return
         # Full only when nothing is taken any more; the fleet repeats what matters.
         with contextlib.suppress(queue.Full):
             self._inbox.put_nowait((name, payload))
@@ -157,7 +211,7 @@ class FleetLink:
                 outbox = self._outbox()
                 if outbox is not None:
                     hello = encode(self._hello(outbox.stream))
-                    signed = sign(hello, PayloadType.HELLO, self._identity.key)
+                    signed = sign(hello, PayloadType.HELLO, self._http.key)
                     self._mqtt.publish(topic(self._device, Up.HELLO), signed)
             elif name == topic(self._device, Down.DESIRED):
                 self._desired(payload, asked=False)
@@ -168,20 +222,12 @@ class FleetLink:
 
     def _desired(self, envelope: bytes, *, asked: bool) -> None:
         state = self._state()
-        clock = Clock(wall=time.time(), proven=max(state.proven, self._identity.enrolled_at))
-        wanted = accept(
-            envelope,
-            device=self._device,
-            keys=self._identity.director_keys,
-            last=(state.epoch, state.counter),
-            now=clock.of_answer if asked else clock.of_hint,
-        )
+        wanted = self._director.accept(envelope, asked=asked)
         if (wanted.epoch, wanted.counter) != (state.epoch, state.counter):
             self._on_desired(wanted, json.dumps(json.loads(envelope)))
 
     def _acknowledged(self, envelope: bytes) -> None:
-        keys = self._identity.director_keys
-        ack = decode(open_envelope(envelope, keys, PayloadType.ACK), Ack)
+        ack = decode(self._director.open(envelope, PayloadType.ACK), Ack)
         outbox = self._outbox()
         if outbox is not None:
             outbox.acknowledge(ack)
@@ -199,6 +245,9 @@ class FleetLink:
             self._http_answered()
             if envelope is not None:
                 self._desired(envelope, asked=True)
+            if self._http.commands_wait:
+                for command in self._http.commands():
+                    self._on_command(command, True)
             self._last_warning = ""
         except RemoteError as error:
             self._http_failed(error)
@@ -219,7 +268,12 @@ class FleetLink:
             return
         now = time.monotonic()
         late = self._waiting_since is not None and now - self._waiting_since > ACK_PATIENCE_S
+        if late:
+            # An ack of HTTPS ends the lateness: what MQTT swallows has to go along before.
+            outbox.resend()
         for name, kinds in _TOPICS.items():
+            if name is Up.TELEMETRY and self._hold_telemetry():
+                continue
             while self._may_send(late=late):
                 batch = outbox.batch(kinds)
                 if batch is None:
@@ -229,12 +283,14 @@ class FleetLink:
                     return
                 if sent and self._waiting_since is None:
                     self._waiting_since = now
+                if time.monotonic() > now + FLUSH_S:
+                    return  # more telemetry came meanwhile; what matters more may wait by now
 
     def _may_send(self, *, late: bool) -> bool:
         return (self._mqtt.connected and not late) or time.monotonic() >= self._http_at
 
     def _by_mqtt(self, name: Up, batch: Batch) -> bool:
-        envelope = sign(encode(batch), PayloadType.BATCH, self._identity.key)
+        envelope = sign(encode(batch), PayloadType.BATCH, self._http.key)
         return self._mqtt.publish(topic(self._device, name), envelope)
 
     def _by_http(self, outbox: Outbox, batch: Batch) -> bool:
@@ -256,7 +312,7 @@ class FleetLink:
         self._http_at = time.monotonic() + self._http_pause * jitter
         self._http_pause = min(self._http_pause * 2, HTTP_PAUSE_S[1])
 
-    def _warn(self, error: EdgemlError) -> None:
+    def _warn(self, error: Exception) -> None:
         if str(error) != self._last_warning:
             log.warning("fleet: %s", error)
             self._last_warning = str(error)

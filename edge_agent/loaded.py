@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hardware.runtimes import Session
 
 MAX_PIPELINE_BYTES = 1 << 20
+# A release without a pipeline takes tensors as the model does, and answers with its outputs.
+BARE_PIPELINE = b'version = 1\ntask = "raw"\ninput = "tensor"\n[[post]]\nop = "raw"\n'
 
 
 class LoadedRelease:
@@ -124,7 +126,8 @@ def load(
     variant = store.variant(desired.release, desired.variant)
     # A flipped bit in the weights loads and runs, and answers nonsense.
     store.blobs.verify(variant.file("model").digest)
-    data = store.blobs.read(variant.file("pipeline").digest, MAX_PIPELINE_BYTES)
+    file = variant.find("pipeline")
+    data = store.blobs.read(file.digest, MAX_PIPELINE_BYTES) if file else BARE_PIPELINE
     session = open_session(
         execution.runtime,
         store.path(variant, "model"),
@@ -142,6 +145,12 @@ def load(
                 f"{desired.release_version} would not run on {execution.provider}.",
                 why=f"{placed.reason}.",
                 fix="Check the accelerator and its driver.",
+            )
+        if file is None and len(session.inputs) != 1:
+            raise ModelError(
+                f"{desired.release_version} cannot take frames.",
+                why=f"It has no pipeline, and {len(session.inputs)} inputs; a frame is one tensor.",
+                fix="Export the model with one input.",
             )
         return LoadedRelease(desired, session, parse(data), execution, site)
     except EdgemlError:

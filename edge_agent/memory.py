@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from edgeml.errors import DeviceError
+from edge_agent.shortage import Shortage
 
 _CGROUP = "sys/fs/cgroup"
 
@@ -30,11 +30,11 @@ def require_memory(needed: int, what: str, root: Path = Path("/")) -> None:
     """Check that memory can still be had.
 
     Raises:
-        DeviceError: it cannot.
+        Shortage: it cannot.
     """
     free = available_bytes(root)
     if free is not None and free < needed:
-        raise DeviceError(
+        raise Shortage(
             f"The memory has no room for {what}.",
             why=f"{needed >> 20} MB are needed, {free >> 20} MB can be had.",
             fix="End other programs on the device, or roll out a smaller variant.",
@@ -45,10 +45,10 @@ def require_below(ceiling: int, expected: int) -> None:
     """Check what this process would take against its configured ceiling.
 
     Raises:
-        DeviceError: it would take more.
+        Shortage: it would take more.
     """
     if expected > ceiling:
-        raise DeviceError(
+        raise Shortage(
             "The agent's memory ceiling has no room for a second model.",
             why=f"It would take {expected >> 20} MB, memory_mb is {ceiling >> 20}.",
             fix="Raise memory_mb in agent.toml, or roll out a smaller variant.",

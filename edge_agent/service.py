@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.errors import EdgemlError, exit_code_of
+from edgeml.errors import DeviceError, EdgemlError, exit_code_of
 
 if TYPE_CHECKING:
     from edge_agent.api.options import ApiOptions
@@ -26,15 +26,46 @@ def serve(config: Path, api: "ApiOptions | None" = None) -> None:
         EdgemlError: it cannot start, or something is broken that only another process can mend.
     """
     from edge_agent.agent import Agent
-    from edge_agent.identity import load_identity
+    from edge_agent.identity import load_config, load_identity
+    from edge_agent.wiping import is_begun, wipe
 
+    data = Path(load_config(config).data_dir) if config.exists() else config.parent
+    if is_begun(data):
+        wipe(data)
+        raise _wiped(data)
+    _enrolled(config)
+    data = Path(load_config(config).data_dir) if config.exists() else data
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # A pipe, since a handler may run anywhere, also inside the locks of an Event.
     asked, ask = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(ask, b"!"))
-    Agent(load_identity(config), api).run(lambda: _wait(asked))
+    try:
+        Agent(load_identity(config), api).run(lambda: _wait(asked))
+    finally:
+        if is_begun(data):
+            wipe(data)
+            raise _wiped(data)
+
+
+def _enrolled(config: Path) -> None:
+    """On a first boot, enrol with the bootstrap file, if there is one."""
+    from edge_agent import first_boot
+
+    file = first_boot.find(config.parent)
+    if file is not None and config.exists():
+        first_boot.forget(file)  # a crash came between the enrolment and this
+    elif file is not None:
+        first_boot.enroll_from_file(config, file)
+
+
+def _wiped(data: Path) -> DeviceError:
+    return DeviceError(
+        "This device was decommissioned and is wiped.",
+        why="The fleet's operator had it do so.",
+        fix=f"To use it again, remove {data} and enrol it: edgeml agent enroll --help",
+    )
 
 
 def _wait(asked: int) -> None:

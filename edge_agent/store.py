@@ -6,19 +6,17 @@ removed while anyone is at work.
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloud_sync.release import Blobs, Release, Variant, read_release
-from cloud_sync.release.oci import MAX_DOCUMENT_BYTES, Manifest, from_json
+from cloud_sync.release import Blobs, Release, Variant, is_digest, read_release
+from cloud_sync.release.closure import documents, on_devices
 from edge_agent.failpoints import reach
-from edgeml.errors import DeviceError, ReleaseError
+from edge_agent.room import require_room
+from edgeml.errors import ReleaseError
 
-SPARE_BYTES = 8 << 20
 WAIT_S = 0.1
-# Files that a device has no use for: reports are read by people.
-_NOT_HERE = frozenset({"report", "recipe"})
 
 
 class ReleaseStore:
@@ -76,21 +74,15 @@ class ReleaseStore:
 
     def needed(self, variant: Variant) -> dict[str, int]:
         """The blobs, with their sizes, that a device keeps of a variant."""
-        return {f.digest: f.size for f in variant.files if f.role not in _NOT_HERE}
+        return on_devices(variant)
 
-    def require_room(self, needed: int) -> None:
-        """Check that the disk has room for a download.
+    def require_room(self, needed: int, files: int = 1) -> None:
+        """Check that the disk has room for a download of so many bytes in so many files.
 
         Raises:
-            DeviceError: it has not.
+            DeviceError: it has not, or is read-only.
         """
-        free = shutil.disk_usage(self.blobs.folder).free
-        if free < needed + SPARE_BYTES:
-            raise DeviceError(
-                "The disk has no room for the release.",
-                why=f"{needed} bytes are needed and {SPARE_BYTES} to spare, {free} are free.",
-                fix=f"Free some space on the disk of {self.blobs.folder}, then roll out again.",
-            )
+        require_room(self.blobs.folder, needed, files)
 
     def check(self, digest: str) -> None:
         """Verify a blob, and remove it where it is damaged, so that it can be fetched again.
@@ -135,28 +127,38 @@ class ReleaseStore:
         keep: set[str] = set()
         for release, variant in wanted:
             keep |= self._refers(release, variant)
-        stale = [self.blobs.path(digest) for digest in self.blobs.all() if digest not in keep]
-        parts = {f".{self.blobs.path(digest).name}.part" for digest in keep}
-        half = (self.blobs.folder / "blobs" / "sha256").glob(".*")
-        stale += [file for file in half if file.name not in parts]
-        for file in stale:
+        folder = self.blobs.folder / "blobs" / "sha256"
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        stale = litter(names, keep)
+        for name in stale:
             reach("collect")
-            file.unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
             reach("collected")
-        for folder in (self.blobs.folder / "compiled").glob("*"):
-            if f"sha256:{folder.name}" not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        for compiled in (self.blobs.folder / "compiled").glob("*"):
+            if f"sha256:{compiled.name}" not in keep:
+                shutil.rmtree(compiled, ignore_errors=True)
         return len(stale)
 
     def _refers(self, release: str, variant: str) -> set[str]:
         if not self.blobs.has(release):
             return set()
         found = self.release(release)
-        # A release's documents are needed to read it, whichever variant runs.
-        keep = {release, *(v.digest for v in found.variants)}
-        for entry in found.variants:
-            manifest = from_json(
-                self.blobs.read(entry.digest, MAX_DOCUMENT_BYTES), Manifest, "variant's manifest"
-            )
-            keep.add(manifest.config.digest)
-        return keep | set(self.needed(found.variant(variant)))
+        return documents(self.blobs.read, found) | set(self.needed(found.variant(variant)))
+
+
+def litter(names: Iterable[str], keep: Collection[str]) -> list[str]:
+    """Which files of the blobs' folder go: pure.
+
+    Args:
+        names: of the files that are there.
+        keep: the digests that are referred to; what has come of them so far stays, too, so that
+            their download goes on where it stopped.
+    """
+    hexes = {digest.removeprefix("sha256:") for digest in keep}
+    parts = {f".{name}.part" for name in hexes}
+    return sorted(
+        name
+        for name in names
+        if name not in parts
+        and (name.startswith(".") or (is_digest(f"sha256:{name}") and name not in hexes))
+    )

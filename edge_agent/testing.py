@@ -136,7 +136,7 @@ def run(request: TestRequest) -> TestResult:
         # The first session compiles; what is tested is what will be loaded from then on.
         open_session(execution.runtime, Path(request.model), options).close()
     session = open_session(execution.runtime, Path(request.model), options)
-    prepare, read = _pipeline(request.pipeline, session.inputs)
+    prepare, read, task = _pipeline(request.pipeline, session.inputs)
     rows = []
     times = []
     for sample in golden.samples():
@@ -153,7 +153,7 @@ def run(request: TestRequest) -> TestResult:
         return _broken("the golden set is empty")
     outputs = joined(rows)
     made_with = (execution.runtime, execution.version, instruction_set(probe()))
-    result, gate = compare(outputs, golden, recordings, made_with)
+    result, gate = compare(outputs, golden, recordings, made_with, task)
     placement = session.placement()
     placed = placement_gate(execution, placement)
     p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
@@ -166,16 +166,20 @@ def run(request: TestRequest) -> TestResult:
     )
 
 
-def _pipeline(path: str, inputs: "Sequence[TensorSpec]") -> tuple[Callable[..., Any], ...]:
-    """How golden samples become tensors and outputs are read; without a pipeline both are bare."""
+def _pipeline(
+    path: str, inputs: "Sequence[TensorSpec]"
+) -> tuple[Callable[..., Any], Callable[..., Any], str]:
+    """How golden samples become tensors and outputs are read, and the task; without it all bare."""
     if path:
         from hardware.pipeline import parse
 
-        runner = parse(Path(path).read_bytes()).runner(inputs)
-        return lambda sample: runner.prepare(sample[0]), runner.read
+        pipeline = parse(Path(path).read_bytes())
+        runner = pipeline.runner(inputs)
+        return lambda sample: runner.prepare(sample[0]), runner.read, pipeline.task
     return (
         lambda sample: [spec.tensor(array) for spec, array in zip(inputs, sample, strict=True)],
         lambda _: None,
+        "",
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +20,8 @@ from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
     from edge_agent.identity import Identity
+    from edge_agent.ledger import Ledger
+    from edge_agent.update.deltas import Deltas
     from hardware.capabilities import Capabilities
     from hardware.pipeline import Pipeline
 
@@ -40,6 +42,8 @@ class Updates:
         choices: how each release is executed here.
         registry: makes a connection to the registry.
         hooks: what a driver asks of the agent.
+        ledger: what the network use of updates is charged to.
+        deltas: makes what leads from the blobs of a store to others.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Updates:
         choices: Choices,
         registry: Connect,
         hooks: Hooks,
+        ledger: "Ledger | None" = None,
+        deltas: "Callable[[ReleaseStore], Deltas] | None" = None,
     ) -> None:
         self._config = identity.config
         self._twin = twin
@@ -61,10 +67,17 @@ class Updates:
         self._registry = registry
         self._hooks = hooks
         self._store = ReleaseStore(identity.data / "releases")
+        self._ledger = ledger
+        self._deltas = deltas(self._store) if deltas is not None else None
         self._drivers: dict[str, UpdateDriver] = {}
         self._unjournalled: set[str] = set()
         self._litter = threading.Event()
         self._stopped = False
+
+    @property
+    def store(self) -> ReleaseStore:
+        """Where releases are."""
+        return self._store
 
     @property
     def models(self) -> list[str]:
@@ -159,6 +172,8 @@ class Updates:
                     ceiling=self._config.memory_mb << 20,
                     device=self._config.device,
                     hooks=self._hooks,
+                    ledger=self._ledger,
+                    deltas=self._deltas,
                 )
             return self._drivers[model]
 

@@ -74,6 +74,7 @@ class Workers:
                 inputs=worker.loaded.session.inputs,
                 outputs=worker.loaded.session.outputs,
                 stuck_s=worker.stuck_s(),
+                duty=worker.duty,
             )
             for model, worker in list(self._of.items())
             if not worker.abandoned

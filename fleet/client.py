@@ -15,17 +15,22 @@ from urllib.parse import quote
 import httpx
 
 from cloud_sync.address import http_client
-from cloud_sync.release import Layout
+from cloud_sync.release import Blobs, Layout
 from cloud_sync.transfer import OciClient
 from edgeml import errors
 from edgeml.errors import EdgemlError, RemoteError
 from fleet.resources import (
     AuditInfo,
+    BundleContents,
+    CollectInfo,
+    CommandInfo,
+    DecommissionInfo,
     DeviceInfo,
     EnrollmentToken,
     EvidenceInfo,
     Explanation,
     Health,
+    LedgerInfo,
     LoginLink,
     ModelInfo,
     Page,
@@ -101,6 +106,28 @@ class FleetClient:
         body = {"device": device, "labels": dict(labels), "ttl_s": ttl_s, "reason": reason}
         return cast("EnrollmentToken", self._post("/enrollments", body))
 
+    def enroll_many(
+        self,
+        devices: Mapping[str, Mapping[str, str]],
+        ttl_s: float,
+        reason: str = "",
+        *,
+        uses: int = 1,
+    ) -> list[EnrollmentToken]:
+        """Make a token for each of several devices, with their labels."""
+        labels = {device: dict(given) for device, given in devices.items()}
+        body = {"devices": labels, "ttl_s": ttl_s, "uses": uses, "reason": reason}
+        return cast("list[EnrollmentToken]", self._post("/enrollments/batch", body))
+
+    def revoke(self, device: str, reason: str = "") -> DeviceInfo:
+        """Let a device in no more."""
+        path = f"/devices/{_part(device)}/revoke"
+        return cast("DeviceInfo", self._post(path, {"reason": reason}))
+
+    def reset_time(self, reason: str = "") -> dict[str, str]:
+        """Have devices take the fleet's time also where they held a later one for proven."""
+        return cast("dict[str, str]", self._post("/time/reset", {"reason": reason}))
+
     def devices(self, selector: str = "") -> list[DeviceInfo]:
         """All devices that a label selector chooses."""
         return list(self._pages("/devices", selector=selector))
@@ -108,6 +135,11 @@ class FleetClient:
     def device(self, device: str) -> DeviceInfo:
         """One device."""
         return cast("DeviceInfo", self._get(f"/devices/{_part(device)}"))
+
+    def ledger(self, device: str, *, month: str = "", rollout: str = "") -> LedgerInfo:
+        """What a device spent on the network."""
+        path = f"/devices/{_part(device)}/ledger"
+        return cast("LedgerInfo", self._get(path, month=month, rollout=rollout))
 
     def configure(self, device: str, settings: Mapping[str, Any], reason: str = "") -> DeviceInfo:
         """Replace a device's configuration."""
@@ -119,6 +151,29 @@ class FleetClient:
         return cast(
             "DeviceInfo", self._put(f"/devices/{_part(device)}/labels", dict(labels), reason)
         )
+
+    def command(
+        self,
+        device: str,
+        kind: str,
+        *,
+        source: str = "",
+        lines: int = 200,
+        ttl_s: float = 3600.0,
+        reason: str = "",
+    ) -> CommandInfo:
+        """Have a device do something once; `kind` is a `CommandKind`."""
+        body = {"kind": kind, "source": source, "lines": lines, "ttl_s": ttl_s, "reason": reason}
+        return cast("CommandInfo", self._post(f"/devices/{_part(device)}/commands", body))
+
+    def commands(self, device: str) -> list[CommandInfo]:
+        """The commands to a device, newest first, without what they brought."""
+        return cast("list[CommandInfo]", self._get(f"/devices/{_part(device)}/commands"))
+
+    def command_of(self, device: str, command: str) -> CommandInfo:
+        """One command, with what it brought."""
+        path = f"/devices/{_part(device)}/commands/{_part(command)}"
+        return cast("CommandInfo", self._get(path))
 
     def push(
         self,
@@ -163,6 +218,16 @@ class FleetClient:
         body = {**_keys(given), "reason": reason}
         return cast("TrustInfo", self._call("PUT", path, json=body))
 
+    def trust_rotate_key(self, which: str, reason: str = "") -> TrustInfo:
+        """Put a new key in place of the director's or the CA's."""
+        path = f"/trust/keys/{_part(which)}/rotate"
+        return cast("TrustInfo", self._post(path, {"reason": reason}))
+
+    def trust_withdraw_key(self, which: str, reason: str = "", *, force: bool = False) -> TrustInfo:
+        """Have the keys before the present one be good no more."""
+        path = f"/trust/keys/{_part(which)}/withdraw"
+        return cast("TrustInfo", self._post(path, {"reason": reason, "force": force}))
+
     def trust_delegate(
         self, team: str, models: Sequence[str], given: RoleKeys, reason: str = ""
     ) -> TrustInfo:
@@ -189,6 +254,34 @@ class FleetClient:
         """Hand in signatures of what waits."""
         body = {"role": role, "signatures": dict(signatures), "reason": reason}
         return cast("TrustInfo", self._post("/trust/signatures", body))
+
+    def bundle(self, device: str, reason: str = "") -> BundleContents:
+        """What a device without a network needs, but for the blobs."""
+        path = f"/devices/{_part(device)}/bundle"
+        return cast("BundleContents", self._post(path, {"reason": reason}))
+
+    def collect(self, *, dry_run: bool, keep: int, grace_s: float, reason: str = "") -> CollectInfo:
+        """Remove what no release that is kept refers to."""
+        body = {"dry_run": dry_run, "keep": keep, "grace_s": grace_s, "reason": reason}
+        return cast("CollectInfo", self._post("/releases/collect", body))
+
+    def decommission(self, device: str, *, wipe: bool, reason: str = "") -> DecommissionInfo:
+        """End a device's service for good."""
+        path = f"/devices/{_part(device)}/decommission"
+        return cast("DecommissionInfo", self._post(path, {"wipe": wipe, "reason": reason}))
+
+    def decommissioned(self, device: str) -> DecommissionInfo:
+        """Where the end of a device's service stands."""
+        path = f"/devices/{_part(device)}/decommission"
+        return cast("DecommissionInfo", self._get(path))
+
+    def fetch_blob(self, model: str, digest: str, size: int, blobs: Blobs) -> None:
+        """Fetch a blob of a release from the fleet's registry into a store."""
+        registry = OciClient(self._base_url, self._auth)
+        try:
+            registry.fetch_blob(model, digest, size, blobs)
+        finally:
+            registry.close()
 
     def models(self) -> list[ModelInfo]:
         """All models."""

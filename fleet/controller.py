@@ -159,7 +159,7 @@ class Controller:
                         state, status=RolloutStatus.HALTED, reason=action.reason
                     )
         rollouts.keep(row, state, decision)
-        signed = {device: desired.reissue(self._services, session, device) for device in touched}
+        signed = desired.reissue_all(self._services, session, touched)
         # Last, as everywhere: whoever waits for the audit log holds all else that it needs.
         self._note(session, row, decision)
         return signed
@@ -196,6 +196,7 @@ class Controller:
             attempt=attempt,
             nonce=nonce,
             trial=policy.trial,
+            data_budget_bytes=policy.limits.data_budget_bytes,
         )
         desired.want(session, action.device, state.model, wanted)
 

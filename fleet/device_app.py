@@ -13,14 +13,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from cloud_sync.device_api import COMMANDS_HEADER
 from cloud_sync.messages import EnrollRequest, decode, encode
 from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, make_challenge
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
 from edgeml.errors import EdgemlError, RemoteError, TrustError
+from fleet.deltas import Deltas
 from fleet.ingest import Ingest
 from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
-from fleet.services import enrollment, reported
+from fleet.services import commands, enrollment, identity, own_keys, reported
 from fleet.services.context import Services
 
 _JSON = "application/json"
@@ -39,8 +41,13 @@ def device_app(services: Services, ingest: Ingest) -> Starlette:
         Route("/device/v1/enroll", handlers.enroll, methods=["POST"]),
         Route("/device/v1/hello", handlers.known(handlers.hello), methods=["POST"]),
         Route("/device/v1/desired", handlers.known(handlers.desired), methods=["GET"]),
+        Route("/device/v1/commands", handlers.known(handlers.commands), methods=["GET"]),
         Route("/device/v1/records", handlers.known(handlers.records), methods=["POST"]),
         Route("/device/v1/trust/{path:path}", handlers.known(handlers.trust), methods=["GET"]),
+        Route("/device/v1/deltas/{digest}", handlers.known(handlers.deltas), methods=["GET"]),
+        Route("/device/v1/root/{director}", handlers.known(handlers.root), methods=["GET"]),
+        Route("/device/v1/time", handlers.known(handlers.time, expired=True), methods=["POST"]),
+        Route("/device/v1/renew", handlers.known(handlers.renew, expired=True), methods=["POST"]),
         *registry,
     ]
     return Starlette(
@@ -57,13 +64,23 @@ class _Handlers:
     def __init__(self, services: Services, ingest: Ingest) -> None:
         self._services = services
         self._ingest = ingest
+        self._deltas = Deltas(services.registry)
 
-    def known(self, endpoint: _Endpoint) -> _Endpoint:
-        """Let only enrolled devices in; the endpoint finds the id in `request.state.device`."""
+    def known(self, endpoint: _Endpoint, *, expired: bool = False) -> _Endpoint:
+        """Let only enrolled devices in; the endpoint finds the id in `request.state.device`.
+
+        `expired` lets in those, too, whose certificate has expired.
+        """
 
         async def guarded(request: Request) -> Response:
             header = request.headers.get("authorization", "")
-            request.state.device = await run_in_threadpool(self._authenticate, header)
+            found = await run_in_threadpool(self._authenticate, header)
+            request.state.device, good_until = found
+            if not expired and self._services.now() > good_until:
+                raise TrustError(
+                    f"The certificate of {request.state.device} has expired.",
+                    fix="The agent renews it by itself; after the fleet's grace enrol again.",
+                )
             return await endpoint(request)
 
         return guarded
@@ -77,11 +94,19 @@ class _Handlers:
     async def hello(self, request: Request) -> Response:
         body = await _body(request)
         device = request.state.device
-        return _maybe(await run_in_threadpool(reported.hello, self._services, device, body))
+        answer = _maybe(await run_in_threadpool(reported.hello, self._services, device, body))
+        waiting = await run_in_threadpool(commands.number_pending, self._services, device)
+        answer.headers[COMMANDS_HEADER] = str(waiting)
+        return answer
 
     async def desired(self, request: Request) -> Response:
         device = request.state.device
         return _maybe(await run_in_threadpool(reported.current_desired, self._services, device))
+
+    async def commands(self, request: Request) -> Response:
+        device = request.state.device
+        waiting = await run_in_threadpool(commands.pending, self._services, device)
+        return Response(b"[" + b",".join(waiting) + b"]", media_type=_JSON)
 
     async def records(self, request: Request) -> Response:
         body = await _body(request)
@@ -95,18 +120,41 @@ class _Handlers:
             return problem(404, "There is no such file.", path[:200])
         return Response(data, media_type="application/octet-stream")
 
-    def _authenticate(self, header: str) -> str:
+    async def time(self, request: Request) -> Response:
+        body = await _body(request, _MAX_ENROLL_BYTES)
+        device = request.state.device
+        told = await run_in_threadpool(identity.tell_time, self._services, device, body)
+        return Response(told, media_type=_JSON)
+
+    async def renew(self, request: Request) -> Response:
+        body = await _body(request, _MAX_ENROLL_BYTES)
+        device = request.state.device
+        renewed = await run_in_threadpool(identity.renew, self._services, device, body)
+        return Response(encode(renewed), media_type=_JSON)
+
+    async def root(self, request: Request) -> Response:
+        director = request.path_params["director"]
+        found = await run_in_threadpool(own_keys.root_statement, self._services, director)
+        return _maybe(found)
+
+    async def deltas(self, request: Request) -> Response:
+        found = await run_in_threadpool(self._deltas.offers, request.path_params["digest"])
+        return Response(encode(found), media_type=_JSON)
+
+    def _authenticate(self, header: str) -> tuple[str, float]:
+        """A device's id, and until when its certificate is good."""
         services = self._services
         if not header:
             raise self._challenge("A device's token is needed.", "The request carries none.")
         try:
             device = claimed_device(header)
-            key = reported.device_key(services, device)
+            known = identity.known(services, device)
         except TrustError:
             services.counters.add("security.unknown-device")
             raise
         try:
-            return check_token(header, key, services.keys.challenge_secret, services.now())
+            secret, now = services.keys.challenge_secret, services.now()
+            return check_token(header, known.key, secret, now), known.expires_at
         except TrustError as error:
             raise self._challenge(error.what, error.why) from None
 

@@ -1,7 +1,8 @@
 """The fleet's secrets, made on its first start: files of mode 0600 in the folder `keys`.
 
-The director key signs everything that goes down to devices, the CA issues their certificates.
-The operator's token lies beside the folder, where the command line finds it.
+The director key signs everything that goes down to devices, the CA issues their certificates;
+both rotate with overlap (`fleet.ring`). The operator's token lies beside the folder, where
+the command line finds it.
 """
 
 import datetime as dt
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloud_sync.release import write_atomically
-from cloud_sync.trust import PrivateKey, generate, key_id, load_key, save_key
+from cloud_sync.trust import PrivateKey, PublicKey, key_id
 from cloud_sync.trust.identity import make_ca
-from cloud_sync.trust.keys import public_pem
+from cloud_sync.trust.keys import load_public, public_pem, split_pems
 from edgeml.errors import TrustError, UserError
+from fleet.ring import Ring
 
 OPERATOR_TOKEN = "operator.token"
+AUTHORITIES = "authorities.pem"
+REVOKED = "crl.pem"
 _PRIVATE = 0o600
 _OTHERS = 0o077
 _SECRET_BYTES = 32
@@ -26,12 +30,17 @@ _SECRET_BYTES = 32
 class FleetKeys:
     """All secrets of a fleet; never printed."""
 
-    director: PrivateKey
-    ca_key: PrivateKey
-    ca: str
+    folder: Path
+    directors: Ring
+    cas: Ring
     challenge_secret: bytes
     session_secret: bytes
     operator_token: str
+
+    @property
+    def director(self) -> PrivateKey:
+        """The key that signs what goes down."""
+        return self.directors.current.key
 
     @property
     def director_id(self) -> str:
@@ -40,8 +49,33 @@ class FleetKeys:
 
     @property
     def director_pem(self) -> str:
-        """The director's public key, which devices are enrolled with."""
-        return public_pem(self.director.public_key())
+        """The director's public keys that devices may take, the newest last."""
+        return self.directors.trusted
+
+    @property
+    def director_keys(self) -> dict[str, PublicKey]:
+        """The same, by key id."""
+        keys = [load_public(pem) for pem in split_pems(self.directors.trusted)]
+        return {key_id(key): key for key in keys}
+
+    @property
+    def ca_key(self) -> PrivateKey:
+        """The key that issues certificates."""
+        return self.cas.current.key
+
+    @property
+    def ca(self) -> str:
+        """Its certificate, PEM."""
+        return self.cas.current.public
+
+    @property
+    def authorities(self) -> str:
+        """The certificates of all authorities that are good, PEM, the newest last."""
+        return self.cas.trusted
+
+    def write_authorities(self) -> None:
+        """Write the authorities into the file that a broker reads: `keys/authorities.pem`."""
+        write_atomically(self.folder / AUTHORITIES, self.authorities.encode())
 
 
 def load_or_create(data: Path, now: dt.datetime) -> FleetKeys:
@@ -54,19 +88,16 @@ def load_or_create(data: Path, now: dt.datetime) -> FleetKeys:
     folder = data / "keys"
     try:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        director = _key(folder / "director.key")
-        ca_key = _key(folder / "ca.key")
-        ca_path = folder / "ca.pem"
-        if not ca_path.exists():
-            write_atomically(ca_path, make_ca(ca_key, now).encode())
-        return FleetKeys(
-            director=director,
-            ca_key=ca_key,
-            ca=ca_path.read_text(),
+        found = FleetKeys(
+            folder=folder,
+            directors=Ring(folder, "director", lambda key: public_pem(key.public_key())),
+            cas=Ring(folder, "ca", lambda key: make_ca(key, now), keep=True),
             challenge_secret=_secret(folder / "challenge.secret"),
             session_secret=_secret(folder / "session.secret"),
             operator_token=_secret(data / OPERATOR_TOKEN).decode(),
         )
+        found.write_authorities()
+        return found
     except OSError as error:
         raise UserError(
             f"The fleet's data folder {data} cannot be used.",
@@ -83,12 +114,6 @@ def hash_of(secret: str) -> str:
 def new_token() -> str:
     """A random token with 256 bits, safe in URLs."""
     return secrets.token_urlsafe(_SECRET_BYTES)
-
-
-def _key(path: Path) -> PrivateKey:
-    if not path.exists():
-        save_key(generate(), path)
-    return load_key(path)
 
 
 def _secret(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """The REST API `/api/v1`: thin routes over `fleet.services`; FastAPI documents them."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Body, Query, Request
@@ -10,18 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_sync.messages import Configuration
 from edgeml.errors import UserError
 from fleet.access import Access
+from fleet.identity_routes import identity_router
 from fleet.resources import (
     AuditInfo,
+    CommandInfo,
     DeviceInfo,
     EnrollmentToken,
     EvidenceInfo,
     Explanation,
     Health,
+    LedgerInfo,
     LoginLink,
     ModelInfo,
     Page,
     Plan,
     ReleaseInfo,
+    RolloutCost,
     RolloutInfo,
     SecurityEventInfo,
     TelemetryWindow,
@@ -30,9 +34,11 @@ from fleet.rollouts import Policy, parse_policy
 from fleet.rollouts.selector import parse_selector
 from fleet.services import (
     audit,
+    commands,
     devices,
     enrollment,
     health,
+    ledger,
     records,
     recovery,
     releases,
@@ -42,6 +48,7 @@ from fleet.services import (
 from fleet.services.columns import fit
 from fleet.services.context import Caller, Services
 from fleet.trust_routes import trust_router
+from fleet.upkeep_routes import upkeep_router
 
 _MAX_TEXT = 1 << 16
 _MAX_REASON = 2000
@@ -76,6 +83,15 @@ class EnrollmentRequest(_Request):
     ttl_s: float = Field(default=enrollment.DEFAULT_TTL_S, gt=0, le=enrollment.MAX_TTL_S)
 
 
+class CommandRequest(_Request):
+    """What a device shall do once: snapshot, log-tail, restart or diagnostics."""
+
+    kind: Literal["snapshot", "log-tail", "restart", "diagnostics"]
+    source: str = Field(default="", max_length=256, description="Of a snapshot; empty: the first.")
+    lines: int = Field(default=200, ge=1, le=2000, description="Of a log-tail.")
+    ttl_s: float = Field(default=commands.DEFAULT_TTL_S, gt=0, le=commands.MAX_TTL_S)
+
+
 class RolloutRequest(_Request):
     """What to roll out; `policy` is the TOML file's text, `selector` replaces that in it."""
 
@@ -96,6 +112,8 @@ def router(services: Services, access: Access) -> APIRouter:
         add(routes, services)
     _system(routes, services, access)
     routes.include_router(trust_router(services, _caller))
+    routes.include_router(identity_router(services, _caller))
+    routes.include_router(upkeep_router(services, _caller))
     return routes
 
 
@@ -133,6 +151,11 @@ def _devices(routes: APIRouter, services: Services) -> None:
         """One device: desired beside reported."""
         return devices.show(services, device)
 
+    @routes.get("/devices/{device}/ledger", tags=["devices"])
+    def show_ledger(device: str, month: Text = "", rollout: Text = "") -> LedgerInfo:
+        """What a device spent on the network, by month, rollout and cause."""
+        return ledger.show(services, device, month=month, rollout=rollout)
+
     @routes.put("/devices/{device}/configuration", tags=["devices"])
     def configure_device(
         request: Request,
@@ -149,6 +172,29 @@ def _devices(routes: APIRouter, services: Services) -> None:
     ) -> DeviceInfo:
         """Replace a device's labels."""
         return devices.set_labels(services, _caller(request, reason), device, labels)
+
+    @routes.post("/devices/{device}/commands", status_code=201, tags=["devices"])
+    def command_device(request: Request, device: str, body: CommandRequest) -> CommandInfo:
+        """Have a device do something once; it is signed and expires."""
+        return commands.create(
+            services,
+            _caller(request, body.reason),
+            device,
+            body.kind,
+            source=body.source,
+            lines=body.lines,
+            ttl_s=body.ttl_s,
+        )
+
+    @routes.get("/devices/{device}/commands", tags=["devices"])
+    def list_device_commands(device: str) -> list[CommandInfo]:
+        """The commands to a device, newest first, without what they brought."""
+        return commands.list_commands(services, device)
+
+    @routes.get("/devices/{device}/commands/{command}", tags=["devices"])
+    def show_device_command(device: str, command: str) -> CommandInfo:
+        """One command to a device, with what it brought."""
+        return commands.show(services, device, command)
 
     @routes.post("/enrollments", status_code=201, tags=["devices"])
     def create_enrollment(request: Request, body: EnrollmentRequest) -> EnrollmentToken:
@@ -178,6 +224,11 @@ def _rollouts(routes: APIRouter, services: Services) -> None:
     def show_rollout(rollout: str) -> RolloutInfo:
         """One rollout."""
         return rollouts.show(services, rollout)
+
+    @routes.get("/rollouts/{rollout}/cost", tags=["rollouts"])
+    def show_rollout_cost(rollout: str) -> list[RolloutCost]:
+        """What it cost each device on the network, the most expensive first."""
+        return ledger.of_rollout(services, rollout)
 
     @routes.get("/rollouts/{rollout}/explain", tags=["rollouts"])
     def explain_rollout(rollout: str) -> Explanation:

@@ -10,8 +10,10 @@ Blobs come in through `Upload`, verified and renamed; a manifest is taken only w
 that it points to is there. Nothing is ever changed in place, so a reader needs no lock.
 """
 
+import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ from edgeml.errors import DeviceError, ReleaseError, UserError
 MAX_UPLOAD_BYTES = oci.MAX_BLOB_BYTES
 STALE_UPLOAD_S = 86400.0
 _SPARE_BYTES = 16 << 20
+_TOUCH_S = 3600.0
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 _MANIFEST_TYPES = frozenset({oci.INDEX, oci.MANIFEST})
 
@@ -53,6 +56,7 @@ class Registry:
         self.folder = folder
         self.blobs = Blobs(folder)
         self._uploads = folder / "uploads"
+        self._lock = threading.RLock()
 
     def prepare(self) -> None:
         """Make the folder, and drop what pushes left behind long ago."""
@@ -142,6 +146,7 @@ class Registry:
                 fix="Give the new release another version.",
             )
         self.blobs.put(data)
+        self.blob(digest)
         _mark(home / "manifests" / _hex(digest), media_type)
         if subject:
             _mark(home / "referrers" / _hex(subject) / _hex(digest), media_type)
@@ -174,7 +179,25 @@ class Registry:
             ReleaseError: the text is no digest.
         """
         path = self.blobs.path(digest)
-        return path if path.is_file() else None
+        with self._lock:
+            if not path.is_file():
+                return None
+            # What is asked for is in use, and no garbage for as long as the grace lasts.
+            if time.time() - path.stat().st_mtime > _TOUCH_S:
+                os.utime(path)
+        return path
+
+    def age_s(self, digest: str) -> float:
+        """Seconds since a blob was stored, pushed again or asked for."""
+        return time.time() - self.blobs.path(digest).stat().st_mtime
+
+    def remove(self, digest: str, grace_s: float) -> bool:
+        """Remove a blob unless it came into use meanwhile; whether it was removed."""
+        with self._lock:
+            if not self.blobs.has(digest) or self.age_s(digest) < grace_s:
+                return False
+            self.blobs.remove(digest)
+            return True
 
     def release(self, digest: str) -> Release:
         """Read a pushed release, strictly.
@@ -182,9 +205,9 @@ class Registry:
         Raises:
             ReleaseError: it is incomplete or damaged.
         """
-        release = read_release(self.blobs.read, digest)
+        release = read_release(self._read_in_use, digest)
         missing = sorted(
-            {f.digest for v in release.variants for f in v.files if not self.blobs.has(f.digest)}
+            {f.digest for v in release.variants for f in v.files if self.blob(f.digest) is None}
         )
         if missing:
             raise ReleaseError(
@@ -193,6 +216,10 @@ class Registry:
                 fix="Push it again.",
             )
         return release
+
+    def _read_in_use(self, digest: str, max_bytes: int) -> bytes:
+        self.blob(digest)
+        return self.blobs.read(digest, max_bytes)
 
     def referrers(self, model: str, digest: str) -> list[oci.Descriptor]:
         """The artifacts about a manifest: evidence.
@@ -222,7 +249,8 @@ class Registry:
         if media_type == oci.INDEX:
             index = oci.from_json(data, oci.Index, "index")
             for entry in index.manifests:
-                if not (self._home(model) / "manifests" / _hex(entry.digest)).is_file():
+                marker = self._home(model) / "manifests" / _hex(entry.digest)
+                if not marker.is_file() or self.blob(entry.digest) is None:
                     raise ReleaseError(f"The manifest {entry.digest} was not pushed before.")
             return ""
         manifest = oci.from_json(data, oci.Manifest, "manifest")

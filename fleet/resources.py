@@ -28,6 +28,28 @@ class EnrollmentToken(TypedDict):
     expires_at: float
 
 
+class CommandInfo(TypedDict):
+    """A command to a device, where it stands, and what it brought.
+
+    `status` is `pending`, `expired`, or as the device says: `done`, `failed`, `refused`,
+    `interrupted`. `content` is text, or base64 where `base64` is true.
+    """
+
+    id: str
+    device: str
+    kind: str
+    status: str
+    created_at: float
+    created_by: str
+    expires_at: float
+    finished_at: float | None
+    reason: str
+    seconds: float
+    media_type: str
+    base64: bool
+    content: str
+
+
 class DesiredVersion(TypedDict):
     """The version and time of a device's signed desired state, and what it holds."""
 
@@ -196,6 +218,32 @@ class TelemetryWindow(TypedDict):
     window: dict[str, Any]
 
 
+class LedgerLine(TypedDict):
+    """What a device spent in one month on one rollout for one cause, in bytes."""
+
+    month: str
+    rollout: str
+    cause: str
+    sent: int
+    received: int
+    failures: int
+    note: str
+
+
+class LedgerInfo(TypedDict):
+    """What a device spent on the network, as its kernel counted it."""
+
+    device: str
+    lines: list[LedgerLine]
+
+
+class RolloutCost(TypedDict):
+    """What a rollout cost a device, in bytes."""
+
+    device: str
+    bytes: int
+
+
 class AuditInfo(TypedDict):
     """An entry of the audit log."""
 
@@ -241,3 +289,48 @@ class LoginLink(TypedDict):
 
     url: str
     expires_at: float
+
+
+class BundleBlob(TypedDict):
+    """A blob of a bundle, and the model below which the registry has it."""
+
+    model: str
+    digest: str
+    size: int
+
+
+class BundleContents(TypedDict):
+    """A bundle but for its blobs; `trust` are TUF's files by their names."""
+
+    device: str
+    created_at: float
+    envelope: str
+    models: dict[str, str]
+    trust: dict[str, str]
+    blobs: list[BundleBlob]
+
+
+class CollectInfo(TypedDict):
+    """What a garbage collection of the registry removed, or would remove."""
+
+    dry_run: bool
+    removed: list[str]
+    removed_bytes: int
+    kept: int
+    kept_bytes: int
+    dropped_releases: list[str]
+    in_grace: int
+
+
+class DecommissionInfo(TypedDict):
+    """Where the end of a device's service stands: `waiting` for its wipe, or `done`.
+
+    `command` is the signed command to wipe itself, with its status; empty where none was asked.
+    """
+
+    device: str
+    status: str
+    began_at: float
+    finished_at: float | None
+    command: str
+    command_status: str

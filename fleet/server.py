@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_sync.address import is_loopback, require_private
 from cloud_sync.mqtt_session import MqttSession, parse_url
+from cloud_sync.trust.keys import split_pems
 from edgeml.errors import EdgemlError, TrustError, UserError
 from fleet import broker, console
 from fleet.access import Access
@@ -38,8 +39,18 @@ from fleet.keys import load_or_create
 from fleet.listeners import Listener, Tls, check_free, require_tls, take
 from fleet.operator_app import operator_app
 from fleet.registry import Registry
-from fleet.services import enrollment, recovery, reported, retention, trust
-from fleet.services.context import Services
+from fleet.services import (
+    decommission,
+    enrollment,
+    identity,
+    recovery,
+    reported,
+    retention,
+    revoked,
+    trust,
+)
+from fleet.services.context import GRACE_S, Services
+from fleet.services.deltas import DeltaMaker
 from fleet.services.retention import Retention
 from fleet.serving import Limits, served
 from fleet.trust import Repository
@@ -47,6 +58,7 @@ from fleet.trust import Repository
 _LOG = logging.getLogger(__name__)
 _BUS_PATIENCE_S = 10.0
 _FORGET_EVERY_S = 600.0
+_END_EVERY_S = 2.0
 _RENEW_EVERY_S = 600.0
 OPERATORS = Limits(bodies=False)
 DEVICES = Limits(bodies=True)
@@ -75,6 +87,7 @@ class Options:
     tls: Tls | None = None
     external: ExternalBroker | None = None
     database_url: str = ""
+    grace_s: float = GRACE_S
     keep: Retention = field(default_factory=Retention)
 
 
@@ -155,8 +168,13 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
         controller = Controller(services)
         controller.start()
         stack.push_async_callback(asyncio.to_thread, controller.stop)
+        deltas = DeltaMaker(services)
+        deltas.start()
+        stack.push_async_callback(asyncio.to_thread, deltas.stop)
         forgetting = asyncio.create_task(_forget(services, options.keep))
         stack.callback(forgetting.cancel)
+        ending = asyncio.create_task(_end_service(services))
+        stack.callback(ending.cancel)
         signing = asyncio.create_task(_keep_signed(services))
         stack.callback(signing.cancel)
         access = Access(services)
@@ -188,7 +206,7 @@ def _check_options(options: Options) -> None:
         _check_reach(options, options.mqtt.host)
         return
     host, _, secure = parse_url(options.external.url)
-    require_private("mqtts" if secure else "mqtt", host, of="broker")
+    require_private(options.external.url.partition(":")[0], host, of="broker")
     _check_reach(options, host)
     _check_broker_files(options.external, secure=secure)
 
@@ -218,8 +236,8 @@ def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
     if files and not secure:
         raise UserError(
             f"{files[0][0]} and the broker {external.url} do not go together.",
-            why="mqtt:// speaks without TLS.",
-            fix="Use mqtts://.",
+            why=f"{external.url.partition(':')[0]}:// speaks without TLS.",
+            fix="Use mqtts:// or wss://.",
         )
     if (external.certificate is None) != (external.key is None):
         raise UserError(
@@ -237,9 +255,13 @@ def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
             ) from None
 
 
-def _broker_ca(external: ExternalBroker | None) -> str:
-    """The authority that vouches for the broker, for devices to trust it, too."""
-    return external.ca.read_text() if external and external.ca else ""
+def broker_ca(external: ExternalBroker | None, own: str) -> str:
+    """The authority that vouches for the broker, for devices to trust it, too.
+
+    Empty where it is the fleet's own: devices follow that by TUF when it rotates.
+    """
+    named = external.ca.read_text() if external and external.ca else ""
+    return "" if set(split_pems(named)) <= set(split_pems(own)) else named
 
 
 @contextmanager
@@ -294,8 +316,9 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
             head=HeadFile(data / "keys" / "head.json"),
             trust=Repository(data / "trust", time.time),
             mqtt_url=mqtt_url,
-            mqtt_ca=_broker_ca(options.external),
+            mqtt_ca=broker_ca(options.external, keys.authorities),
             console_url=f"{scheme}://{_address(options.operators, sockets[0])}",
+            grace_s=options.grace_s,
             now=time.time,
         )
         services.registry.prepare()
@@ -307,6 +330,7 @@ def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Serv
         except TrustError as error:
             # Up without it, so that an operator can give the fleet new keys.
             _LOG.error("what is signed cannot be renewed: %s", error)
+        revoked.write(services)
         yield services
     finally:
         database.close()
@@ -347,6 +371,16 @@ async def _bus_ready(bus: MqttSession, stop: asyncio.Event) -> None:
         _LOG.warning("the broker does not answer yet: %s", bus.last_error or "no connection")
 
 
+async def _end_service(services: Services) -> None:
+    """Finish the decommissioning of devices that have said that they wipe themselves."""
+    while True:
+        await asyncio.sleep(_END_EVERY_S)
+        try:
+            await asyncio.to_thread(decommission.go_on, services)
+        except (EdgemlError, SQLAlchemyError):
+            _LOG.exception("a device could not be decommissioned")
+
+
 async def _forget(services: Services, keep: Retention) -> None:
     """Delete now and then what is not kept any more."""
     while True:
@@ -366,6 +400,7 @@ async def _keep_signed(services: Services) -> None:
         await asyncio.sleep(_RENEW_EVERY_S)
         try:
             await asyncio.to_thread(trust.keep_fresh, services)
+            await asyncio.to_thread(identity.keep_revoked_fresh, services)
         except (EdgemlError, OSError, SQLAlchemyError):
             _LOG.exception("what is signed could not be renewed")
 

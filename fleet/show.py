@@ -182,7 +182,7 @@ def devices_text(devices: Sequence[DeviceInfo]) -> str:
         [
             [
                 d["device"],
-                "yes" if d["online"] else "no",
+                "revoked" if d["revoked_at"] else "yes" if d["online"] else "no",
                 d["hardware_class"] or "-",
                 ",".join(f"{key}={value}" for key, value in d["labels"].items()) or "-",
                 _runs(d),
@@ -207,6 +207,11 @@ def device_text(device: DeviceInfo) -> str:
         for model in sorted({*wanted, *said})
     ]
     parts = [devices_text([device])]
+    if device["revoked_at"]:
+        parts.append(
+            f"revoked at {when(device['revoked_at'])}; to let a new machine take its place: "
+            f"edgeml fleet enroll {device['device']}"
+        )
     if rows:
         parts.append(table(["model", "desired", "running", "phase", "why"], rows))
     parts.append(f"{configuration_text(device)}\n{sources_text(device)}")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.services import trust
 from fleet.services.context import Caller, Services
+from fleet.services.own_keys import OwnKey
 from fleet.trust.changes import RoleKeys
 from fleet.trust.status import TrustInfo
 
@@ -67,6 +68,12 @@ class RefreshRequest(_Reason):
 
 class DiscardRequest(_Reason):
     """Says why."""
+
+
+class WithdrawRequest(_Reason):
+    """`force` withdraws a CA also while devices have certificates of it."""
+
+    force: bool = False
 
 
 class SignaturesRequest(_Reason):
@@ -130,4 +137,25 @@ def trust_router(services: Services, caller: Callable[[Request, str], Caller]) -
         who = caller(request, body.reason)
         return trust.add_signatures(services, who, body.role, body.signatures)
 
+    _own_keys(routes, services, caller)
     return routes
+
+
+def _own_keys(
+    routes: APIRouter, services: Services, caller: Callable[[Request, str], Caller]
+) -> None:
+    @routes.post("/keys/{which}/rotate")
+    def rotate_own_key(
+        request: Request, which: OwnKey, body: DiscardRequest | None = None
+    ) -> TrustInfo:
+        """Put a new key in place of the director's or the CA's; the old one stays good."""
+        return trust.rotate_key(services, caller(request, body.reason if body else ""), which)
+
+    @routes.post("/keys/{which}/withdraw")
+    def withdraw_own_key(
+        request: Request, which: OwnKey, body: WithdrawRequest | None = None
+    ) -> TrustInfo:
+        """Have the keys before the present one be good no more."""
+        asked = body or WithdrawRequest()
+        who = caller(request, asked.reason)
+        return trust.withdraw_key(services, who, which, force=asked.force)

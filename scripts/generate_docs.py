@@ -1,4 +1,4 @@
-"""Writes the generated pages of the docs: the commands, and the fleet's OpenAPI document.
+"""Writes the generated pages of the docs: commands, messages, OpenAPI and AsyncAPI documents.
 
 `python scripts/generate_docs.py` rewrites them; with `--check` it fails if they are stale.
 """
@@ -75,15 +75,33 @@ def openapi() -> str:
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
+def every_page() -> dict[Path, str]:
+    """Every generated page, by where it belongs."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import message_docs
+
+    return {
+        DOCS / "commands.md": commands(),
+        DOCS / "openapi.json": openapi(),
+        DOCS / "asyncapi.json": message_docs.asyncapi(),
+        **{DOCS / "messages" / name: text for name, text in message_docs.pages().items()},
+    }
+
+
 def main() -> int:
     """Write or check the pages; returns the exit status."""
-    pages = {DOCS / "commands.md": commands(), DOCS / "openapi.json": openapi()}
+    pages = every_page()
     stale = [p.name for p, text in pages.items() if not p.exists() or p.read_text() != text]
+    stale += [p.name for p in (DOCS / "messages").glob("*.md") if p not in pages]
     if "--check" in sys.argv:
         print(f"stale: {', '.join(stale)}; run make docs" if stale else "the docs are fresh")
         return int(bool(stale))
     for path, text in pages.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    for path in (DOCS / "messages").glob("*.md"):
+        if path not in pages:
+            path.unlink()
     print(f"written: {', '.join(path.name for path in pages)}")
     return 0
 

@@ -47,6 +47,11 @@ class Blobs:
             )
         return self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
+    def part(self, digest: str) -> Path:
+        """Where a blob waits that has not come whole."""
+        final = self.path(digest)
+        return final.with_name(f".{final.name}.part")
+
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
         return self.path(digest).is_file()
@@ -97,7 +102,6 @@ class Blobs:
         Raises:
             ReleaseError: it has another one.
         """
-        final = self.path(digest)
         found = file_digest(file)
         if found != digest:
             raise ReleaseError(
@@ -105,6 +109,11 @@ class Blobs:
                 why=f"Wanted {digest}, got {found}.",
                 fix="It was damaged or swapped on the way; fetch it again.",
             )
+        self.adopt_known(file, digest)
+
+    def adopt_known(self, file: Path, digest: str) -> None:
+        """Move a file of the same file system in whose digest was computed as it was written."""
+        final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())

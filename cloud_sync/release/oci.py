@@ -4,6 +4,7 @@ Sources: OCI image specification 1.1 (image index, manifest, descriptor, image l
 CNCF ModelPack model specification (`application/vnd.cncf.model.*`).
 """
 
+import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -113,6 +114,15 @@ class ModelPack(msgspec.Struct, frozen=True, kw_only=True):
     descriptor: ModelDescriptor
     config: ModelConfig
     modelfs: ModelRootFs = ModelRootFs()
+
+
+def tag_of(text: str) -> str:
+    """A text as a tag: what no tag may have becomes a dash.
+
+    >>> tag_of("1.2.0+b1-cpu/x86-64")
+    '1.2.0-b1-cpu-x86-64'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:128]
 
 
 def to_json(document: Any) -> bytes:

@@ -33,9 +33,13 @@ class PayloadType(StrEnum):
 
     DESIRED = "application/vnd.edgeml.desired.v1+json"
     ACK = "application/vnd.edgeml.ack.v1+json"
+    COMMAND = "application/vnd.edgeml.command.v1+json"
     BATCH = "application/vnd.edgeml.batch.v1+json"
     HELLO = "application/vnd.edgeml.hello.v1+json"
     TOKEN = "application/vnd.edgeml.token.v1+json"
+    TIME = "application/vnd.edgeml.time.v1+json"
+    RENEWAL = "application/vnd.edgeml.renewal.v1+json"
+    ROOT = "application/vnd.edgeml.root.v1+json"
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,9 +117,10 @@ def open_envelope(data: bytes, keys: Mapping[str, PublicKey], payload_type: Payl
     raise TrustError(
         "A signature was refused.",
         why="None of the keys that may sign this did.",
-        fix="If the key was replaced, enrol the device again.",
+        fix="A key that was rotated is followed through TUF (docs/trust.md); else enrol again.",
     )
 
 
 def _unbase64(text: str) -> bytes:
-    return base64.b64decode(text.translate(_URL_SAFE), validate=True)
+    standard = text.translate(_URL_SAFE) if "-" in text or "_" in text else text
+    return binascii.a2b_base64(standard, strict_mode=True)

@@ -78,6 +78,7 @@ class ReleaseTrust:
         clock: the time that the fleet has proven, in Unix seconds; None where there is none.
         fetcher: how files are fetched.
         url: where the fleet or a mirror serves `metadata/` and `targets/`.
+        lock: shared by all who use the folder.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class ReleaseTrust:
         clock: Callable[[], float | None],
         fetcher: FetcherInterface,
         url: str,
+        *,
+        lock: "threading.Lock | None" = None,
     ) -> None:
         self._metadata = folder / "metadata"
         self._targets = folder / "targets"
@@ -94,7 +97,7 @@ class ReleaseTrust:
         self._clock = clock
         self._fetcher = fetcher
         self._url = url.rstrip("/")
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
 
     def check(self, model: str, version: str, digest: str) -> None:
         """Check that those who may do so have signed a release.

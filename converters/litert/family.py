@@ -8,6 +8,7 @@ and outputs, so that the same pipeline serves them.
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from converters.model import FloatModel
 from converters.progress import Progress
 from converters.recipe import FLOAT, Rule
 from converters.search import Bounds, Facts, Kind, Move
-from converters.toolchains.exchange import ask
+from converters.toolchains.service import Service
 from converters.toolchains.store import Installed, require
-from edgeml.errors import ModelError
+from edgeml.errors import EdgemlError, ModelError, ToolchainError
 from hardware.runtimes.formats import TFLITE
 
 CONVERTER = "onnx2tf"
@@ -57,6 +58,31 @@ class LiteRtFamily:
         self._cache = cache
         self._progress = progress
         self._artifacts: dict[str, Artifact] = {}
+        self._converter: Service | None = None
+        self._quantizer: Service | None = None
+
+    def begin(self) -> None:
+        """Start what takes long and will be asked for: others work meanwhile.
+
+        What goes wrong is told where it is asked for.
+        """
+        if self._loaded.model.format != TFLITE and self._converter is None:
+            with suppress(EdgemlError):
+                toolchain = require(CONVERTER)
+                if self._cache.get("tflite", self._origin(toolchain)) is None:
+                    self._converter = self._converting(toolchain)
+
+    def settle(self) -> None:
+        """Wait until nothing that was started is at work."""
+        if self._quantizer is not None:
+            self._quantizer.settle()
+
+    def close(self) -> None:
+        """End what was started."""
+        for service in (self._converter, self._quantizer):
+            if service is not None:
+                service.close()
+        self._converter = self._quantizer = None
 
     @cached_property
     def float(self) -> Artifact:
@@ -123,40 +149,71 @@ class LiteRtFamily:
 
     def _converted(self) -> Made:
         """The ONNX model as a `.tflite` file."""
-        toolchain, model, inputs = require(CONVERTER), self._loaded.model, self._loaded.inputs
-        parts = [inputs.model, inputs.pipeline, inputs.calibration, _version(toolchain)]
-        known = self._cache.get("tflite", parts)
+        toolchain = require(CONVERTER)
+        known = self._cache.get("tflite", self._origin(toolchain))
         if known is not None:
             return Made(known)
         self._progress.step("Converting the model for LiteRT")
-        shapes = fixed_shapes(model.inputs, self._calibration.told(), "the runtime litert")
-        source, output, samples = (
-            self._folder / f"to-convert.{suffix}" for suffix in ("onnx", "tflite", "npz")
-        )
-        source.write_bytes(model.data)
-        feeds = list(self._calibration.first(_CHECKED_SAMPLES))
-        if not feeds:
-            raise ModelError("There is nothing to convert with.", why="No sample was inferred.")
-        np.savez(samples, *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
-        request = {
-            "model": str(source),
-            "inputs": list(shapes),
-            "samples": str(samples),
-            "output": str(output),
-        }
-        reply = ask(toolchain, request)
+        self._converter = self._converter or self._converting(toolchain)
+        with self._converter as converter:
+            reply = converter.reply()
+        self._converter = None
         if reason := reply.get("refused"):
             raise ModelError(
-                f"{model.path} cannot be converted for LiteRT.",
+                f"{self._loaded.model.path} cannot be converted for LiteRT.",
                 why=f"{CONVERTER}: {reason}",
                 fix="Export a .tflite file with your framework and convert that, or leave out "
                 "--runtime litert.",
             )
-        made = Made(output.read_bytes())
-        for path in (source, samples, output):
+        made = Made(self._files["tflite"].read_bytes())
+        for path in self._files.values():
             path.unlink()
-        self._cache.put("tflite", parts, made.data)
+        self._cache.put("tflite", self._origin(toolchain), made.data)
+        with suppress(ToolchainError):  # whoever asks for its files is told
+            self._started()
         return made
+
+    def _origin(self, converter: Installed) -> list[str]:
+        """What the converted model follows from."""
+        inputs = self._loaded.inputs
+        return [inputs.model, inputs.pipeline, inputs.calibration, _version(converter)]
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        """What the converter reads and writes."""
+        return {s: self._folder / f"to-convert.{s}" for s in ("onnx", "npz", "tflite")}
+
+    def _converting(self, toolchain: Installed) -> Service:
+        """The converter at work.
+
+        Raises:
+            ModelError, UserError: samples do not say what it has to know.
+            ToolchainError: it does not start.
+        """
+        model, files = self._loaded.model, self._files
+        shapes = fixed_shapes(model.inputs, self._calibration.told(), "the runtime litert")
+        feeds = list(self._calibration.first(_CHECKED_SAMPLES))
+        if not feeds:
+            raise ModelError("There is nothing to convert with.", why="No sample was inferred.")
+        files["onnx"].write_bytes(model.data)
+        np.savez(files["npz"], *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
+        service = Service(toolchain)
+        service.begin(
+            {
+                "model": str(files["onnx"]),
+                "inputs": list(shapes),
+                "samples": str(files["npz"]),
+                "output": str(files["tflite"]),
+            }
+        )
+        return service
+
+    def _started(self) -> Service:
+        """The quantizer, for all files that it makes."""
+        if self._quantizer is None:
+            self._quantizer = Service(require(QUANTIZER))
+            self._quantizer.begin({})
+        return self._quantizer
 
     def _quantized(self, rules: tuple[Rule, ...]) -> Made:
         toolchain, inputs = require(QUANTIZER), self._loaded.inputs
@@ -174,7 +231,7 @@ class LiteRtFamily:
         request = {"model": str(self.float.path), "output": str(output), "recipe": recipe}
         if ranges is not None:
             request |= {"ranges": ranges, "calibration": self._samples}
-        reply = ask(toolchain, request)
+        reply = self._started().ask(request)
         if reason := reply.get("refused"):
             raise NotQuantizableError(
                 "The model cannot be quantized.", why=f"{QUANTIZER}: {reason}"

@@ -17,13 +17,13 @@ from converters.methods.histograms import BINS, Range, entropy_range, percentile
 from converters.methods.prepare import Prepared, copy_of, float_tensors
 from converters.methods.refusal import NotQuantizableError, refusing
 from converters.methods.sessions import open_model
+from converters.methods.settling import Settling
 from edgeml.errors import ModelError
 
 Feeds = Callable[[], Iterable[Sequence[np.ndarray]]]  # each call goes over the samples anew
 
 CALIBRATIONS = ("entropy", "minmax", "percentile")
 _COUNTED = 1 << 13  # values of one tensor and sample that a histogram counts
-_WIDER = 1.05  # a range that later samples widen by no more has settled
 
 
 class Statistics:
@@ -32,8 +32,8 @@ class Statistics:
     Attributes:
         samples: how many samples were seen.
         seen: the extremes of each tensor.
-        settled: for each tensor the number of samples after which its range grew no more
-            than 5 % wider.
+        settled: for each tensor the number of samples whose range would do for the others
+            (`converters.methods.settling`); all samples where none would.
         feeds: where the samples come from.
         equalized: the model equalised, without and with a scale a channel, and what the same
             samples do in it; filled when it is first needed.
@@ -107,33 +107,26 @@ def observe(prepared: Prepared, feeds: Feeds) -> Statistics:
         NotQuantizableError: the model cannot be observed.
     """
     tensors = float_tensors(prepared.proto)
-    bounds = np.tile(np.array([np.inf, -np.inf], np.float32), (len(tensors), 1))
-    reference = np.zeros(len(tensors), np.float32)
-    settled = np.zeros(len(tensors), int)
-    samples = 0
+    if not tensors:
+        raise NotQuantizableError(
+            "The model cannot be calibrated.", why="It has no float32 tensors."
+        )
+    settling = Settling(len(tensors))
     with refusing("calibrated"):
         session = open_model(_with_scalars(prepared, tensors, ("ReduceMin", "ReduceMax")))
     for outputs in _run(session, feeds()):
-        samples += 1
-        low, high = np.array(outputs, np.float32).reshape(-1, 2).T
-        np.minimum(bounds[:, 0], low, out=bounds[:, 0])
-        np.maximum(bounds[:, 1], high, out=bounds[:, 1])
-        with np.errstate(invalid="ignore", over="ignore"):
-            width = bounds[:, 1] - bounds[:, 0]
-            grown = (width > _WIDER * reference) | (samples == 1)
-        reference[grown] = width[grown]
-        settled[grown] = samples
-    if not samples:
+        settling.add(np.array(outputs, np.float32).reshape(-1, 2).T)
+    if not settling.samples:
         raise ModelError("There is nothing to calibrate with.", why="No sample reached the model.")
     return Statistics(
         prepared,
         feeds,
-        samples=samples,
+        samples=settling.samples,
         seen={
             name: Range(float(low), float(high))
-            for name, (low, high) in zip(tensors, bounds, strict=True)
+            for name, low, high in zip(tensors, settling.low, settling.high, strict=True)
         },
-        settled=dict(zip(tensors, settled.tolist(), strict=True)),
+        settled=dict(zip(tensors, settling.after().tolist(), strict=True)),
     )
 
 

@@ -57,9 +57,10 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
         duplicates: how many of them repeat an earlier one.
         calibration: how ranges were taken.
         saturated: the tensors of which values saturate, most first; none for minmax.
-        converged: whether 95 % of the ranges had settled within the first half of the samples.
-        converged_after: after how many samples 95 % of the ranges grew no more than 5 %.
-        unsettled: tensors whose ranges still grew in the second half, the latest first.
+        converged: whether the ranges that half of the samples, or fewer, give would do for the
+            others, of 95 % of the tensors.
+        converged_after: how many samples that takes; all where half of them are too few.
+        unsettled: tensors whose ranges have not, in alphabetical order.
         inputs: the values of each input that were covered.
         classes: samples of each class, where labels are known.
         warnings: what is wrong, in plain words.
@@ -149,8 +150,7 @@ def _settled_after(statistics: Statistics) -> int:
 
 
 def _unsettled(statistics: Statistics) -> tuple[str, ...]:
-    late = [(-at, name) for name, at in statistics.settled.items() if 2 * at > statistics.samples]
-    return tuple(name for _, name in sorted(late))
+    return tuple(sorted(n for n, at in statistics.settled.items() if 2 * at > statistics.samples))
 
 
 def _warnings(report: CalibrationReport, classes: int) -> list[str]:
@@ -161,9 +161,12 @@ def _warnings(report: CalibrationReport, classes: int) -> list[str]:
     if distinct < _FEW:
         found.append(f"Only {distinct} different samples set the ranges.")
     if not report.converged:
+        late = report.unsettled
+        which = f"range of {late[0]} has" if len(late) == 1 else f"ranges of {len(late)} tensors"
+        which += "" if len(late) == 1 else f", among them {late[0]}, have"
         found.append(
-            f"Ranges still widened at sample {report.converged_after} of {report.samples}: "
-            "more samples would give others."
+            f"The {which} not settled: many samples go far beyond what half of the "
+            f"{report.samples} give. Calibrate on more samples."
         )
     many = [s for s in report.saturated if s.share > _MANY_SATURATED]
     if many:

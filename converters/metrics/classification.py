@@ -256,7 +256,8 @@ def _check_classes(name: str, dataset: Dataset, outputs: Outputs) -> int:
             "The model is no classifier.",
             why=f"Its first output has the shape {shape_text(row)} for one sample; {name} needs "
             "one row of class scores.",
-            fix="Choose a metric that fits the outputs: map, exact, auc, cosine or one of your "
+            fix=_scores_elsewhere(outputs)
+            or "Choose a metric that fits the outputs: map, exact, auc, cosine or one of your "
             "own as module:attribute.",
         )
     wrong = np.flatnonzero((labels.y < 0) | (labels.y >= row.size))
@@ -264,5 +265,18 @@ def _check_classes(name: str, dataset: Dataset, outputs: Outputs) -> int:
         raise ModelError(
             f"The label of sample {wrong[0]} in {dataset.path} is out of range.",
             why=f"It is {labels.y[wrong[0]]}; the model has the classes 0 to {row.size - 1}.",
+            fix="Number the classes from 0 in the order of the model's outputs.",
         )
     return int(row.size)
+
+
+def _scores_elsewhere(outputs: Outputs) -> str:
+    """What to do where another output than the first is a row of scores, as scikit-learn has it."""
+    for index, output in enumerate(outputs):
+        shape = np.shape(output)
+        if shape and np.size(output) == shape[-1] >= _BINARY:
+            return (
+                f"Output {index}, counted from 0, is a row of {shape[-1]} numbers: where these are "
+                "the scores, make it the first, for instance with onnx.utils.extract_model."
+            )
+    return ""

@@ -120,7 +120,19 @@ def wrong_labels(path: Path, metric: str, wanted: str, labels: Labels) -> ModelE
     return ModelError(
         f"The labels in {path} do not fit the metric {metric}.",
         why=f"They are {labels}; it takes {wanted}.",
+        fix=_as_class_numbers(labels) if "class number" in wanted else "",
     )
+
+
+def _as_class_numbers(labels: Labels) -> str:
+    """How labels of another form become class numbers."""
+    if labels.are_texts:
+        return "Save each text's place among the model's classes, from 0."
+    if labels.y.ndim == 1:
+        return "Save y.astype(int)."
+    if labels.y[0].size == 1:
+        return "Save y.reshape(len(y)).astype(int)."
+    return "Where these are one-hot rows, save y.argmax(axis=1); else choose another --metric."
 
 
 def numbers(outputs: Outputs, index: int = 0) -> np.ndarray:

@@ -97,7 +97,7 @@ def _latency(race: Race) -> Figure | None:
         return None
     rows = [
         charts.Spread(
-            label=f"{c.lane.artifact.precision} on {c.lane.runtime}",
+            label=f"{c.lane.artifact.weights} on {c.lane.runtime}",
             milliseconds=c.timing.milliseconds,
             is_float=c.lane.artifact.precision == FLOAT,
         )
@@ -126,7 +126,7 @@ def _pareto(view: View, race: Race) -> Figure | None:
     }
     points = [
         charts.Point(
-            label="float32",
+            label=c.lane.artifact.weights,
             runtime=c.lane.runtime,
             speed=relative[c.lane.runtime],
             drop=0.0,
@@ -162,7 +162,7 @@ def _pareto(view: View, race: Race) -> Figure | None:
     svg = charts.pareto_chart(
         points,
         max_drop=view.parts.request.max_drop,
-        reference=f"float32 on {best.lane.runtime}",
+        reference=f"{best.lane.artifact.weights} on {best.lane.runtime}",
         title=f"Speed and accuracy for {race.title}",
     )
     return Figure(title="Speed against accuracy", svg=_trusted(svg), caption=caption)

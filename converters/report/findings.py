@@ -88,11 +88,16 @@ def _least_and_most(report: CalibrationReport) -> str:
 
 
 def _settled(report: CalibrationReport) -> str:
-    said = f"95 % of them after {words.count(report.converged_after)} samples"
     if report.converged:
-        return f"{said}; later ones widened them by no more than 5 %"
+        return (
+            f"95 % of them after {words.count(report.converged_after)} samples: what so many give "
+            "would do for the others"
+        )
     late = words.listed(words.one_line(name) for name in report.unsettled[:_MOST_SATURATED])
-    return f"{said}, which is late: more samples would give others. The latest: {late}"
+    return (
+        f"no: {words.count(len(report.unsettled))} of them would be others with more samples, "
+        f"among them those of {late}"
+    )
 
 
 def _saturated(report: CalibrationReport) -> str:

@@ -215,7 +215,7 @@ class View:
         candidates = self._candidates(target)
         best = candidates[0]
         floats = [c for c in candidates if c.lane.artifact.precision == FLOAT]
-        name = f"{best.lane.artifact.precision} on {best.lane.runtime}"
+        name = f"{best.lane.artifact.weights} on {best.lane.runtime}"
         if best.lane.artifact.precision == FLOAT:
             return Headline(
                 target=target,
@@ -256,7 +256,8 @@ class View:
     def _why_float(self, best: Candidate, others: Sequence[Candidate]) -> Iterator[str]:
         score = self.score(best)
         yield (
-            f"Float32 was kept, on {best.lane.runtime}{_time_of(best)}: {score.metric} "
+            f"{best.lane.artifact.weights.capitalize()} was kept, on {best.lane.runtime}"
+            f"{_time_of(best)}: {score.metric} "
             f"{words.share(score.value)} ({words.share(score.low)} to {words.share(score.high)})."
         )
         quantized = [c for c in others if c.lane.artifact.precision != FLOAT]
@@ -285,7 +286,7 @@ class View:
             place=place if in_release else "left out",
             in_release=in_release,
             runtime=f"{candidate.lane.runtime} {timing.info.version}",
-            precision=artifact.precision,
+            precision=artifact.weights,
             how="" if artifact.precision == FLOAT else _how(candidate),
             size=words.size(artifact.size),
             accuracy=words.share(score.value),

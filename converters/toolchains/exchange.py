@@ -42,26 +42,32 @@ def ask(
     definition = toolchain.definition
     with tempfile.TemporaryDirectory(prefix="edgeml-toolchain-") as folder:
         printed = run_command(
-            [
-                *_python(toolchain, cpu),
-                str(RUNNERS / "serve.py"),
-                str(definition.runner_path),
-                verb,
-            ],
+            server_command(toolchain, verb, cpu),
             f"The toolchain {definition.name} failed.",
             timeout_s=timeout_s,
             stdin=msgspec.json.encode(request),
-            environment=_environment(definition),
+            environment=environment_of(definition),
             folder=Path(folder),
             fix=f"Run: edgeml toolchain doctor {definition.name}",
         )
     try:
         return msgspec.json.decode(printed, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise ToolchainError(
-            f"The toolchain {definition.name} gave no answer.",
-            why=f"It printed {printed[:200]!r}, which is no JSON object.",
-        ) from None
+        raise no_answer(definition, printed) from None
+
+
+def no_answer(definition: Definition, printed: bytes) -> ToolchainError:
+    """A toolchain printed what is no reply."""
+    return ToolchainError(
+        f"The toolchain {definition.name} gave no answer.",
+        why=f"It printed {printed[:200]!r}, which is no JSON object.",
+    )
+
+
+def server_command(toolchain: Installed, verb: str, cpu: str = "") -> list[str]:
+    """What starts a toolchain's runner, to answer requests or to check itself."""
+    runner = str(toolchain.definition.runner_path)
+    return [*_python(toolchain, cpu), str(RUNNERS / "serve.py"), runner, verb]
 
 
 def _python(toolchain: Installed, cpu: str) -> list[str]:
@@ -72,7 +78,8 @@ def _python(toolchain: Installed, cpu: str) -> list[str]:
     return command_in(toolchain, chosen)
 
 
-def _environment(definition: Definition) -> dict[str, str]:
+def environment_of(definition: Definition) -> dict[str, str]:
+    """What a runner may know of this process's environment."""
     emulation = definition.emulation
     dropped = () if emulation and not emulation.root else _DROPPED
     kept = {name: value for name, value in os.environ.items() if name not in dropped}

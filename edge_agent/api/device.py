@@ -12,7 +12,10 @@ from hardware.runtimes import TensorSpec
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that takes frames now; `stuck_s` is how long its inference has been stuck."""
+    """A model that takes frames now; `stuck_s` is how long its inference has been stuck.
+
+    `duty` is the share of its time that it may infer, less than 1 on a device that is too hot.
+    """
 
     name: str
     version: str
@@ -22,6 +25,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     stuck_s: float = 0.0
+    duty: float = 1.0
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):

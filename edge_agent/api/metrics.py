@@ -70,12 +70,18 @@ class Figures:
             "How long its inference has been stuck; 0 where it is not.",
             labels=["model", "version"],
         )
+        duty = GaugeMetricFamily(
+            "edgeml_model_duty_ratio",
+            "The share of its time that it may infer; less than 1 on a device that is too hot.",
+            labels=["model", "version"],
+        )
         for model in self._models:
             running.add_metric(
                 [model.name, model.version, model.release, model.variant, model.runtime], 1
             )
             stuck.add_metric([model.name, model.version], model.stuck_s)
-        yield from (running, stuck)
+            duty.add_metric([model.name, model.version], model.duty)
+        yield from (running, stuck, duty)
 
         source = ["model", "version", "source"]
         accepted = CounterMetricFamily(

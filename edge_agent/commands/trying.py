@@ -229,7 +229,8 @@ class _Running:
         return self.figures()
 
     def _result(self, line: dict[str, Any]) -> None:
-        self._last = str(line.get("error") or line.get("label") or "nothing")
+        outputs = ", ".join(f"{o['dtype']}{o['shape']}" for o in line.get("outputs", ()))
+        self._last = str(line.get("error") or line.get("label") or outputs or "nothing")
 
     def _count(self, windows: Iterable[Window]) -> None:
         for window in windows:
@@ -252,8 +253,8 @@ def lines(figures: Figures) -> list[str]:
         f"{figures.source}: {figures.seconds:.1f} s, {figures.fps:.1f} frames/s",
         (
             f"{figures.accepted:,} frames: {figures.inferred:,} inferred, "
-            f"{figures.empty:,} empty, {figures.replaced:,} replaced by a newer one, "
-            f"{figures.errors:,} errors"
+            f"{figures.empty:,} with nothing located, "
+            f"{figures.replaced:,} replaced by a newer one, {figures.errors:,} errors"
         ),
     ]
     if figures.latency:
@@ -267,7 +268,7 @@ def lines(figures: Figures) -> list[str]:
     said.append(f"{figures.rss_bytes / _MEGABYTE:.0f} MB of memory{warm}")
     common = sorted(figures.classes.items(), key=lambda item: -item[1])[:5]
     if common:
-        said.append("results: " + ", ".join(f"{label or 'nothing'} {n:,}" for label, n in common))
+        said.append("results: " + ", ".join(f"{label or 'no label'} {n:,}" for label, n in common))
     if figures.last:
         said.append(f"last: {figures.last}")
     if figures.state and figures.state != "ended":

@@ -10,15 +10,18 @@ import errno
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from cloud_sync.evidence import GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase
 from cloud_sync.release import Variant, resolve
+from edge_agent.budget import BudgetSpent
 from edge_agent.choices import Choices
 from edge_agent.execution import Execution
 from edge_agent.failpoints import reach
 from edge_agent.loaded import LoadedRelease
 from edge_agent.memory import require_below, require_memory, rss_bytes
+from edge_agent.shortage import Shortage
 from edge_agent.store import ReleaseStore
 from edge_agent.testing import run_child
 from edge_agent.trial import MIN_BASELINE, is_enough, judge, stuck, too_much_memory
@@ -34,6 +37,7 @@ from edge_agent.update.fetching import Connect, Fetcher, Interrupted
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.machine import (
     IN_MOTION,
+    Again,
     Baseline,
     Broken,
     Done,
@@ -41,6 +45,7 @@ from edge_agent.update.machine import (
     Fail,
     ModelState,
     Refuse,
+    Waiting,
     live,
     same_release,
 )
@@ -49,9 +54,15 @@ from edge_agent.update.serving import Serving
 from edgeml.errors import DeviceError, EdgemlError, ModelError, ReleaseError, RemoteError
 from hardware.capabilities import Capabilities
 
+if TYPE_CHECKING:
+    from edge_agent.ledger import Ledger
+    from edge_agent.update.deltas import Deltas
+
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
+# How often a device that lacked disk or memory looks whether it has enough; it is tested anew then.
+LOOK_S = (30.0, 3600.0)
 CORRUPT_ATTEMPTS = 2
 # What the process of a test takes without its model: Python, numpy, OpenCV and a runtime.
 TESTING_BYTES = 96 << 20
@@ -78,11 +89,13 @@ class UpdateDriver:
         hooks: Hooks,
         ceiling: int = 0,
         run_test: RunTest = run_child,
+        ledger: "Ledger | None" = None,
+        deltas: "Deltas | None" = None,
     ) -> None:
         self.model = model
         self.wake = threading.Event()
         self._store = store
-        self._fetcher = Fetcher(model, store, registry, self.wake)
+        self._fetcher = Fetcher(model, store, registry, self.wake, ledger=ledger, deltas=deltas)
         self._capabilities = capabilities
         self._choices = choices
         self._ceiling = ceiling
@@ -93,6 +106,8 @@ class UpdateDriver:
         self._about: tuple[DesiredModel | None, Phase] = (None, Phase.IDLE)
         self._retry_at = 0.0
         self._retry = RETRY_S[0]
+        self._look_at = 0.0
+        self._look = LOOK_S[0]
         self._corrupt = 0
         self._last_error = ""
 
@@ -104,6 +119,9 @@ class UpdateDriver:
     def turn(self, state: ModelState) -> ModelState:
         """Do what is due in this state, if anything, and return the state after it."""
         if self._about != (state.candidate, state.phase):
+            if self._about[0] != state.candidate:
+                self._look = LOOK_S[0]
+            self._look_at = time.monotonic() + self._look
             self._about = (state.candidate, state.phase)
             self._retry, self._retry_at, self._corrupt = RETRY_S[0], 0.0, 0
         if time.monotonic() < self._retry_at and not self._hooks.stuck_s(self.model):
@@ -113,6 +131,8 @@ class UpdateDriver:
             return after
         if after.phase not in IN_MOTION:
             self._tune(after)
+        if after.phase is Phase.REFUSED and after.lacking:
+            return self._look_again(after)
         return self._advance(after)
 
     def bring_up(self, state: ModelState) -> ModelState:
@@ -177,10 +197,19 @@ class UpdateDriver:
             self._wait(error)
             return state
         except OSError as error:
-            self._wait(DeviceError("The disk cannot be used.", why=f"{error}."))
-            return state
+            unusable = DeviceError("The disk cannot be used.", why=f"{error}.")
+            self._wait(unusable)
+            return self._apply(Waiting(about=desired, reason=str(unusable)))
         except ReleaseError as error:
             return self._damaged(state, desired, error)
+        except BudgetSpent as error:
+            if error.waits:
+                self._wait(error)
+                return self._apply(Waiting(about=desired, reason=str(error)))
+            event = Refuse(about=desired, reason=str(error))
+        except Shortage as error:
+            reason = f"{error} It is taken up again by itself when there is enough."
+            event = Refuse(about=desired, reason=reason, lacking=True)
         except EdgemlError as error:
             event = Refuse(about=desired, reason=str(error))
         if event is None:
@@ -190,8 +219,23 @@ class UpdateDriver:
     def _apply(self, event: Event) -> ModelState:
         state = self._hooks.apply(self.model, event)
         if state.phase in {Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REFUSED}:
-            log.info("%s: %s %s", self.model, state.phase, state.reason)
+            log.info("%s: %s", self.model, f"{state.phase} {state.reason}".rstrip())
         return state
+
+    def _look_again(self, state: ModelState) -> ModelState:
+        """Take up what was refused for want of disk or memory, where there is enough now."""
+        desired, now = state.candidate, time.monotonic()
+        if desired is None or now < self._look_at:
+            return state
+        self._look_at, self._look = now + self._look, min(2 * self._look, LOOK_S[1])
+        try:
+            with self._store.in_use():
+                variant = self._fetcher.release(desired).variant(desired.variant)
+                self._preflight(desired, variant)
+        except (EdgemlError, OSError) as error:
+            log.debug("%s: %s", self.model, error)
+            return state
+        return self._apply(Again(about=desired))
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
         release = self._fetcher.release(desired)
@@ -208,25 +252,24 @@ class UpdateDriver:
                 about=desired,
                 reason=f"the fleet chose another variant than this device would: {found.reason}",
             )
-        self._preflight(found.variant)
+        self._preflight(desired, found.variant)
         return Done(about=desired, phase=Phase.RESOLVING)
 
-    def _preflight(self, variant: Variant) -> None:
-        """Check, before the first byte of a model, that disk and memory have room for a second.
+    def _preflight(self, desired: DesiredModel, variant: Variant) -> None:
+        """Check, before the first byte of a model, that a second has room: disk, memory, budget.
 
         Raises:
             DeviceError: one of them has not.
         """
         model = variant.file("model").size
-        missing = self._fetcher.missing(variant)
         # What the runtime compiles of it is about as large again.
-        self._store.require_room(sum(missing.values()) + model)
+        self._fetcher.preflight(desired, variant, room=model)
         require_memory(TESTING_BYTES + 2 * model, "a second model and its test")
         if self._ceiling:
             require_below(self._ceiling, rss_bytes() + 2 * model)
 
     def _download(self, _state: ModelState, desired: DesiredModel) -> Event:
-        self._fetcher.files(self._fetcher.release(desired).variant(desired.variant))
+        self._fetcher.files(desired, self._fetcher.release(desired).variant(desired.variant))
         return Done(about=desired, phase=Phase.DOWNLOADING)
 
     def _verify(self, _state: ModelState, desired: DesiredModel) -> Event:

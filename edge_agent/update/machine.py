@@ -55,7 +55,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     `baseline` is what a trial is compared with; `proven` what the running release did in its
     own trial, for the times when it has not run long enough to be asked again. `crashes` counts
     how often in a row the agent did not end well soon after it came up with `running`, which is
-    `steady` once it has run for a while.
+    `steady` once it has run for a while. A `refused` one that is `lacking` is taken up again when
+    the device has what it lacked.
     """
 
     phase: Phase = Phase.IDLE
@@ -66,6 +67,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     trial_boots: int = 0
     crashes: int = 0
     steady: bool = False
+    lacking: bool = False
     baseline: Baseline = Baseline()
     proven: Baseline = Baseline()
     blocked: tuple[Blocked, ...] = ()
@@ -94,14 +96,31 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refuse(msgspec.Struct, frozen=True, kw_only=True):
-    """The release cannot be taken here, through no fault of its behaviour."""
+    """The release cannot be taken here, through no fault of its behaviour.
+
+    `lacking`: for want of what the device may have again.
+    """
+
+    about: DesiredModel
+    reason: str
+    lacking: bool = False
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """The device has now what it lacked when it refused."""
+
+    about: DesiredModel
+
+
+class Fail(msgspec.Struct, frozen=True, kw_only=True):
+    """The release did badly, in the test or in the trial."""
 
     about: DesiredModel
     reason: str
 
 
-class Fail(msgspec.Struct, frozen=True, kw_only=True):
-    """The release did badly, in the test or in the trial."""
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """The work that is due waits for something: the data budget, or a disk that can be used."""
 
     about: DesiredModel
     reason: str
@@ -124,7 +143,7 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True):
     """The agent has run for a while with what runs."""
 
 
-Event = Wanted | Unwanted | Done | Refuse | Fail | Broken | Restarted | Steady
+Event = Wanted | Unwanted | Done | Refuse | Again | Fail | Waiting | Broken | Restarted | Steady
 
 _NEXT: dict[Phase, Phase] = {
     Phase.RESOLVING: Phase.DOWNLOADING,
@@ -148,20 +167,25 @@ def step(state: ModelState, event: Event) -> ModelState:
             return _steady(state)
         case Broken():
             return _broken(state, event)
-        case Done() | Refuse() | Fail():
+        case Done() | Refuse() | Again() | Fail() | Waiting():
             return _worked(state, event)
 
 
-def _worked(state: ModelState, event: Done | Refuse | Fail) -> ModelState:
+def _worked(state: ModelState, event: Done | Refuse | Again | Fail | Waiting) -> ModelState:
     if not _is_about(event.about, state):
         return state
     match event:
         case Done():
             return _done(state, event)
         case Refuse():
-            return _end(state, Phase.REFUSED, event.reason)
+            return _end(state, Phase.REFUSED, event.reason, lacking=event.lacking)
+        case Again():
+            return _again(state)
         case Fail():
             return _end(state, Phase.ROLLED_BACK, event.reason)
+        case Waiting():
+            moving = state.phase in IN_MOTION
+            return msgspec.structs.replace(state, reason=event.reason) if moving else state
 
 
 def live(state: ModelState) -> DesiredModel | None:
@@ -264,11 +288,21 @@ def _done(state: ModelState, event: Done) -> ModelState:
     if state.phase not in _NEXT:
         return state
     baseline = event.baseline if state.phase is Phase.TESTING else state.baseline
-    return replace(state, phase=_NEXT[state.phase], baseline=baseline)
+    return replace(state, phase=_NEXT[state.phase], baseline=baseline, reason="")
+
+
+def _again(state: ModelState) -> ModelState:
+    if state.phase is not Phase.REFUSED or not state.lacking:
+        return state
+    return msgspec.structs.replace(state, phase=Phase.RESOLVING, reason="", lacking=False)
 
 
 def _end(
-    state: ModelState, phase: Literal[Phase.REFUSED, Phase.ROLLED_BACK], reason: str
+    state: ModelState,
+    phase: Literal[Phase.REFUSED, Phase.ROLLED_BACK],
+    reason: str,
+    *,
+    lacking: bool = False,
 ) -> ModelState:
     if state.phase not in IN_MOTION or state.candidate is None:
         return state
@@ -276,7 +310,7 @@ def _end(
     if phase is Phase.ROLLED_BACK:
         blocked = _block(blocked, state.candidate)
     return msgspec.structs.replace(
-        state, phase=phase, reason=reason, blocked=blocked, trial_boots=0
+        state, phase=phase, reason=reason, blocked=blocked, trial_boots=0, lacking=lacking
     )
 
 

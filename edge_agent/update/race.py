@@ -59,7 +59,7 @@ def _request(
     return TestRequest(
         execution=execution,
         model=str(store.path(variant, "model")),
-        pipeline=str(store.path(variant, "pipeline")),
+        pipeline=str(store.path(variant, "pipeline")) if variant.find("pipeline") else "",
         golden=str(store.path(variant, "golden")),
         recorded=str(store.path(variant, "recorded")),
         compiled=str(store.compiled(variant)),

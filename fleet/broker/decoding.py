@@ -37,6 +37,7 @@ _TYPES: Final[Mapping[int, str]] = {
     **dict.fromkeys((0x09, 0x16), "binary"),
     0x26: "pair",
 }
+_MESSAGE_EXPIRY: Final = 0x02
 _SESSION_EXPIRY: Final = 0x11
 _RECEIVE_MAXIMUM: Final = 0x21
 _MAXIMUM_PACKET: Final = 0x27
@@ -257,9 +258,14 @@ def _will(flags: int, reader: _Reader) -> Message | None:
         return None
     if qos > _MAX_QOS:
         raise PacketError(Reason.QOS_UNSUPPORTED, f"a will with QoS {qos}")
-    _, onward = reader.properties(_OF_WILL)
+    numbers, onward = reader.properties(_OF_WILL)
     return Message(
-        topic=reader.text(), payload=reader.binary(), qos=qos, retain=retain, properties=onward
+        topic=reader.text(),
+        payload=reader.binary(),
+        qos=qos,
+        retain=retain,
+        properties=onward,
+        expiry_s=numbers.get(_MESSAGE_EXPIRY),
     )
 
 
@@ -273,7 +279,12 @@ def _publish(flags: int, reader: _Reader) -> Publish:
     if _TOPIC_ALIAS in numbers:
         raise PacketError(Reason.TOPIC_ALIAS_INVALID, "topic aliases are not offered")
     message = Message(
-        topic=topic, payload=reader.rest(), qos=qos, retain=bool(flags & 1), properties=onward
+        topic=topic,
+        payload=reader.rest(),
+        qos=qos,
+        retain=bool(flags & 1),
+        properties=onward,
+        expiry_s=numbers.get(_MESSAGE_EXPIRY),
     )
     return Publish(packet_id=packet_id, message=message)
 

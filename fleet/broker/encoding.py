@@ -1,5 +1,6 @@
 """From the broker's answers and messages to bytes."""
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Final
@@ -38,11 +39,14 @@ def connack(
     return _packet(0x20, bytes((session_present, reason)) + length(len(properties)) + properties)
 
 
-def publish(message: Message, *, packet_id: int, dup: bool, retain: bool) -> bytes:
-    """Return PUBLISH (3.3); `packet_id` 0 means QoS 0."""
+def publish(
+    message: Message, *, packet_id: int, dup: bool, retain: bool, left_s: float = math.inf
+) -> bytes:
+    """Return PUBLISH (3.3); `packet_id` 0 means QoS 0, `left_s` is how long it may wait yet."""
     first = 0x30 | dup << 3 | (0x02 if packet_id else 0) | retain
     identifier = struct.pack(">H", packet_id) if packet_id else b""
-    properties = length(len(message.properties)) + message.properties
+    expiry = b"" if math.isinf(left_s) else struct.pack(">BI", 0x02, math.ceil(left_s))
+    properties = length(len(expiry) + len(message.properties)) + expiry + message.properties
     return _packet(first, _text(message.topic) + identifier + properties + message.payload)
 
 

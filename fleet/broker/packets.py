@@ -1,5 +1,6 @@
 """The packets that a client and this broker exchange, as values; MQTT 5.0 (OASIS), chapter 3."""
 
+import math
 from enum import IntEnum
 from typing import Final
 
@@ -49,13 +50,19 @@ class PacketError(Exception):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """An application message; `properties` are those that travel on, encoded."""
+    """An application message; `properties` are those that travel on, encoded.
+
+    `expiry_s` is how long its publisher lets it wait, None for ever; `ends_at` is when that is
+    over, by the broker's monotonic clock.
+    """
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
     properties: bytes = b""
+    expiry_s: int | None = None
+    ends_at: float = math.inf
 
     @property
     def size(self) -> int:

@@ -3,7 +3,8 @@
 Connections ask it; it says what to answer and whose sessions have something to send.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -28,9 +29,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Router:
-    """All sessions of one broker."""
+    """All sessions of one broker; messages expire by its `clock`, in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sessions: dict[tuple[str, str], Session] = {}
         self._absent: dict[Session, float] = {}
         self._tree: TopicTree[tuple[Session, str]] = TopicTree()
@@ -48,9 +50,8 @@ class Router:
         if old is not None and connect.clean_start:
             self.forget(old)
             old = None
-        session = old or Session(
-            *key, FLEET_BOUNDS if connect.username == SUPERUSER else DEVICE_BOUNDS
-        )
+        bounds = FLEET_BOUNDS if connect.username == SUPERUSER else DEVICE_BOUNDS
+        session = old or Session(*key, bounds, self._clock)
         self._sessions[key] = session
         self._absent.pop(session, None)
         session.expiry_s = min(connect.expiry_s, MAX_EXPIRY_S)
@@ -90,6 +91,9 @@ class Router:
             raise PacketError(Reason.TOPIC_INVALID, "a topic is empty, too long or has wildcards")
         if not may_use(session.username, message.topic):
             return Answer(reason=Reason.NOT_AUTHORIZED)
+        if message.expiry_s is not None:
+            ends_at = self._clock() + message.expiry_s
+            message = msgspec.structs.replace(message, ends_at=ends_at)
         if message.retain and not self._retain(session.username, message):
             return Answer(reason=Reason.QUOTA_EXCEEDED)
         receivers: dict[Session, list[Subscription]] = {}

@@ -5,8 +5,9 @@ broker ends, sessions end. That loses nothing, since state lives in the fleet's 
 every message is asked for again over HTTPS or from a device's outbox.
 """
 
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -40,9 +41,17 @@ class Session:
         client_id: its name, unique per account.
         bounds: the oldest waiting message makes room when one is reached. What is in flight
             counts against the bytes, so that a client that acknowledges nothing gains nothing.
+        clock: by which messages expire, in seconds.
     """
 
-    def __init__(self, username: str, client_id: str, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        username: str,
+        client_id: str,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.username = username
         self.client_id = client_id
         self.bounds = bounds
@@ -87,14 +96,18 @@ class Session:
         """Yield packets to send until the window is full or nothing waits.
 
         First come those, marked so, that an earlier connection did not acknowledge, then what
-        waits; each oldest first.
+        waits; each oldest first. What has expired meanwhile is forgotten (3.3.2.3.3).
         """
         yield from self._repeated()
         while self._waiting and (not self._waiting[0].qos or self._room()):
             message = self._waiting.popleft()
+            left_s = message.ends_at - self._clock()
+            if left_s <= 0:
+                self._bytes -= message.size
+                continue
             packet_id = self._new_id() if message.qos else 0
             packet = encoding.publish(
-                message, packet_id=packet_id, dup=False, retain=message.retain
+                message, packet_id=packet_id, dup=False, retain=message.retain, left_s=left_s
             )
             if packet_id and len(packet) <= self._largest:
                 self._in_flight[packet_id] = message
@@ -122,7 +135,13 @@ class Session:
         while self._again and self._room():
             packet_id = self._again.popleft()
             message = self._in_flight[packet_id]
-            packet = encoding.publish(message, packet_id=packet_id, dup=True, retain=message.retain)
+            left_s = message.ends_at - self._clock()
+            if left_s <= 0:
+                self._bytes -= self._in_flight.pop(packet_id).size
+                continue
+            packet = encoding.publish(
+                message, packet_id=packet_id, dup=True, retain=message.retain, left_s=left_s
+            )
             if len(packet) > self._largest:
                 self._bytes -= self._in_flight.pop(packet_id).size
                 self.dropped += 1

@@ -98,7 +98,11 @@ def read_text(path: Path) -> str:
             raise UserError(f"The file {path} is too large.")
         return data.decode()
     except OSError as error:
-        raise UserError(f"The file {path} cannot be read.", why=f"{error.strerror}.") from None
+        raise UserError(
+            f"The file {path} cannot be read.",
+            why=f"{error.strerror}.",
+            fix="Name a file that you may read.",
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"The file {path} is not text.") from None
 

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from edgeml.errors import UserError
+from fleet.commands import data as data_commands
+from fleet.commands import upkeep
 from fleet.commands.connection import (
     DATA,
     FLEET,
@@ -14,11 +17,21 @@ from fleet.commands.connection import (
     Token,
     Why,
     connect,
+    parse_labels,
+    read_text,
     read_toml,
     show,
 )
+from fleet.commands.device_commands import command_app
 
-devices_app = typer.Typer(help="See and configure devices.", no_args_is_help=True)
+DAY_S = 86400.0
+BootstrapFolder = Annotated[
+    Path | None, typer.Option("--bootstrap", help="Write a bootstrap file for each in here.")
+]
+DevicesUrl = Annotated[
+    str, typer.Option("--devices-url", help="Where devices reach the fleet: https://HOST:8081.")
+]
+devices_app = typer.Typer(help="See, configure, command and retire devices.", no_args_is_help=True)
 
 
 @devices_app.command("list")
@@ -49,10 +62,13 @@ def show_device(
 ) -> None:
     """Show a device: what is wanted of it, beside what it says."""
     from fleet.show import device_text
+    from fleet.show_data import budget_text
 
     with connect(fleet, token, data) as client:
         found = client.device(device)
-    show(found, device_text(found), as_json=as_json)
+        spent = client.ledger(device)
+    cost = budget_text(found["configuration"].get("data_budget", {}), spent)
+    show(found, f"{device_text(found)}\n\ndata budget\n{cost}", as_json=as_json)
 
 
 @devices_app.command("configure")
@@ -72,3 +88,105 @@ def configure(
     with connect(fleet, token, data) as client:
         found = client.configure(device, read_toml(file), why)
     show(found, device_text(found), as_json=as_json)
+
+
+@devices_app.command("revoke")
+def revoke(
+    device: Annotated[str, typer.Argument(help="The device's id.")],
+    *,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Let a device in no more, neither at the API nor at the broker: lost, stolen or cloned.
+
+    What it sent stays. Another machine may take its place: edgeml fleet enroll with the same name.
+    """
+    with connect(fleet, token, data) as client:
+        found = client.revoke(device, why)
+    text = f"{device} is revoked. To let a new machine take its place: edgeml fleet enroll {device}"
+    show(found, text, as_json=as_json)
+
+
+@devices_app.command("tokens")
+def tokens(
+    *,
+    csv: Annotated[Path, typer.Option("--csv", help="Columns: device, and one for each label.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the tokens into this CSV, for you alone.")
+    ] = None,
+    bootstrap: BootstrapFolder = None,
+    devices_url: DevicesUrl = "",
+    ttl_days: Annotated[float, typer.Option(help="Days that the tokens are good for.")] = 30.0,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time token for each device of a list, and a bootstrap file for each, if wanted."""
+    from fleet import bootstrap as files
+
+    listed = files.read_devices(read_text(csv))
+    if bootstrap and not devices_url:
+        raise UserError(
+            "Bootstrap files name the fleet.", fix="Give --devices-url https://HOST:8081"
+        )
+    with connect(fleet, token, data) as client:
+        made = client.enroll_many(listed, ttl_days * DAY_S, why)
+    now = made[0]["expires_at"] - ttl_days * DAY_S
+    if out:
+        files.write_private(out, files.tokens_csv(made))
+    for one in made if bootstrap else ():
+        assert bootstrap is not None
+        text = files.bootstrap_text(one, devices_url, now)
+        files.write_private(bootstrap / f"{one['device']}.toml", text)
+    if out or bootstrap:
+        written = [f"{len(made)} tokens to {out}"] if out else []
+        written += [f"{len(made)} bootstrap files to {bootstrap}"] if bootstrap else []
+        show({"tokens": len(made)}, f"Written: {', '.join(written)}.", as_json=as_json)
+    else:
+        show(made, files.tokens_csv(made).rstrip(), as_json=as_json)
+
+
+@devices_app.command("bootstrap")
+def bootstrap_file(
+    file: Annotated[Path, typer.Argument(help="The file to write, for a disk image.")],
+    *,
+    device: Annotated[str, typer.Option(help="One id, or cam-*: * is the board's serial number.")],
+    devices_url: DevicesUrl,
+    uses: Annotated[int, typer.Option(min=1, help="How many new devices may enrol with it.")] = 1,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="KEY=VALUE; may be given again.")
+    ] = None,
+    ttl_days: Annotated[float, typer.Option(help="Days that it is good for.")] = 30.0,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Write a file with which a device, or many from one disk image, enrol on their first boot.
+
+    Put it on the image as /boot/edgeml.toml, /boot/firmware/edgeml.toml or
+    /etc/edgeml/bootstrap.toml, or where the variable EDGEML_BOOTSTRAP says. `edgeml agent run`
+    enrols with it and removes it. Whoever has the image can enrol new devices until the
+    uses or the days are over, but never in the place of one that is there.
+    """
+    from fleet import bootstrap as files
+
+    with connect(fleet, token, data) as client:
+        [made] = client.enroll_many(
+            {device: parse_labels(label or [])}, ttl_days * DAY_S, why, uses=uses
+        )
+    now = made["expires_at"] - ttl_days * DAY_S
+    files.write_private(file, files.bootstrap_text(made, devices_url, now))
+    body = {"file": str(file), "device": device, "uses": uses, "expires_at": made["expires_at"]}
+    show(body, f"{file} lets {device} in, {uses} times within {ttl_days:g} days.", as_json=as_json)
+
+
+data_commands.add(devices_app)
+devices_app.command("decommission")(upkeep.decommission)
+devices_app.add_typer(command_app, name="command")

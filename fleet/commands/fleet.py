@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeml.errors import UserError
+from fleet.commands.broker import broker_config
 from fleet.commands.connection import (
     DATA,
     FLEET,
@@ -60,6 +61,9 @@ def up(
     keep_proofs_days: Annotated[
         float, typer.Option(min=0, help="Days that evidence and security events are kept.")
     ] = 365.0,
+    renewal_grace_days: Annotated[
+        float, typer.Option(min=0, help="Days that an expired device is still renewed.")
+    ] = 365.0,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     as_json: AsJson = False,
@@ -88,6 +92,7 @@ def up(
         tls=_tls(tls_cert, tls_key),
         external=external,
         database_url=database,
+        grace_s=renewal_grace_days * 86400.0,
         keep=Retention(
             records_days=keep_days, records_bytes=keep_mb << 20, proofs_days=keep_proofs_days
         ),
@@ -198,6 +203,25 @@ def security(
     show(found, security_text(found), as_json=as_json)
 
 
+@fleet_app.command("reset-time")
+def reset_time(
+    *,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept in the audit log.")],
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Have devices go back to the fleet's time, after its own clock was ahead of the truth.
+
+    What a device holds for proven only rises. Where the fleet has once told a time in the future,
+    each device takes the present one when it next asks, in an answer that the director signs.
+    """
+    with connect(fleet, token, data) as client:
+        found = client.reset_time(why)
+    show(found, "Devices take the fleet's time as it is when they next ask.", as_json=as_json)
+
+
 @fleet_app.command("thaw")
 def thaw(
     *,
@@ -225,3 +249,6 @@ def _tls(certificate: Path | None, key: Path | None) -> "Tls | None":
     for path in (certificate, key):
         read_text(path)
     return Tls(certificate, key)
+
+
+fleet_app.command("broker-config")(broker_config)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edgeml.errors import UserError
+from fleet.commands import bundles, upkeep
 from fleet.commands.connection import (
     DATA,
     FLEET,
@@ -21,7 +22,7 @@ from fleet.commands.connection import (
 )
 from fleet.commands.trust import sign_pushed
 
-releases_app = typer.Typer(help="Push releases to the fleet.", no_args_is_help=True)
+releases_app = typer.Typer(help="Push, look at, carry and remove releases.", no_args_is_help=True)
 
 
 @releases_app.command("push")
@@ -64,6 +65,70 @@ def push(
     show(found, release_text(found), as_json=as_json)
 
 
+@releases_app.command("publish")
+def publish(
+    folder: Annotated[Path, typer.Argument(help="The folder that edgeml convert wrote.")],
+    *,
+    registry: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Any OCI registry, with the repository above the models: "
+            "https://registry.example/team-a.",
+        ),
+    ],
+    version: Annotated[
+        str | None, typer.Option(help="Which release, if the folder holds several.")
+    ] = None,
+    username: Annotated[
+        str, typer.Option(envvar="EDGEML_REGISTRY_USER", help="Where the registry wants one.")
+    ] = "",
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its password or token.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Push a release to an external registry, from which devices and other clients can pull it.
+
+    It is tagged with its version, each variant with version and target, so that a client of
+    ModelPack or oras finds it. Name the registry as a mirror in a device's configuration to have
+    it pulled from there: the fleet says which release, the registry only serves its bytes.
+
+        edgeml releases publish release --registry https://registry.example/team-a
+    """
+    from cloud_sync.mirrors import split_address
+    from cloud_sync.registry_auth import RegistryAuth
+    from cloud_sync.release import Layout
+    from cloud_sync.transfer import OciClient
+
+    layout = Layout.open(folder)
+    release = layout.release(version)
+    base, prefix = split_address(registry)
+    password = _secret(password_file)
+    client = OciClient(base, RegistryAuth(base, username, password), prefix=prefix)
+    sizes: dict[str, int] = {}
+    try:
+        client.push(layout, release, sizes.__setitem__, tagged=True)
+    finally:
+        client.close()
+    place = f"{registry.rstrip('/').partition('://')[2]}/{release.model}"
+    found = {
+        "release": f"{place}:{release.version}",
+        "digest": release.digest,
+        "blobs": len(sizes),
+        "bytes": sum(sizes.values()),
+    }
+    text = f"{place}:{release.version} is there: {len(sizes)} blobs, {sum(sizes.values()):,} bytes"
+    show(found, f"{text}\n{release.digest}", as_json=as_json)
+
+
+def _secret(file: Path | None) -> str:
+    try:
+        return "" if file is None else file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read.", why=f"{error}.") from None
+
+
 @releases_app.command("list")
 def list_releases(
     *,
@@ -103,3 +168,7 @@ def show_release(
     with connect(fleet, token, data) as client:
         found = client.release(*split_name(name))
     show(found, release_text(found), as_json=as_json)
+
+
+releases_app.command("export")(bundles.export)
+releases_app.command("gc")(upkeep.gc)

@@ -7,7 +7,7 @@ import neither a server nor an HTTP client.
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,7 @@ PASSPHRASE = "EDGEML_TRUST_PASSPHRASE"
 trust_app = typer.Typer(help="Say who signs releases, and sign them.", no_args_is_help=True)
 
 Role = Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp or a team.")]
+OwnKeyName = Annotated[Literal["director", "ca"], typer.Argument(help="Whose key.")]
 PublicKeys = Annotated[
     list[Path] | None, typer.Option("--to", metavar="KEY.pub", help="May be given again.")
 ]
@@ -159,6 +160,48 @@ def rotate(
     given = _role_keys(to, threshold)
     with connect(fleet, token, data) as client:
         info = client.trust_rotate(role, given, why)
+    _tell(info, as_json=as_json)
+
+
+@trust_app.command("rotate-key")
+def rotate_key(
+    which: OwnKeyName,
+    *,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Put a new key in place of one that devices know: the director's, or the CA's.
+
+    It signs as soon as the list `targets` that names it is public. The key before stays good, so
+    that devices follow in their own time, also those that are away; then withdraw it.
+    """
+    with connect(fleet, token, data) as client:
+        info = client.trust_rotate_key(which, why)
+    _tell(info, as_json=as_json)
+
+
+@trust_app.command("withdraw-key")
+def withdraw_key(
+    which: OwnKeyName,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while devices have certificates of an old CA.")
+    ] = False,
+    why: Why = "",
+    fleet: FleetUrl = FLEET,
+    token: Token = "",
+    data: Data = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """End the overlap of a rotation: what the key before signs is refused from then on.
+
+    After a theft, withdraw right after rotating.
+    """
+    with connect(fleet, token, data) as client:
+        info = client.trust_withdraw_key(which, why, force=force)
     _tell(info, as_json=as_json)
 
 

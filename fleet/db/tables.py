@@ -117,8 +117,32 @@ class DeviceKey(Table):
     since: Mapped[float]
 
 
+class DeviceBoot(Table):
+    """A boot of a device and its newest hello: one that goes on after a later boot is a clone's."""
+
+    __tablename__ = "device_boots"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    boot_id: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    counter: Mapped[int] = mapped_column(BigInteger)
+    returns: Mapped[int]
+    last_at: Mapped[float]
+
+
+class RevokedCertificate(Table):
+    """A certificate that is good no more, for the list that brokers are given."""
+
+    __tablename__ = "revoked_certificates"
+
+    serial: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device: Mapped[str] = mapped_column(String(64))
+    issuer: Mapped[str] = mapped_column(_NAME)
+    revoked_at: Mapped[float]
+    expires_at: Mapped[float]
+
+
 class Enrollment(Table):
-    """A one-time token, of which only the hash is kept."""
+    """A token, of which only the hash is kept; `device` may end with `*` where it has `uses`."""
 
     __tablename__ = "enrollments"
 
@@ -128,6 +152,7 @@ class Enrollment(Table):
     created_at: Mapped[float]
     expires_at: Mapped[float]
     used_at: Mapped[float | None]
+    uses: Mapped[int] = mapped_column(server_default="1", default=1)
 
 
 class ReportedModel(Table):
@@ -166,6 +191,7 @@ class DesiredModel(Table):
     attempt: Mapped[int]
     nonce: Mapped[str] = mapped_column(String(64))
     trial: Mapped[str]
+    data_budget_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class DesiredState(Table):
@@ -286,6 +312,54 @@ class Evidence(Table):
     received_at: Mapped[float] = mapped_column(index=True)
     document: Mapped[bytes]
     signed_batch: Mapped[int | None] = mapped_column(ForeignKey("signed_batches.id"))
+
+
+class Command(Table):
+    """A command to a device; `result` is the JSON of its `CommandResult`, empty until then."""
+
+    __tablename__ = "commands"
+    __table_args__ = (Index(None, "device", "status"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[float]
+    created_by: Mapped[str] = mapped_column(_NAME)
+    expires_at: Mapped[float]
+    envelope: Mapped[bytes]
+    status: Mapped[str] = mapped_column(String(16))
+    finished_at: Mapped[float | None]
+    result: Mapped[bytes]
+
+
+class Decommission(Table):
+    """The end of a device's service; `command` is its wipe, empty where none was asked for."""
+
+    __tablename__ = "decommissions"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    began_at: Mapped[float]
+    began_by: Mapped[str] = mapped_column(_NAME)
+    command: Mapped[str] = mapped_column(String(64))
+    command_status: Mapped[str] = mapped_column(String(16))
+    finished_at: Mapped[float | None]
+
+
+class LedgerEntry(Table):
+    """What a device spent in one month on one rollout for one cause, in bytes, in all."""
+
+    __tablename__ = "ledger_entries"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    ledger: Mapped[str] = mapped_column(String(64), primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    rollout: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    cause: Mapped[str] = mapped_column(String(16), primary_key=True)
+    sent: Mapped[int] = mapped_column(BigInteger)
+    received: Mapped[int] = mapped_column(BigInteger)
+    failures: Mapped[int] = mapped_column(BigInteger)
+    note: Mapped[str]
+    at: Mapped[float]
 
 
 class AuditEntry(Table):

@@ -20,6 +20,7 @@
     in_flight = 1000
     max_failures = 0
     device_timeout_s = 3600
+    data_budget_mb = 40          # what it may cost each device on the network; 0: no bound
 
 What is left out has the default below; an empty file is the default policy.
 """
@@ -77,6 +78,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     in_flight: Positive = 1000
     device_timeout_s: Annotated[float, Meta(gt=0)] = 3600.0
     max_failures: Annotated[int, Meta(ge=0)] = 0
+    data_budget_mb: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+    @property
+    def data_budget_bytes(self) -> int:
+        """What the rollout may cost each device on the network; 0 is no bound."""
+        return round(self.data_budget_mb * 1e6)
 
 
 DEFAULT_WAVES = (Wave(count=1), Wave(percent=5.0), Wave(percent=25.0), Wave(percent=100.0))

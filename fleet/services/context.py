@@ -5,16 +5,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from fleet.changes import Changes
 from fleet.db import Database
 from fleet.incarnation import HeadFile
 from fleet.keys import FleetKeys
+from fleet.ledger import Ledger
 from fleet.registry import Registry
 from fleet.trust import Repository
 
 _MAX_NAMES = 10_000
+GRACE_S = 365 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Bus(Protocol):
         """Whether the broker is there."""
         ...
 
-    def publish(self, topic: str, payload: bytes) -> bool:
+    def publish(self, topic: str, payload: bytes, *, expires_s: float | None = None) -> bool:
         """Publish; returns whether the client took it."""
         ...
 
@@ -56,9 +59,9 @@ class Publisher:
         """Set where messages go."""
         self._bus = bus
 
-    def __call__(self, topic: str, payload: bytes) -> bool:
-        """Publish, if there is a bus."""
-        return self._bus is not None and self._bus.publish(topic, payload)
+    def __call__(self, topic: str, payload: bytes, *, expires_s: float | None = None) -> bool:
+        """Publish, if there is a bus; the broker drops what waits for longer than `expires_s`."""
+        return self._bus is not None and self._bus.publish(topic, payload, expires_s=expires_s)
 
 
 class Replaced:
@@ -75,6 +78,22 @@ class Replaced:
         """Tell all of them."""
         for listener in tuple(self._listeners):
             listener(device)
+
+
+class Told:
+    """Tells who has to know that the list of revoked certificates is another."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have a function called each time, on any thread."""
+        self._listeners.append(listener)
+
+    def __call__(self) -> None:
+        """Tell all of them."""
+        for listener in tuple(self._listeners):
+            listener()
 
 
 class Counters:
@@ -113,7 +132,8 @@ class Services:
 
     `mqtt_url` is what devices are told at enrolment, with `mqtt_ca` where the broker's authority
     (PEM) is not the fleet's own; `console_url` is where the console is;
-    `head` is the file beside the keys that a restored database does not agree with.
+    `head` is the file beside the keys that a restored database does not agree with;
+    `grace_s` is how long after its end a device's certificate is still renewed.
     """
 
     database: Database
@@ -124,9 +144,16 @@ class Services:
     mqtt_url: str = ""
     mqtt_ca: str = ""
     console_url: str = ""
+    grace_s: float = GRACE_S
     now: Callable[[], float] = time.time
     changes: Changes = field(default_factory=Changes)
     publisher: Publisher = field(default_factory=Publisher)
     counters: Counters = field(default_factory=Counters)
     replaced: Replaced = field(default_factory=Replaced)
+    revoked: Told = field(default_factory=Told)
     started_at: float = field(default_factory=time.time)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What a restored database must not forget, beside the keys."""
+        return Ledger(self.keys.folder / "ledger.jsonl")

@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from cloud_sync.messages import Configuration, SourceConfig
+from cloud_sync.address import require_private
+from cloud_sync.messages import Configuration, DataBudget, SourceConfig
 from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.problem import NotFound
@@ -131,6 +132,8 @@ def parse_configuration(settings: dict[str, Any]) -> Configuration:
     """
     what = "The configuration cannot be used."
     _refuse_unknown(settings, Configuration, what, "", leave_out=("config_version",))
+    if isinstance(budget := settings.get("data_budget"), dict):
+        _refuse_unknown(budget, DataBudget, what, " of data_budget")
     for number, source in enumerate(_tables(settings.get("sources", ()), what), 1):
         _refuse_unknown(source, SourceConfig, what, f" of source {number}")
     try:
@@ -183,6 +186,16 @@ def _check_values(wanted: Configuration, what: str) -> None:
             )
         if source.fps is not None and not (math.isfinite(source.fps) and source.fps > 0):
             raise UserError(what, why=f"The source {source.name} has an fps that is not positive.")
+
+    for mirror in wanted.mirrors:
+        scheme, _, host = mirror.partition("://")
+        if scheme not in {"http", "https"} or not host:
+            raise UserError(
+                what,
+                why=f"The mirror {mirror.rpartition('@')[2][:80]!r} is no address.",
+                fix="Write https://cache.site, or https://registry.example/team-a.",
+            )
+        require_private(scheme, urlsplit(mirror).hostname or "", of="mirror")
 
 
 def _check_lasting(wanted: Configuration, what: str) -> None:

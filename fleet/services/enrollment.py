@@ -1,29 +1,31 @@
 """Enrolment: an operator's one-time token becomes a device's certificate and broker account."""
 
-import datetime as dt
 import hmac
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from sqlalchemy import delete
 
 from cloud_sync.messages import Configuration, Enrolled, EnrollRequest, MqttAccess
-from cloud_sync.trust import key_id
-from cloud_sync.trust.identity import check_device_id, issue, read_request
-from cloud_sync.trust.keys import public_pem
+from cloud_sync.trust import PublicKey, key_id
+from cloud_sync.trust.identity import check_device_id, read_request, validity
 from edgeml.errors import TrustError, UserError
 from fleet.broker.credentials import SUPERUSER
 from fleet.db import tables
 from fleet.keys import hash_of, new_token
+from fleet.ledger import Spent
 from fleet.resources import EnrollmentToken
 from fleet.rollouts.selector import check_labels
-from fleet.services import trust
+from fleet.services import identity, revoked, trust
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services
 
 DEFAULT_TTL_S = 3600.0
 MAX_TTL_S = 90 * 86400.0
+MAX_TOKENS = 10_000
+MAX_USES = 100_000
 
 
 def create_token(
@@ -32,41 +34,87 @@ def create_token(
     device: str,
     labels: Mapping[str, str],
     ttl_s: float = DEFAULT_TTL_S,
+    *,
+    uses: int = 1,
 ) -> EnrollmentToken:
-    """Make a one-time token for one device.
+    """Make a token for one device, good once; or for `uses` new devices, all named like `cam-*`.
 
     Raises:
-        UserError: the device's id, a label or the lifetime is not allowed.
+        UserError: the device's id, a label, the lifetime or the uses are not allowed.
     """
-    check_device_id(device)
-    if device == SUPERUSER:
-        raise UserError(f"{device!r} cannot be a device's id.", why="It is the fleet's own name.")
-    checked = check_labels(labels)
+    [made] = create_tokens(services, caller, {device: labels}, ttl_s, uses=uses)
+    return made
+
+
+def create_tokens(
+    services: Services,
+    caller: Caller,
+    devices: Mapping[str, Mapping[str, str]],
+    ttl_s: float = DEFAULT_TTL_S,
+    *,
+    uses: int = 1,
+) -> list[EnrollmentToken]:
+    """Make a token for each of several devices, with their labels; all of them or none.
+
+    Raises:
+        UserError: an id, a label, the lifetime or the uses are not allowed.
+    """
+    checked = {device: check_labels(labels) for device, labels in devices.items()}
+    for device in devices:
+        _check_name(device, uses)
+    if len(devices) > MAX_TOKENS:
+        raise UserError("Too many tokens at once.", why=f"At most {MAX_TOKENS} are made.")
     if not 0 < ttl_s <= MAX_TTL_S:
         raise UserError(
             f"A token cannot live for {ttl_s} seconds.", why=f"At most {MAX_TTL_S:.0f} are allowed."
         )
-    token = new_token()
-    expires_at = services.now() + ttl_s
-    with audited(services, caller, "enrollment.create", device, labels=checked) as session:
-        session.add(
+    now = services.now()
+    made = {device: new_token() for device in devices}
+    subject = next(iter(devices)) if len(devices) == 1 else f"{len(devices)} devices"
+    detail: dict[str, Any] = {"devices": checked}
+    if len(devices) == 1:
+        detail = {"labels": checked[subject]} | ({"uses": uses} if uses > 1 else {})
+    with audited(services, caller, "enrollment.create", subject, **detail) as session:
+        session.add_all(
             tables.Enrollment(
                 token_hash=hash_of(token),
                 device=device,
-                labels=json.dumps(checked),
-                created_at=services.now(),
-                expires_at=expires_at,
+                labels=json.dumps(checked[device]),
+                created_at=now,
+                expires_at=now + ttl_s,
                 used_at=None,
+                uses=uses,
             )
+            for device, token in made.items()
         )
-    return {"device": device, "token": token, "labels": checked, "expires_at": expires_at}
+    return [
+        {"device": d, "token": t, "labels": checked[d], "expires_at": now + ttl_s}
+        for d, t in made.items()
+    ]
+
+
+def _check_name(device: str, uses: int) -> None:
+    """Refuse what is neither a device's id nor, for several, the beginning of one with a `*`."""
+    if not 1 <= uses <= MAX_USES:
+        raise UserError(f"A token cannot have {uses} uses.", why=f"From 1 to {MAX_USES} it can.")
+    several = device.endswith("*")
+    if several != (uses > 1):
+        raise UserError(
+            f"A token for {device[:64]!r} cannot have {uses} uses.",
+            why="One device's token is good once; that of several names them like cam-*.",
+            fix="Write --uses with a name that ends with *.",
+        )
+    check_device_id(device.removesuffix("*").rstrip("._-") if several else device)
+    if device == SUPERUSER:
+        raise UserError(f"{device!r} cannot be a device's id.", why="It is the fleet's own name.")
 
 
 def enroll(services: Services, request: EnrollRequest) -> Enrolled:
     """Trade a token and a certificate request for an identity.
 
     A device that is enrolled already gets a new key and keeps its labels, configuration and
-    desired state: a replaced device takes its predecessor's place.
+    desired state: a replaced device takes its predecessor's place. One that asks again with the
+    same key before it has ever spoken, since the answer was lost, is answered again.
 
     Raises:
         TrustError: the token is unknown, used, expired or for another device, or the request
@@ -77,30 +125,15 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
     password = new_token()
     with services.database.write() as session:
         token = session.get(tables.Enrollment, hash_of(request.token), with_for_update=True)
-        labels = _use(token, device, now)
-        row = session.get(tables.Device, device) or _new_device(device)
+        row = session.get(tables.Device, device)
+        again = row is not None and _is_unanswered(row, key)
+        used = _use(token, device, now, is_new=row is None, again=again)
+        labels: dict[str, str] = json.loads(used.labels)
+        row = row or new_device(device)
         row.enrolled_at = now
         row.revoked_at = None
-        row.certificate = issue(
-            device,
-            key,
-            services.keys.ca,
-            services.keys.ca_key,
-            dt.datetime.fromtimestamp(now, dt.UTC),
-        )
-        row.public_key = public_pem(key)
-        row.key_id = key_id(key)
         row.mqtt_password_hash = hash_of(password)
-        session.add(row)
-        session.flush()
-        owner = session.get(tables.DeviceKey, row.key_id)
-        if owner is not None and owner.device != device:
-            raise TrustError(
-                "The enrolment was refused.", why=f"Its key is that of {owner.device} already."
-            )
-        session.merge(
-            tables.DeviceKey(key_id=row.key_id, device=device, public_key=row.public_key, since=now)
-        )
+        superseded = identity.replace(services, session, row, key, now)
         if labels:
             session.execute(delete(tables.DeviceLabel).where(tables.DeviceLabel.device == device))
             session.add_all(
@@ -109,14 +142,19 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
             )
         append(services, session, Caller(f"device {device}"), "device.enroll", device)
         certificate = row.certificate
+        services.ledger.append(
+            Spent(token_hash=used.token_hash, uses=used.uses, at=now, expires_at=used.expires_at)
+        )
     services.replaced(device)
     sync_head(services)
+    if superseded:
+        revoked.write(services)
     services.counters.add("enrolled")
     services.changes.announce()
     return Enrolled(
         device=device,
         certificate=certificate,
-        ca=services.keys.ca,
+        ca=services.keys.authorities,
         director_key=services.keys.director_pem,
         root=trust.current_root(services),
         mqtt=MqttAccess(
@@ -126,27 +164,49 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
 
 
 def check_mqtt_password(services: Services, device: str, password: str) -> bool:
-    """Whether a device may connect to the broker with this password."""
+    """Whether a device may connect to the broker with this password.
+
+    Not while its certificate has expired: it is renewed over HTTPS.
+    """
     with services.database.read() as session:
         row = session.get(tables.Device, device)
         if row is None or row.revoked_at is not None:
             return False
+        if services.now() > validity(row.certificate)[1]:
+            return False
         return hmac.compare_digest(row.mqtt_password_hash, hash_of(password))
 
 
-def _use(token: tables.Enrollment | None, device: str, now: float) -> dict[str, str]:
-    """Use a token up for a device; returns the labels that it gives."""
+def _is_unanswered(row: tables.Device, key: PublicKey) -> bool:
+    """Whether a device was given a certificate for this key and has said nothing since."""
+    silent = row.last_seen is None or row.last_seen < row.enrolled_at
+    return silent and row.revoked_at is None and row.key_id == key_id(key)
+
+
+def _use(
+    token: tables.Enrollment | None, device: str, now: float, *, is_new: bool, again: bool
+) -> tables.Enrollment:
+    """Use a token for a device; one that asks `again` has used it."""
     if token is None:
         raise _refused("The fleet does not know it.")
-    if token.used_at is not None:
+    if token.used_at is not None and not again:
         raise _refused("It was used before.")
     if now > token.expires_at:
         raise _refused(f"It expired {now - token.expires_at:.0f} seconds ago.")
-    if token.device != device:
+    several = token.device.endswith("*")
+    if device == SUPERUSER or not (
+        device.startswith(token.device[:-1]) if several else device == token.device
+    ):
         raise _refused(f"It is for {token.device}, not for {device}.")
-    token.used_at = now
-    labels: dict[str, str] = json.loads(token.labels)
-    return labels
+    if again:
+        return token
+    if several and not is_new:
+        # Whoever has a disk image shall not take the place of a device that is there.
+        raise _refused(f"It lets in new devices only, and there is a {device} already.")
+    token.uses -= 1
+    if token.uses == 0:
+        token.used_at = now
+    return token
 
 
 def _refused(why: str) -> TrustError:
@@ -155,7 +215,8 @@ def _refused(why: str) -> TrustError:
     )
 
 
-def _new_device(device: str) -> tables.Device:
+def new_device(device: str) -> tables.Device:
+    """The row of a device that has said nothing yet."""
     return tables.Device(
         id=device,
         enrolled_at=0.0,

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from cloud_sync.commands import CommandResult
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import (
     Ack,
     Batch,
     Down,
     Gap,
+    LedgerRecord,
     Record,
     RecordKind,
     SecurityRecord,
@@ -28,12 +30,14 @@ from cloud_sync.messages import (
     encode,
     topic,
 )
+from cloud_sync.ranges import runs
 from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope, sign
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
+from fleet.db.bulk import insert_rows
 from fleet.intervals import IntervalSet, Mark
 from fleet.resources import Page, TelemetryWindow
-from fleet.services import reported, security
+from fleet.services import commands, ledger, reported, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
 
@@ -44,7 +48,21 @@ MALFORMED = "malformed"
 _MAX_STREAM = 128
 _MAX_PAGE = 10_000
 
-_Body = StateRecord | Window | Evidence | SecurityRecord | Gap | None
+_Known = StateRecord | Window | Evidence | SecurityRecord | CommandResult | LedgerRecord | Gap
+_Body = _Known | None
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(body)
+    for kind, body in (
+        (RecordKind.STATE, StateRecord),
+        (RecordKind.TELEMETRY, Window),
+        (RecordKind.EVIDENCE, Evidence),
+        (RecordKind.SECURITY, SecurityRecord),
+        (RecordKind.RESULT, CommandResult),
+        (RecordKind.LEDGER, LedgerRecord),
+        (RecordKind.GAP, Gap),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class _Open:
     duplicates: int = 0
     malformed: int = 0
     notable: bool = False
+    as_it_came: bool = False
 
 
 def verify(
@@ -91,13 +110,20 @@ def verify(
     try:
         payload = _opened(envelope, key, newer)
     except TrustError as error:
-        security.record(services, "forged-batch", device, str(error))
+        security.forged(
+            services,
+            "forged-batch",
+            device,
+            error,
+            envelope=envelope,
+            payload=PayloadType.BATCH,
+        )
         raise
     try:
         batch = decode(payload, Batch)
         _check(batch)
-    except RemoteError:
-        services.counters.add("ingest.malformed")
+    except RemoteError as error:
+        security.unreadable(services, device, error)
         raise
     if batch.device != device:
         refusal = TrustError("A batch was refused.", why=f"It speaks of {batch.device[:64]!r}.")
@@ -106,20 +132,21 @@ def verify(
     return SignedBatch(batch, envelope)
 
 
-def store(services: Services, batches: Sequence[SignedBatch]) -> list[bytes]:
+def store(
+    services: Services, batches: Sequence[SignedBatch], *, as_it_came: bool = False
+) -> list[bytes]:
     """Store batches in one transaction; returns the signed ack of each, in their order.
 
     Batches of one stream share their ack: it says what is stored after all of them. Nothing
     is acknowledged that is not committed. A record that cannot be read is counted, kept as it
-    came, and acknowledged: sent again it would be no better.
+    came, and acknowledged: sent again it would be no better. With `as_it_came` none is read.
     """
-    work = _Open(now=services.now())
+    work = _Open(now=services.now(), as_it_came=as_it_came)
     with services.database.write() as session:
         for signed in batches:
             _take(services, session, signed, work)
         if work.rows:
-            # Through the connection: the object mapper would cost as much as the insert itself.
-            session.connection().execute(insert(tables.Record), work.rows)
+            insert_rows(session, tables.Record, work.rows)
         for (device, stream), mark in work.marks.items():
             _keep_mark(session, device, stream, mark, work)
         for device in {signed.batch.device for signed in batches}:
@@ -137,6 +164,28 @@ def store(services: Services, batches: Sequence[SignedBatch]) -> list[bytes]:
         services.changes.announce()
     acks = {key: _ack(services, *key, mark) for key, mark in work.marks.items()}
     return [acks[signed.batch.device, signed.batch.stream] for signed in batches]
+
+
+def apart(signed: SignedBatch) -> list[SignedBatch]:
+    """A batch in two halves, each with the envelope of the whole."""
+    found, middle = signed.batch.records, len(signed.batch.records) // 2
+    return [
+        SignedBatch(msgspec.structs.replace(signed.batch, records=half), signed.envelope)
+        for half in (found[:middle], found[middle:])
+    ]
+
+
+def set_aside(services: Services, signed: SignedBatch, fault: Exception) -> bytes:
+    """Keep a batch unread that the store cannot take in, and say so; returns its ack.
+
+    Sent again it would be no better, and its stream would wait for it for ever.
+    """
+    (ack,) = store(services, [signed], as_it_came=True)
+    services.counters.add("ingest.set-aside", len(signed.batch.records))
+    seqs = [record.seq for record in signed.batch.records]
+    detail = f"seq {seqs} of stream {signed.batch.stream}: {type(fault).__name__}: {fault}"
+    security.record(services, "record-set-aside", signed.batch.device, detail)
+    return ack
 
 
 def publish_ack(services: Services, device: str, envelope: bytes) -> None:
@@ -199,15 +248,18 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
     key = (batch.device, batch.stream)
     before = mark = work.marks.get(key) or _mark(session, key)
     fresh: list[tuple[Record, _Body]] = []
+    seen: set[int] = set()
     for record in batch.records:
-        if record.seq in mark:
+        if record.seq in seen or record.seq in mark:
             work.duplicates += 1
             continue
-        body = _read(batch.device, record)
+        body = None if work.as_it_came else _read(batch.device, record)
         if isinstance(body, Gap):
             mark = mark.with_range(body.first, body.last)
-        mark = mark.with_range(record.seq, record.seq)
+        seen.add(record.seq)
         fresh.append((record, body))
+    for first, last in runs(seen):
+        mark = mark.with_range(first, last)
     work.marks[key] = before
     if len(mark.above.ranges) > MAX_RANGES:
         # Nothing of it is stored or acknowledged: such a stream is no outbox of ours.
@@ -220,6 +272,7 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
     states = [body for _, body in fresh if isinstance(body, StateRecord)]
     evidence = [body for _, body in fresh if isinstance(body, Evidence)]
     refused = [body for _, body in fresh if isinstance(body, SecurityRecord)]
+    results = [body for _, body in fresh if isinstance(body, CommandResult)]
     for said in states:
         reported.apply_model(
             session,
@@ -234,27 +287,27 @@ def _take(services: Services, session: Session, signed: SignedBatch, work: _Open
         _keep_evidence(session, signed, evidence, work.now)
     if refused:
         security.keep(services, session, batch.device, refused)
-    work.notable |= bool(states or evidence or refused)
+    if results:
+        commands.keep(services, session, batch.device, results)
+    spent = [body for _, body in fresh if isinstance(body, LedgerRecord)]
+    ledger.keep(session, batch.device, spent, work.now)
+    work.notable |= bool(states or evidence or refused or results)
 
 
 def _read(device: str, record: Record) -> _Body:
     """A record's body; None where it cannot be read or is not true to its kind."""
-    kinds: dict[RecordKind, Any] = {
-        RecordKind.STATE: StateRecord,
-        RecordKind.TELEMETRY: Window,
-        RecordKind.EVIDENCE: Evidence,
-        RecordKind.SECURITY: SecurityRecord,
-        RecordKind.GAP: Gap,
-    }
+    decoder = _DECODERS.get(record.kind)
+    if decoder is None:
+        return None
     try:
-        body = msgspec.json.decode(record.body, type=kinds[record.kind])
+        body = decoder.decode(record.body)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return None
     if isinstance(body, Gap) and not 1 <= body.first <= body.last < record.seq:
         return None
     if isinstance(body, Evidence) and body.device != device:
         return None
-    assert isinstance(body, StateRecord | Window | Evidence | SecurityRecord | Gap)
+    assert isinstance(body, _Known)
     return body
 
 

@@ -14,15 +14,20 @@ from sqlalchemy.orm import Session
 
 from cloud_sync.messages import DesiredState, Hello, decode
 from cloud_sync.trust import PayloadType, key_id, open_envelope
+from cloud_sync.trust.identity import certified_key
+from cloud_sync.trust.keys import public_pem
 from edgeml.errors import EdgemlError
 from fleet.db import tables
 from fleet.incarnation import Head
+from fleet.ledger import Admitted, Revoked, Spent
 from fleet.services import desired, facts
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services
+from fleet.services.enrollment import new_device
 
 _NEXT = "incarnation.next"
 _FLEET = "fleet"
+_MAX_NAMED = 100
 
 
 def check(services: Services) -> str:
@@ -37,6 +42,8 @@ def check(services: Services) -> str:
         reason = _disagreement(session, head, known)
     if reason:
         freeze(services, reason, head.epoch if head else 0)
+        remember(services)
+    services.ledger.compact(services.now())
     _begin(services)
     with services.database.read() as session:
         return facts.get(session, facts.FROZEN)
@@ -61,6 +68,70 @@ def freeze(services: Services, reason: str, epoch: int) -> None:
     services.changes.announce()
 
 
+def remember(services: Services) -> None:
+    """Bring a restored database up to the ledger beside the keys.
+
+    Who was revoked after the backup is revoked again, who was enrolled or renewed has the key of
+    then, and a token that was used is used.
+    """
+    changed: list[str] = []
+    with services.database.write() as session:
+        for entry in services.ledger.entries():
+            if isinstance(entry, Spent):
+                changed += _spend(session, entry)
+            elif isinstance(entry, Revoked):
+                changed += _revoke(session, entry)
+            else:
+                changed += _admit(session, entry)
+        if changed:
+            caller = Caller(_FLEET, "The database is an older copy than the keys.")
+            what = sorted(changed)[:_MAX_NAMED]
+            append(
+                services, session, caller, "fleet.remember", "identities", number=len(changed),
+                what=what,
+            )  # fmt: skip
+    sync_head(services)
+
+
+def _spend(session: Session, entry: Spent) -> list[str]:
+    row = session.get(tables.Enrollment, entry.token_hash)
+    if row is None or row.uses <= entry.uses:
+        return []
+    row.uses = entry.uses
+    row.used_at = None if entry.uses else entry.at
+    return [f"used token of {row.device}"]
+
+
+def _revoke(session: Session, entry: Revoked) -> list[str]:
+    row = session.get(tables.Device, entry.device)
+    if row is None or row.revoked_at is not None:
+        return []
+    row.revoked_at = entry.at
+    return [f"revoked {entry.device}"]
+
+
+def _admit(session: Session, entry: Admitted) -> list[str]:
+    row = session.get(tables.Device, entry.device) or new_device(entry.device)
+    if row.certificate == entry.certificate and row.revoked_at is None:
+        return []
+    key = certified_key(entry.certificate)
+    row.certificate = entry.certificate
+    row.public_key = public_pem(key)
+    row.key_id = key_id(key)
+    row.mqtt_password_hash = entry.password_hash
+    row.enrolled_at = entry.at
+    row.revoked_at = None
+    row.unreconciled = True
+    session.add(row)
+    session.flush()
+    session.merge(
+        tables.DeviceKey(
+            key_id=row.key_id, device=row.id, public_key=row.public_key, since=entry.at
+        )
+    )
+    return [f"key of {entry.device}"]
+
+
 def frozen(services: Services) -> str:
     """Why rollouts are frozen; empty when they are not."""
     with services.database.read() as session:
@@ -77,9 +148,9 @@ def held_state(services: Services, said: Hello) -> DesiredState | None:
     """The desired state that a device holds, if this fleet signed it for that device."""
     if not said.accepted:
         return None
-    key = services.keys.director.public_key()
+    keys = services.keys.director_keys
     try:
-        payload = open_envelope(said.accepted.encode(), {key_id(key): key}, PayloadType.DESIRED)
+        payload = open_envelope(said.accepted.encode(), keys, PayloadType.DESIRED)
         state = decode(payload, DesiredState)
     except EdgemlError:
         return None

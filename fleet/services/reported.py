@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from cloud_sync.messages import Hello, Phase, ReportedModel, ReportedSource, ReportedState, decode
 from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope
 from cloud_sync.trust.keys import load_public
-from edgeml.errors import TrustError
+from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
-from fleet.services import desired, recovery, security
+from fleet.services import clones, desired, recovery, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
 
@@ -53,13 +53,24 @@ def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
         if said.device != device:
             raise TrustError("A hello was refused.", why=f"It speaks of {said.device[:64]!r}.")
     except TrustError as error:
-        security.record(services, "forged-hello", device, str(error))
+        security.forged(
+            services,
+            "forged-hello",
+            device,
+            error,
+            envelope=envelope,
+            payload=PayloadType.HELLO,
+        )
+        raise
+    except RemoteError as error:
+        security.unreadable(services, device, error)
         raise
     held = recovery.held_state(services, said)
     recovery.notice_newer(services, device, held)
     with services.database.write() as session:
         row = session.get_one(tables.Device, device, with_for_update=True)
-        if _is_late(row, said):
+        older = clones.is_of_an_older_boot(services, session, row, said)
+        if older or _is_late(row, said):
             services.counters.add("hello.late")
         else:
             _take(services, session, row, said)

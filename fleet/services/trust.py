@@ -11,11 +11,13 @@ from sqlalchemy import select
 from tuf.api.metadata import Root, Targets
 
 from cloud_sync.release import Release
-from cloud_sync.trust.releases import AUTHORITIES, DIRECTOR
+from cloud_sync.trust.identity import is_issued_by
 from edgeml.errors import UserError
 from fleet.db import tables
+from fleet.services import own_keys
 from fleet.services.audit import audited
 from fleet.services.context import Caller, Services
+from fleet.services.own_keys import OwnKey
 from fleet.trust import changes, check, offline, status
 from fleet.trust.changes import RoleKeys
 from fleet.trust.repository import TOP
@@ -26,7 +28,7 @@ _FLEET = Caller("fleet")
 
 def show(services: Services) -> TrustInfo:
     """Who signs, until when, and what waits for whom."""
-    return status.show(services.trust)
+    return status.show(services.trust, own_keys.described(services))
 
 
 def init(services: Services, caller: Caller, root: RoleKeys, targets: RoleKeys) -> TrustInfo:
@@ -43,7 +45,7 @@ def init(services: Services, caller: Caller, root: RoleKeys, targets: RoleKeys) 
         services,
         caller,
         ("init", Root.type),
-        lambda: changes.init(services.trust, root, targets, signed, _files(services)),
+        lambda: changes.init(services.trust, root, targets, signed, own_keys.files(services)),
     )
 
 
@@ -203,13 +205,68 @@ def standing(services: Services) -> Callable[[str, str], str]:
     return of
 
 
+def rotate_key(services: Services, caller: Caller, which: OwnKey) -> TrustInfo:
+    """Put a new key in place of the director's or the CA's; the old one stays good meanwhile.
+
+    Raises:
+        UserError: there is no root yet, or a rotation is under way.
+    """
+
+    def change() -> None:
+        own_keys.begin(services, which)
+        changes.put_files(services.trust, own_keys.files(services))
+
+    return _changed(services, caller, ("rotate-key", which), change)
+
+
+def withdraw_key(
+    services: Services, caller: Caller, which: OwnKey, *, force: bool = False
+) -> TrustInfo:
+    """Have the keys before the present one be good no more.
+
+    Args:
+        services: the fleet.
+        caller: who and why.
+        which: the director's key, or the CA's.
+        force: withdraw a CA also while devices have certificates of it.
+
+    Raises:
+        UserError: there is none, or devices still need it.
+    """
+    if which is OwnKey.CA and not force:
+        _require_renewed(services)
+
+    def change() -> None:
+        own_keys.withdraw(services, which)
+        changes.put_files(services.trust, own_keys.files(services))
+
+    return _changed(services, caller, ("withdraw-key", which), change, forced=force)
+
+
+def _require_renewed(services: Services) -> None:
+    """Refuse where devices have certificates that another than the present CA issued."""
+    device = tables.Device
+    query = select(device.id, device.certificate).where(device.revoked_at.is_(None))
+    with services.database.read() as session:
+        rows = session.execute(query).all()
+    old = sorted(name for name, pem in rows if not is_issued_by(pem, services.keys.ca))
+    if old:
+        shown = ", ".join(old[:5]) + (" ..." if len(old) > len(old[:5]) else "")
+        raise UserError(
+            "The CA before was not withdrawn.",
+            why=f"{len(old)} devices have not renewed their certificates yet: {shown}.",
+            fix="They do so within an hour of being online. To cut them off: --force",
+        )
+
+
 def begin(services: Services, *, fresh: bool) -> None:
     """At the start of the fleet: a new one gets a repository with keys online, all are renewed."""
     if fresh:
         init(services, _FLEET, RoleKeys(), RoleKeys())
     elif services.trust.is_initialised:
-        changes.put_files(services.trust, _files(services))
+        changes.put_files(services.trust, own_keys.files(services))
     keep_fresh(services)
+    own_keys.settle(services)
 
 
 def keep_fresh(services: Services) -> None:
@@ -233,7 +290,8 @@ def _changed(
 ) -> TrustInfo:
     change()
     published = services.trust.publish()
-    info = status.show(services.trust)
+    own_keys.settle(services)
+    info = show(services)
     waits = [found["role"] for found in info["waiting"]]
     verb, subject = action
     with audited(
@@ -247,12 +305,6 @@ def _changed(
     ):
         pass
     return info
-
-
-def _files(services: Services) -> dict[str, bytes]:
-    """What the fleet says of itself under TUF."""
-    keys = services.keys
-    return {DIRECTOR: keys.director_pem.encode(), AUTHORITIES: keys.ca.encode()}
 
 
 def current_root(services: Services) -> str:

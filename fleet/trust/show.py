@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from fleet.trust.status import TrustInfo, WaitingInfo
+from fleet.trust.status import OwnKeyInfo, TrustInfo, WaitingInfo
 
 
 def trust_text(info: TrustInfo) -> str:
@@ -15,11 +15,21 @@ def trust_text(info: TrustInfo) -> str:
         lines.append(f"{what}: {role['threshold']} of {keys}")
         if role["models"]:
             lines.append(f"    signs {', '.join(role['models'])}")
+    lines += [_own_key(own) for own in info["own_keys"]]
     for waiting in info["waiting"]:
         lines += _waiting(waiting)
     if any(waiting["missing"] for waiting in info["waiting"]):
         lines.append("Take it to the keys: edgeml trust export FOLDER")
     return "\n".join(lines)
+
+
+def _own_key(own: OwnKeyInfo) -> str:
+    line = f"  {own['key']}: {own['id'][:8]} signs"
+    if own["announced"]:
+        line += ", until the next one is public"
+    if own["retired"]:
+        line += f", {own['retired']} before it still good: edgeml trust withdraw-key {own['key']}"
+    return line
 
 
 def _waiting(waiting: WaitingInfo) -> list[str]:

@@ -1,6 +1,7 @@
 """What the fleet says of its trust: who signs, until when, and what waits for whom."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 from tuf.api.metadata import Root, Targets
@@ -50,6 +51,18 @@ class WaitingInfo(TypedDict):
     missing: int
 
 
+class OwnKeyInfo(TypedDict):
+    """The director's key or the CA's; `retired` are those before it that are still good.
+
+    `announced` where the next one waits for the signatures that make it public.
+    """
+
+    key: str
+    id: str
+    announced: bool
+    retired: int
+
+
 class TrustInfo(TypedDict):
     """All of it. `state` is `unsigned`, `waiting`, `online` or `offline`."""
 
@@ -58,10 +71,11 @@ class TrustInfo(TypedDict):
     warnings: list[str]
     roles: list[RoleInfo]
     waiting: list[WaitingInfo]
+    own_keys: list[OwnKeyInfo]
 
 
-def show(repository: Repository) -> TrustInfo:
-    """The state of a repository."""
+def show(repository: Repository, own_keys: Sequence[OwnKeyInfo] = ()) -> TrustInfo:
+    """The state of a repository, and of the keys that it announces."""
     roles = [r for role in (*TOP, *repository.teams()) if (r := _role(repository, role))]
     state, sentence = _state(repository, roles)
     waiting = [_waiting(repository, role) for role in repository.store.staged_roles()]
@@ -71,6 +85,7 @@ def show(repository: Repository) -> TrustInfo:
         "warnings": _warnings(repository, roles),
         "roles": roles,
         "waiting": [found for found in waiting if found],
+        "own_keys": list(own_keys),
     }
 
 

@@ -49,6 +49,7 @@ class PipelineRunner:
         self._size = (0, 0)
         self._tensors: list[NDArray[Any]] = []
         self._fits: tuple[Any, ...] = ()
+        self._batch: tuple[NDArray[Any], NDArray[Any]] | None = None
 
     def crop(self, frame: Image) -> Image:
         """The region of a camera's frame (HxW or HxWx3 uint8), as a view."""
@@ -80,7 +81,7 @@ class PipelineRunner:
                 why=f"{type(step).__name__} on {current.dtype.name}{list(current.shape)}: {error}",
             ) from error
         if self._kind != "image" and current.ndim == len(self._input.shape) - 1:
-            current = current[np.newaxis]
+            current = self._batched(current)
         made_as = (current.shape, current.dtype)
         if made_as != self._fits:
             if not self._input.accepts(current):
@@ -96,6 +97,12 @@ class PipelineRunner:
             self._size = _picture_size(current.shape)
         self._tensors = [current]
         return self._tensors
+
+    def _batched(self, current: NDArray[Any]) -> NDArray[Any]:
+        """With a batch axis; the same array for the same, which a session need bind only once."""
+        if self._batch is None or self._batch[0] is not current:
+            self._batch = current, current[np.newaxis]
+        return self._batch[1]
 
     def read(self, outputs: Sequence[NDArray[Any]], source: str = "", at: float = 0.0) -> Result:
         """Read the model's outputs as the pipeline's post-processor does.

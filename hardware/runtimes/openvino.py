@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ class OpenVinoSession:
         require_in_use(NAME, provider, self._compiled.get_property("EXECUTION_DEVICES"))
         self._provider = provider
         self._request: Any = self._compiled.create_infer_request()
+        self._set: tuple[NDArray[Any], ...] = ()  # what the request reads where it lies
+        self._lent: list[NDArray[Any]] = []  # copies that it reads, of inputs that cannot be shared
         self._fixed = [port.get_partial_shape().is_static for port in self._compiled.outputs]
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -112,12 +115,13 @@ class OpenVinoSession:
         Raises:
             ModelError: the tensors do not fit the model's inputs, or it failed on them.
         """
-        if not fits(self.inputs, inputs):
+        again = len(inputs) == len(self._set) > 0 and all(map(is_, inputs, self._set))
+        if not again and not fits(self.inputs, inputs):
             raise refused(self.inputs, inputs, "")
         try:
-            for index, tensor in enumerate(inputs):
-                shared = np.require(tensor, requirements=("C", "W"))
-                self._request.set_input_tensor(index, self._ov.Tensor(shared, shared_memory=True))
+            # A pipeline prepares every frame in the same arrays; to set them takes 30 us.
+            if not again:
+                self._set_inputs(inputs)
             # Its infer() is 15 us quicker, but with one thread swallows what goes wrong.
             self._request.start_async()
             self._request.wait()
@@ -130,6 +134,15 @@ class OpenVinoSession:
             for output, fixed in zip(outputs, self._fixed, strict=True)
         ]
 
+    def _set_inputs(self, inputs: Sequence[NDArray[Any]]) -> None:
+        self._set = ()
+        shared = [np.require(tensor, requirements=("C", "W")) for tensor in inputs]
+        for index, tensor in enumerate(shared):
+            self._request.set_input_tensor(index, self._ov.Tensor(tensor, shared_memory=True))
+        self._lent = shared
+        if all(map(is_, inputs, shared)):
+            self._set = tuple(inputs)
+
     def placement(self) -> dict[str, int]:
         """How many nodes of the compiled graph work on the device."""
         nodes = self._compiled.get_runtime_model().get_ops()
@@ -139,6 +152,7 @@ class OpenVinoSession:
     def close(self) -> None:
         """Drop the model; OpenVINO frees it with the last reference."""
         self._request = self._compiled = None
+        self._set, self._lent = (), []
 
 
 def _openvino() -> Any:

@@ -4,11 +4,13 @@ with running(FaultyRegistry()) as registry:
     registry.cut_at = 100       # drops the connection once, after so many bytes
     registry.fault = "corrupt"  # serves other bytes, one of FAULTS, or "404"
     registry.answers = [(503, {"Retry-After": "1"})]
+    registry.drip = "headers"   # or "body": a byte now and then, for ever
+    registry.endless = "blob"   # or "redirect", "refusal": a body that does not end
 """
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
@@ -50,6 +52,14 @@ class FaultyRegistry(ThreadingHTTPServer):
         self.ranges: list[str] = []
         self.authorizations: list[str | None] = []
         self.redirect = ""
+        self.drip = ""
+        self.endless = ""
+        self.closing = threading.Event()
+
+    def server_close(self) -> None:
+        """End, with what drips."""
+        self.closing.set()
+        super().server_close()
 
     @property
     def url(self) -> str:
@@ -72,7 +82,18 @@ class FaultyHandler(BaseHTTPRequestHandler):
         registry = self.server
         registry.ranges.append(self.headers.get("Range", ""))
         registry.authorizations.append(self.headers.get("Authorization"))
-        if registry.redirect:
+        with suppress(ConnectionError):
+            self.serve()
+
+    def serve(self) -> None:
+        registry = self.server
+        if registry.drip == "headers":
+            self.dripping(b"HTTP/1.1 200 OK\r\nX-Very-Long: ")
+        elif registry.drip == "body":
+            self.dripping(f"HTTP/1.1 200 OK\r\nContent-Length: {len(DATA)}\r\n\r\n".encode())
+        elif registry.endless:
+            self.without_end()
+        elif registry.redirect:
             self.answer(307, 0, Location=registry.redirect + self.path)
         elif registry.fault == "404":
             self.answer(404, 0)
@@ -81,6 +102,22 @@ class FaultyHandler(BaseHTTPRequestHandler):
             self.answer(status, 0, **headers)
         else:
             self.send_blob()
+
+    def dripping(self, begin: bytes) -> None:
+        """Send a byte now and then."""
+        self.wfile.write(begin)
+        while not self.server.closing.wait(0.02):
+            self.wfile.write(b"x")
+            self.wfile.flush()
+
+    def without_end(self) -> None:
+        """Send more and more, and never say how much."""
+        status = {"redirect": 307, "refusal": 401}.get(self.server.endless, 200)
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+        while not self.server.closing.is_set():
+            self.wfile.write(bytes(1 << 16))
 
     def send_blob(self) -> None:
         registry = self.server

@@ -108,11 +108,11 @@ def test_no_proxy_hears_of_what_stays_on_this_machine(
             proxy.accept()
 
 
-def self_signed(folder: Path) -> Path:
-    """A certificate for 127.0.0.1, its key beside it."""
+def self_signed(folder: Path, host: str = "127.0.0.1") -> Path:
+    """A certificate for an address, its key beside it."""
     key, now = generate(), dt.datetime.now(dt.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    address = x509.IPAddress(ipaddress.ip_address(host))
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_sync.desired import Clock, accept
+from cloud_sync.desired import accept
 from cloud_sync.messages import DesiredState, encode
 from cloud_sync.trust import PayloadType, generate, key_id, sign
 from edgeml.errors import TrustError
@@ -65,29 +65,8 @@ def test_a_state_that_another_key_signed_is_refused() -> None:
         accepted(sign(payload, PayloadType.DESIRED, OTHER))
 
 
-YEAR = 365 * 86400.0
-
-
-@pytest.mark.parametrize(
-    ("wall", "by_hint", "by_answer"),
-    [
-        (1000.0, True, True),
-        (0.0, True, True),  # no battery: behind what the fleet has proven, so no time at all
-        (1000.0 + YEAR, False, True),  # far ahead, or the state was held back: who knows
-    ],
-)
-def test_a_clock_that_is_wrong_never_refuses_what_the_fleet_answers(
-    wall: float, by_hint: bool, by_answer: bool
-) -> None:
-    clock = Clock(wall=wall, proven=900.0)
-    for now, good in ((clock.of_hint, by_hint), (clock.of_answer, by_answer)):
-        with contextlib.nullcontext() if good else pytest.raises(TrustError, match="expired"):
-            accepted(state(expires=1000.0 + 90 * 86400), now=now)
-
-
 def test_what_expired_before_a_proven_time_is_refused_whoever_says_it() -> None:
-    clock = Clock(wall=1000.0, proven=900.0)
-    for now in (clock.of_hint, clock.of_answer):
+    for now in (900.0, 1000.0):
         with pytest.raises(TrustError, match="expired"):
             accepted(state(expires=800.0), now=now)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_sync.commands import Command, CommandResult
 from cloud_sync.messages import (
     MAX_MESSAGE_BYTES,
     Ack,
@@ -20,6 +21,7 @@ from cloud_sync.messages import (
     Hello,
     Presence,
     StateRecord,
+    UnknownVersion,
     Up,
     Window,
     decode,
@@ -29,8 +31,10 @@ from cloud_sync.messages import (
 from edgeml.errors import RemoteError
 
 KINDS = (
-    Hello, Batch, Ack, DesiredState, Presence, EnrollRequest, Enrolled, StateRecord, Window, Gap,
+    Hello, Batch, Ack, Command, DesiredState, Presence, EnrollRequest, Enrolled,
+    StateRecord, Window, Gap, CommandResult,
 )  # fmt: skip
+CHOICES = {"phase": "idle", "status": "done"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
@@ -46,11 +50,10 @@ def example(kind: type[msgspec.Struct]) -> Any:
     made = {}
     for field in msgspec.structs.fields(kind):
         if field.required:
-            is_struct = isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
-            made[field.encode_name] = (
-                example(field.type) if is_struct else samples.get(field.type, [])
-            )
-    return made | ({"phase": "idle"} if "phase" in made else {})
+            of = getattr(field.type, "__origin__", field.type)
+            is_struct = isinstance(of, type) and issubclass(of, msgspec.Struct)
+            made[field.encode_name] = example(of) if is_struct else samples.get(of, [])
+    return made | {key: value for key, value in CHOICES.items() if key in made}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,6 +104,32 @@ def test_an_unknown_version_is_refused_and_unknown_fields_pass() -> None:
     assert decode(msgspec.json.encode({**ack, "later": {"x": [1]}}), Ack).through == 1
     with pytest.raises(RemoteError, match="version 9"):
         decode(msgspec.json.encode({**ack, "version": 9}), Ack)
+
+
+def test_a_version_is_known_before_what_it_holds_is_looked_at() -> None:
+    later = msgspec.json.encode({"version": 2, "device": ["another", "shape"]})
+    for kind in (Hello, Batch, Ack, Command, DesiredState, Presence, EnrollRequest, Enrolled):
+        with pytest.raises(UnknownVersion, match="of version 2 was refused"):
+            decode(later, kind)
+
+
+def bounded(found: Any) -> bool:
+    """Whether a type's values have a largest one: its texts, lists and tables."""
+    inner = {"item_type", "key_type", "value_type", "types", "item_types"}
+    of_many = msgspec.inspect.CollectionType | msgspec.inspect.DictType
+    is_many = isinstance(found, msgspec.inspect.StrType | of_many)
+    is_bounded = not is_many or found.max_length is not None
+    below = [getattr(found, name) for name in inner if hasattr(found, name)]
+    flat = [each for one in below for each in (one if isinstance(one, tuple) else (one,))]
+    return is_bounded and all(bounded(each) for each in flat)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_and_list_has_a_bound_of_its_own(kind: type[msgspec.Struct]) -> None:
+    found = msgspec.inspect.type_info(kind)
+    assert isinstance(found, msgspec.inspect.StructType)
+    loose = [f.name for f in found.fields if not bounded(f.type)]
+    assert not loose
 
 
 def test_a_message_over_the_limit_is_refused_unread() -> None:

@@ -20,13 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cloud_sync.messages import Ack, Batch, Gap, Record, RecordKind
 from cloud_sync.outbox import (
+    BATCH_BYTES,
     BATCH_RECORDS,
     MAX_RECORD_BYTES,
+    ON_THE_WAY_BYTES,
     RESEND_AFTER_S,
     Outbox,
-    joined,
-    runs,
 )
+from cloud_sync.outbox_kept import KEPT_BYTES
+from cloud_sync.ranges import joined, runs
 from edgeml.errors import DeviceError
 
 
@@ -80,6 +82,16 @@ def test_an_ack_of_another_device_or_stream_removes_nothing(tmp_path: Path) -> N
     assert box.acknowledge(Ack(device="cam-2", stream=box.stream, through=9)) == 0
     assert box.acknowledge(Ack(device="cam-1", stream="other", through=9)) == 0
     assert box.depth() == 1
+
+
+def test_what_one_way_swallows_is_sent_again_at_once_by_another(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    box.append(RecordKind.STATE, Note("x"))
+    batch = box.batch()
+    assert box.batch() is None
+    box.resend()
+    assert box.batch() == batch
+    assert box.batch() is None
 
 
 def test_a_batch_that_failed_is_sent_again_at_once(tmp_path: Path) -> None:
@@ -180,7 +192,108 @@ def test_a_freed_outbox_gives_its_disk_back(tmp_path: Path) -> None:
     last = box.append(RecordKind.TELEMETRY, Note("x"))
     box.acknowledge(Ack(device="cam-1", stream=box.stream, through=last))
     box.close()
-    assert path.stat().st_size < 200_000
+    assert path.stat().st_size < KEPT_BYTES + 200_000
+
+
+def test_records_stored_together_are_all_there_or_none(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    kinds = [RecordKind.TELEMETRY, RecordKind.STATE]
+    assert box.extend([(kind, Note("x")) for kind in kinds]) == range(1, 3)
+    (pages,) = box._db.execute("PRAGMA page_count").fetchone()
+    box._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(DeviceError, match="full"):
+        box.extend([(RecordKind.STATE, Note("x" * 20_000))] * 3)
+    assert box.sequences() == [1, 2]
+    assert box.extend([]) == range(0)
+
+
+def test_the_log_beside_the_file_stays_small_though_nothing_leaves_it(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db", max_bytes=64 << 20)
+    for _ in range(40):
+        box.extend([(RecordKind.TELEMETRY, Note("x" * 4000))] * 100)
+    assert (tmp_path / "o.db").stat().st_size > 12 << 20
+    assert (tmp_path / "o.db-wal").stat().st_size < 6 << 20
+
+
+def test_the_file_shrinks_while_a_backlog_drains(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    box = outbox(path, max_bytes=64 << 20)
+    last = box.extend([(RecordKind.TELEMETRY, Note("x" * 4000))] * 2000).stop - 1
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=last - 200))
+    files = (path, path.with_name("o.db-wal"))
+    assert sum(file.stat().st_size for file in files) < 3 << 20
+    assert box.depth() == 200
+
+
+def test_a_gap_counts_the_records_that_were_dropped_and_no_gap_records(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db", max_bytes=4000)
+    written = 0
+    for _ in range(30):
+        written += len(box.extend([(RecordKind.TELEMETRY, Note("t" * 100))] * 10))
+    batch = box.batch(max_bytes=10**6)
+    assert batch is not None
+    kept = sum(record.kind == RecordKind.TELEMETRY for record in batch.records)
+    assert sum(gap.dropped for gap in gaps_of(batch.records)) == written - kept
+
+
+def test_a_long_backlog_waits_on_the_disk_and_holds_up_no_state(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db", max_bytes=64 << 20)
+    telemetry = (RecordKind.TELEMETRY, RecordKind.GAP)
+    box.extend([(RecordKind.TELEMETRY, Note("x" * 10_000))] * 1000)
+    sent: list[int] = []
+    while batch := box.batch(telemetry):
+        sent += numbers(batch)
+    assert ON_THE_WAY_BYTES <= len(sent) * 10_000 < ON_THE_WAY_BYTES + 2 * BATCH_BYTES
+    state = box.append(RecordKind.STATE, Note("now"))
+    assert numbers(box.batch((RecordKind.STATE,))) == [state]
+    box.acknowledge(ack_of(box, *sent))
+    assert numbers(box.batch(telemetry))[0] == sent[-1] + 1
+
+
+def acknowledged(box: Outbox, number: int, at: float) -> None:
+    box.extend([(RecordKind.TELEMETRY, Note("x" * 100))] * number)
+    while batch := box.batch():
+        last = batch.records[-1].seq
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=last, at=at))
+    assert box.depth() == 0
+
+
+def test_what_a_restored_fleet_has_lost_is_sent_again_under_its_old_numbers(
+    tmp_path: Path,
+) -> None:
+    box = outbox(tmp_path / "o.db")
+    acknowledged(box, 30, at=100.0)
+    box.close()
+    box = outbox(tmp_path / "o.db")
+    new = box.append(RecordKind.STATE, Note("new"))
+    restored = Ack(device="cam-1", stream=box.stream, through=20, ranges=((31, 31),), at=200.0)
+    assert new == 31
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=20, at=200.0))
+    assert box.sequences() == [*range(21, 31), new]
+    assert numbers(box.batch((RecordKind.TELEMETRY,))) == list(range(21, 31))
+    box.acknowledge(restored)
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=31, at=201.0))
+    assert box.depth() == 0
+    assert box.append(RecordKind.STATE, Note("newer")) == 32
+
+
+def test_an_acknowledgement_that_comes_late_brings_nothing_back(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db")
+    acknowledged(box, 30, at=100.0)
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=20, at=99.0))
+    assert box.depth() == 0
+
+
+def test_what_is_kept_for_a_restored_fleet_is_bounded(tmp_path: Path) -> None:
+    box = outbox(tmp_path / "o.db", max_bytes=64 << 20)
+    for at in range(1, 6):
+        box.extend([(RecordKind.TELEMETRY, Note("x" * 10_000))] * 90)
+        box.acknowledge(Ack(device="cam-1", stream=box.stream, through=at * 90, at=float(at)))
+    assert (tmp_path / "o.db").stat().st_size < 6 << 20
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=0, at=100.0))
+    again = box.sequences()
+    assert KEPT_BYTES / 2 < len(again) * 10_000 < 2 * KEPT_BYTES
+    assert again == list(range(again[0], 451))
 
 
 def test_what_was_sent_and_not_acknowledged_is_sent_again_after_a_while(tmp_path: Path) -> None:

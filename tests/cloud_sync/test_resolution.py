@@ -73,6 +73,7 @@ def test_a_device_that_nothing_fits_is_told_why_for_each() -> None:
             st.lists(st.sampled_from(FEATURES), unique=True),
         ),
         max_size=6,
+        unique_by=lambda variant: variant.digest,
     ),
     st.lists(st.sampled_from(FEATURES), unique=True),
 )

@@ -11,6 +11,7 @@ from cloud_sync.evidence import Evidence, Verification
 from cloud_sync.patience import ATTEMPTS, MAX_PAUSE_S
 from cloud_sync.release import Blobs, Layout, Release, digest_of, read_evidence, write_evidence
 from cloud_sync.transfer import OciClient
+from cloud_sync.watch import Watch
 from edgeml.errors import DeviceError, ReleaseError, RemoteError, UserError
 from tests.cloud_sync.registries import DATA, DIGEST, FAULTS, FaultyRegistry, Shelf, running
 from tests.cloud_sync.releases import make_release
@@ -84,16 +85,16 @@ def test_what_is_not_the_blob_is_refused_and_nothing_is_left(
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_a_spoilt_start_is_found_out_and_the_next_try_begins_anew(
-    client: OciClient, tmp_path: Path
+def test_a_spoilt_start_is_found_out_and_the_blob_is_fetched_anew(
+    client: OciClient, registry: FaultyRegistry, tmp_path: Path
 ) -> None:
     blobs = Blobs(tmp_path)
     part = blobs.path(DIGEST).with_name(f".{blobs.path(DIGEST).name}.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"X" * 1000)
-    with pytest.raises(ReleaseError):
-        fetch(client, blobs)
-    assert fetch(client, blobs) == len(DATA)
+    assert fetch(client, blobs) == 2 * len(DATA) - 1000
+    assert registry.ranges == ["bytes=1000-", ""]
+    assert blobs.read(DIGEST, len(DATA)) == DATA
 
 
 def test_what_the_registry_lacks_is_asked_for_once(
@@ -217,12 +218,13 @@ def test_a_download_that_is_stopped_keeps_what_it_has(client: OciClient, tmp_pat
     class StopError(Exception):
         pass
 
-    def stop(_count: int) -> None:
-        raise StopError
+    class Stop(Watch):
+        def arrived(self, count: int) -> None:
+            raise StopError
 
     blobs = Blobs(tmp_path)
     with pytest.raises(StopError):
-        client.fetch_blob("m", DIGEST, len(DATA), blobs, stop)
+        client.fetch_blob("m", DIGEST, len(DATA), blobs, Stop())
     have = part_of(blobs).stat().st_size
     assert have > 0
     assert fetch(client, blobs) == len(DATA) - have

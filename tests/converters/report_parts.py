@@ -15,14 +15,15 @@ from cloud_sync.evidence import GateResult, Verdict, Verification
 from cloud_sync.golden import GoldenSet
 from cloud_sync.release import Release, Variant
 from cloud_sync.release.model import ReleaseFile
-from converters.arena import Judged, Lane, Timing
 from converters.build import Parts
 from converters.candidates import Candidate
 from converters.contest import Attempt
 from converters.decide import Choice, choose
 from converters.diagnosis import Diagnosis
 from converters.emulated import no_speed
+from converters.evaluation import Judged
 from converters.gates import accuracy_gate, speed_gate
+from converters.lanes import Lane, Timing
 from converters.losses import losses_of
 from converters.methods import CalibrationReport, NodeLoss
 from converters.methods.calibration_report import InputCoverage, Saturation
@@ -283,9 +284,11 @@ class Story:
         self, target: TargetProfile, times: tuple[float, ...], runtime: str, size: int
     ) -> Timing:
         if target.name in self.foreign:
-            return Timing((), 0.0, 0, {}, RUNTIMES[runtime])
+            return Timing((), (), (), {}, RUNTIMES[runtime])
         slow = 4.2 if runtime == "openvino" else 1.0
-        return Timing(times, 41.7 * slow, 62_000_000 + int(slow * size), {}, RUNTIMES[runtime])
+        return Timing(
+            times, (41.7 * slow,), (62_000_000 + int(slow * size),), {}, RUNTIMES[runtime]
+        )
 
     def _verification(self, target: Any) -> Verification:
         if target.name in self.foreign:

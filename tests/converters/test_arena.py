@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.arena import Arena, Lane
+from converters.arena import Arena
 from converters.cache import Cache
 from converters.executor import LocalExecutor
+from converters.lanes import Lane, Race
 from converters.loading import Loaded, load
 from converters.progress import Silent
 from converters.request import Request
@@ -153,7 +154,7 @@ def lanes(bench: Bench) -> list[Lane]:
 
 def test_a_race_of_what_is_clearly_apart_ends_early(arena: Arena, lanes: list[Lane]) -> None:
     first, _, slow = lanes
-    times = arena.time([first, slow], seconds=60.0, bound=1.0)
+    times = arena.time(Race(lanes=[first, slow], seconds=60.0, bound=1.0))
     assert len(times[slow.key].milliseconds) in {20, 40, 80}
     assert times[slow.key].p50_ms > times[first.key].p50_ms
 
@@ -166,7 +167,7 @@ def test_lanes_race_in_processes_of_their_own_and_are_judged_in_one(
         with arena.opened(lane) as session:
             pids.add(_pid(session))
     assert len(pids) == 1
-    arena.time(lanes[:2], seconds=0.01)
+    arena.time(Race(lanes=lanes[:2], seconds=0.01))
     raced = set()
     for lane in lanes[:2]:
         with arena.opened(lane) as session:
@@ -183,10 +184,10 @@ def test_a_file_that_does_not_load_leaves_the_others_running(
         lanes[0].artifact, key="broken", path=lanes[0].artifact.path.with_name("broken.onnx")
     )
     with pytest.raises(ModelError, match="cannot load"):
-        arena.time([lanes[0], Lane(broken, RUNTIME)], seconds=0.1)
+        arena.time(Race(lanes=[lanes[0], Lane(broken, RUNTIME)], seconds=0.1))
     with pytest.raises(ModelError, match="cannot load"), arena.opened(Lane(broken, RUNTIME)):
         pass
-    assert arena.time([lanes[0]], seconds=0.01)
+    assert arena.time(Race(lanes=[lanes[0]], seconds=0.01))
 
 
 def test_a_model_that_kills_its_process_takes_no_other_with_it(

@@ -9,9 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from converters.axes import fix_axes, fixed_shapes, free_axes, parse_dims
+from converters.dataset import open_dataset
 from converters.methods.sessions import open_bytes
 from converters.model import FloatModel, load_model
-from edgeml.errors import ExitCode, UserError, exit_code_of
+from converters.task import DirectTask
+from edgeml.errors import ExitCode, ModelError, UserError, exit_code_of
 
 
 @pytest.fixture
@@ -146,3 +148,19 @@ def test_a_trained_model_answers_the_same_with_its_size_fixed(shared_models: Pat
     line = np.random.default_rng(0).uniform(-1, 1, (1, 3, 48, 160)).astype(np.float32)
     wanted, given = (open_bytes(one.data).run(None, {"x": line})[0] for one in (model, fixed))
     np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_a_batch_axis_that_was_fixed_says_to_leave_that_out(
+    convnet: Path, quarters_data: tuple[Path, Path]
+) -> None:
+    data = open_dataset(quarters_data[0], ("image",))
+    for size in (1, 8):
+        task = DirectTask(fix_axes(load_model(convnet), {"N": size}))
+        if size == 1:
+            task.check(data)
+            continue
+        with pytest.raises(
+            ModelError, match=r"batch axis of input image is fixed to 8\."
+        ) as caught:
+            task.check(data)
+        assert "Leave out a --dim that fixes it" in caught.value.fix

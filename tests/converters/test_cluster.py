@@ -16,10 +16,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.arena import Arena, Lane
+from converters.arena import Arena
 from converters.cache import Cache
 from converters.cluster import RayExecutor, slots, unlike
 from converters.executor import LocalExecutor, RemoteSession, open_remote
+from converters.lanes import Lane
 from converters.loading import load
 from converters.progress import Silent
 from converters.request import Request

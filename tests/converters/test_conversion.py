@@ -13,8 +13,10 @@ from cloud_sync.evidence import Verdict
 from cloud_sync.golden import decode_golden, decode_recorded, matching
 from cloud_sync.release import Layout, resolve
 from converters.conversion import convert
-from converters.recipe import parse_recipe
+from converters.methods import prepare, quantize
+from converters.recipe import float16, parse_recipe
 from converters.result import ConversionResult
+from converters.show import conversion_text
 from edgeml.errors import (
     ExitCode,
     GateFailed,
@@ -94,6 +96,22 @@ def test_this_machine_resolves_the_release_to_the_fastest_variant(
     assert chosen is not None
     mine = [v for v in converted.variants if v.target == chosen.target]
     assert chosen.digest == min(mine, key=lambda v: v.latency.p50_ms).digest
+
+
+def test_a_model_of_float16_weights_is_not_called_float32(
+    convnet: Path, quarters_data: Data, tmp_path: Path
+) -> None:
+    half = tmp_path / "half.onnx"
+    half.write_bytes(quantize(prepare(convnet.read_bytes()), None, float16()).data)
+    result = run(half, quarters_data, tmp_path / "out")
+    given = [v for v in result.variants if v.file.read_bytes() == half.read_bytes()]
+    assert given
+    assert {(v.precision, v.quantization) for v in given} == {("float16", "")}
+    assert {v.precision for v in result.variants} <= {"float16", "int8"}
+    manifest = Layout.open(result.path).release()
+    assert "float32" not in {variant.precision for variant in manifest.variants}
+    assert "float32 on onnxruntime" not in (result.path / "report.html").read_text("utf-8")
+    assert "float32 is the answer" not in conversion_text(result)
 
 
 def test_each_runtime_here_gets_variants_of_its_own(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cloud_sync.evidence import Accuracy, GateResult, Verdict
-from converters.decide import choose, kept_because, warnings_about
+from converters.decide import choose, in_brief, kept_because, warnings_about
 
 
 def gate(name: str, result: Verdict) -> GateResult:
@@ -81,3 +81,91 @@ def test_float_that_is_faster_on_another_runtime_than_int8_is_said() -> None:
 def test_a_float_model_no_better_than_guessing_is_warned_about(low: float, warns: bool) -> None:
     accuracy = Accuracy(metric="top1", value=0.12, low=low, high=0.2, confidence=0.95, n=500)
     assert bool(warnings_about(accuracy, 0.1)) == warns
+
+
+def judged(result: Verdict) -> GateResult:
+    return GateResult(
+        name="accuracy",
+        result=result,
+        baseline=0.9,
+        value=0.885,
+        bound=0.89,
+        low=0.87,
+        high=0.894,
+        confidence=0.95,
+        n=400,
+        reason="Much more is known.",
+    )
+
+
+def raced(result: Verdict, **bounds: float) -> GateResult:
+    speed: dict[str, Any] = {"baseline": 1.0, "value": 0.96, "bound": 1.1, **bounds}
+    return GateResult(name="speedup", result=result, reason="More.", **speed)
+
+
+FAILS, DOUBT, PASSES = Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        (
+            [judged(FAILS), raced(DOUBT)],
+            (
+                "quantization loses too much accuracy: int8 drops 1.50 points on 400 samples, "
+                "at least 0.60 at 95 % confidence, and 1 may be lost."
+            ),
+        ),
+        (
+            [judged(DOUBT), raced(PASSES)],
+            (
+                "the accuracy of int8 is undecided: int8 drops 1.50 points on 400 samples, between "
+                "0.60 and 3.00 at 95 % confidence, and 1 may be lost."
+            ),
+        ),
+        (
+            [judged(PASSES), raced(FAILS)],
+            (
+                "int8 is not shown to be faster: it runs at 0.96 x the speed of float32, and 1.1 x "
+                "is asked for."
+            ),
+        ),
+        (
+            [judged(PASSES), GateResult(name="speedup", result=DOUBT, bound=1.1, reason="None.")],
+            (
+                "the speed of int8 is undecided: no such processor is here, and an emulator's "
+                "times mean nothing."
+            ),
+        ),
+        (
+            [judged(DOUBT), raced(DOUBT)],
+            (
+                "the accuracy of int8 is undecided: int8 drops 1.50 points on 400 samples, between "
+                "0.60 and 3.00 at 95 % confidence, and 1 may be lost; its speed is undecided too."
+            ),
+        ),
+        (
+            [raced(DOUBT, low=1.2, high=1.3)],
+            (
+                "the speed of int8 is undecided: it runs at 0.96 x the speed of float32, and 1.1 x "
+                "is asked for, but races disagree."
+            ),
+        ),
+        ([gate("memory", FAILS)], "The whole reason."),
+        ([], "The whole reason."),
+    ],
+)
+def test_why_float_was_kept_is_one_sentence(gates: list[GateResult], said: str) -> None:
+    assert in_brief("int8", gates, "The whole reason.") == said
+
+
+def test_a_float_model_that_is_never_right_is_warned_about_whatever_the_metric() -> None:
+    accuracy = Accuracy(metric="map50", value=0.0, low=0.0, high=0.04, confidence=0.95, n=100)
+    [warning] = warnings_about(accuracy, 0.0)
+    assert "map50 is 0 on 100 samples: where nothing is right, nothing can be lost" in warning
+
+
+def test_labels_that_are_all_the_same_are_warned_about() -> None:
+    accuracy = Accuracy(metric="top1", value=1.0, low=0.98, high=1.0, confidence=0.95, n=300)
+    [warning] = warnings_about(accuracy, 1.0)
+    assert warning.startswith("All 300 labels are the same")

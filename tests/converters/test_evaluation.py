@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.evaluation import evaluate
+from converters.evaluation import Answers, evaluate
 from converters.loading import Loaded, load
 from converters.progress import Silent
 from converters.request import Request
@@ -31,9 +31,7 @@ def loaded(convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path) -> L
     return load(request, Silent())
 
 
-def answer(
-    delay: Callable[[], float] = lambda: 0.0,
-) -> Callable[[Tensors], tuple[Tensors, Tensors]]:
+def answer(delay: Callable[[], float] = lambda: 0.0) -> Answers:
     """A model that sees which quarter is bright, and may take its time."""
 
     def see(tensors: Tensors) -> tuple[Tensors, Tensors]:
@@ -44,7 +42,7 @@ def answer(
         outputs = [np.array([sums], np.float32)]
         return outputs, outputs
 
-    return see
+    return lambda feeds: [see(tensors) for tensors in feeds]
 
 
 def test_sessions_that_answer_at_the_same_time_keep_the_order(loaded: Loaded) -> None:
@@ -56,13 +54,13 @@ def test_sessions_that_answer_at_the_same_time_keep_the_order(loaded: Loaded) ->
 
 
 def test_each_session_is_asked_by_one_thread_at_a_time(loaded: Loaded) -> None:
-    def careful() -> Callable[[Tensors], tuple[Tensors, Tensors]]:
+    def careful() -> Answers:
         lock, see = threading.Lock(), answer(lambda: 0.0005)
 
-        def ask(tensors: Tensors) -> tuple[Tensors, Tensors]:
+        def ask(feeds: Sequence[Tensors]) -> Sequence[tuple[Tensors, Tensors]]:
             assert lock.acquire(blocking=False), "asked while it answers"
             try:
-                return see(tensors)
+                return see(feeds)
             finally:
                 lock.release()
 
@@ -76,7 +74,7 @@ def test_each_session_is_asked_by_one_thread_at_a_time(loaded: Loaded) -> None:
 def test_what_a_session_raises_ends_the_evaluation(loaded: Loaded, count: int) -> None:
     asked: list[int] = []
 
-    def fails(_: Tensors) -> tuple[Tensors, Tensors]:
+    def fails(_: Sequence[Tensors]) -> Sequence[tuple[Tensors, Tensors]]:
         asked.append(1)
         raise ModelError("The runtime died.")
 
@@ -86,9 +84,9 @@ def test_what_a_session_raises_ends_the_evaluation(loaded: Loaded, count: int) -
 
 
 def test_a_float_model_that_answers_nan_is_refused_and_named(loaded: Loaded) -> None:
-    def lost(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    def lost(feeds: Sequence[Tensors]) -> Sequence[tuple[Tensors, Tensors]]:
         outputs = [np.full((1, 4), np.nan, np.float32)]
-        return outputs, outputs
+        return [(outputs, outputs) for _ in feeds]
 
     with pytest.raises(ModelError, match="NaN or infinite for evaluation sample 0"):
         evaluate([lost], loaded, is_baseline=True)

@@ -134,3 +134,14 @@ def test_a_disturbance_that_hits_both_in_a_round_does_not_change_the_answer() ->
     gate = speed_gate(2 * load, load, min_speedup=1.1, confidence=0.95)
     assert gate.result is Verdict.PASS
     assert gate.value == pytest.approx(2.0)
+
+
+def test_a_drop_at_the_limit_is_not_said_to_be_decided_by_more_samples_like_these() -> None:
+    right, lost = np.ones(400, bool), np.ones(400, bool)
+    lost[:4] = False  # just the point that may be lost
+    at_it = accuracy_gate(right, lost, metric="top1", max_drop=0.01, confidence=0.95)
+    assert at_it.n_needed
+    assert f"about {at_it.n_needed} samples would decide if it lost no more" in at_it.reason
+    lost[3] = True
+    below = accuracy_gate(right, lost, metric="top1", max_drop=0.01, confidence=0.95)
+    assert f"about {below.n_needed} samples like these would decide" in below.reason

@@ -14,16 +14,23 @@ def gate(ratio: float) -> GateResult:
     return speed_gate(ratio * ones, ones, min_speedup=1.1, confidence=0.95)
 
 
-def test_a_clear_pass_needs_no_other_race() -> None:
-    assert agreed([gate(1.5)]) == gate(1.5)
+@pytest.mark.parametrize(("ratio", "quick"), [(1.5, None), (1.5, 1.2), (0.99, 1.0)])
+def test_what_is_clear_and_was_so_in_the_quick_race_needs_no_other(
+    ratio: float, quick: float | None
+) -> None:
+    assert agreed([gate(ratio)], quick=quick) == gate(ratio)
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.15])
-def test_a_narrow_pass_and_a_failure_wait_for_another_race_that_agrees(ratio: float) -> None:
-    first = agreed([gate(ratio)])
+@pytest.mark.parametrize(
+    ("ratio", "quick"), [(1.15, 1.5), (1.05, 0.5), (0.5, None), (0.5, 1.2), (1.5, 1.0)]
+)
+def test_what_is_narrow_or_was_otherwise_in_the_quick_race_waits_for_another_that_agrees(
+    ratio: float, quick: float | None
+) -> None:
+    first = agreed([gate(ratio)], quick=quick)
     assert first.result is Verdict.UNDECIDED
     assert "one race alone does not show it" in first.reason
-    both = agreed([gate(ratio), gate(ratio + 0.01)])
+    both = agreed([gate(ratio), gate(ratio + 0.01)], quick=quick)
     assert both.result is gate(ratio).result
     assert (both.low, both.high) == pytest.approx((ratio, ratio + 0.01))
     assert both.n == 200

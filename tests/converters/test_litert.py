@@ -7,7 +7,7 @@ import pytest
 
 from converters.conversion import convert
 from converters.plan import plan
-from edgeml.errors import TargetError, ToolchainError
+from edgeml.errors import ExitCode, TargetError, ToolchainError
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 
 HERE = Capabilities(
@@ -53,6 +53,8 @@ def test_a_tflite_file_without_the_quantizer_stays_float_and_says_why(
     )
     assert {(v.runtime, v.precision) for v in made.variants} == {("litert", "float32")}
     assert "edgeml toolchain install ai-edge-quantizer" in str(made.float_kept_because)
+    assert made.exit_code is ExitCode.TOOLCHAIN_MISSING
+    assert (made.path / "index.json").is_file()
 
 
 def test_only_runtimes_that_take_the_format_race() -> None:

@@ -16,6 +16,7 @@ from converters.methods.histograms import (
     percentile_range,
     share_outside,
 )
+from converters.methods.settling import Settling
 from edgeml.errors import ModelError
 
 IMAGES = np.random.default_rng(5).normal(0, 1, (40, 1, 12, 12)).astype(np.float32)
@@ -162,16 +163,58 @@ def test_the_report_counts_repeated_samples_and_classes_without_one(prepared: Pr
     assert report.inputs[0].low == images.min()
 
 
-def test_the_report_tells_settled_ranges_from_growing_ones(prepared: Prepared) -> None:
-    settled = np.concatenate([IMAGES[:1], 0.1 * IMAGES])
-    report = report_on(prepared, observe(prepared, feeds(settled)))
-    assert report.converged
-    assert report.converged_after <= 2
-    growing = IMAGES * np.linspace(0.1, 3, len(IMAGES), dtype=np.float32).reshape(-1, 1, 1, 1)
-    report = report_on(prepared, observe(prepared, feeds(growing)))
+def test_the_report_says_after_how_many_samples_ranges_had_settled(prepared: Prepared) -> None:
+    report = report_on(prepared, observe(prepared, feeds(IMAGES)))
+    assert (report.converged, report.unsettled) == (True, ())
+    assert 1 <= report.converged_after <= len(IMAGES) // 2
+    assert not any("settled" in warning for warning in report.warnings)
+
+
+def test_the_report_warns_where_more_samples_would_give_other_ranges(prepared: Prepared) -> None:
+    spread = np.random.default_rng(5).lognormal(0, 2, len(IMAGES)).astype(np.float32)
+    report = report_on(prepared, observe(prepared, feeds(IMAGES * spread.reshape(-1, 1, 1, 1))))
     assert not report.converged
+    assert report.converged_after == len(IMAGES)
     assert "image" in report.unsettled
-    assert any("still widened" in warning for warning in report.warnings)
+    [warning] = [w for w in report.warnings if "have not settled" in w]
+    assert warning.endswith("Calibrate on more samples.")
+
+
+def settled_after(scales: np.ndarray) -> int:
+    """After how many samples the range of one tensor with these extremes had settled."""
+    settling = Settling(1)
+    for scale in scales:
+        settling.add(np.array([[-scale], [scale]], np.float32))
+    assert settling.high[0] == np.float32(scales.max())
+    return int(settling.after()[0])
+
+
+def test_one_wide_sample_among_many_unsettles_no_range() -> None:
+    scales = np.random.default_rng(0).uniform(0.8, 1, 200)
+    before = settled_after(scales)
+    scales[-1] = 5
+    assert settled_after(scales) == before < 8
+
+
+def test_samples_in_the_order_of_their_size_settle_like_any_others() -> None:
+    scales = np.random.default_rng(0).uniform(0.2, 1, 400)
+    assert settled_after(np.sort(scales)) <= 64
+    assert settled_after(np.sort(scales)[::-1]) <= 64
+
+
+def test_however_many_samples_there_are_few_of_them_are_kept() -> None:
+    settling = Settling(3)
+    row = np.ones((2, 3), np.float32)
+    for _ in range(5000):
+        settling.add(row)
+    assert settling.samples == 5000
+    assert len(settling._kept) <= 512
+    assert settling.after().tolist() == [1, 1, 1]
+
+
+def test_a_single_sample_settles_nothing() -> None:
+    assert settled_after(np.ones(1)) == 1  # all of them
+    assert settled_after(np.ones(2)) == 1
 
 
 def test_the_report_names_the_tensor_that_saturates_most(prepared: Prepared) -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.methods import prepare
 from converters.methods.sessions import open_bytes, open_model
-from converters.model import check_inputs, load_model
+from converters.model import check_float, check_inputs, load_model
 from edgeml.errors import EdgemlError, ExitCode, ModelError, exit_code_of
 from hardware.runtimes.interface import TensorSpec
 
@@ -256,3 +256,60 @@ def test_a_damaged_model_is_an_error_with_a_sentence_or_still_a_model(
     except EdgemlError as error:
         said = error.what
     assert said.endswith(".")
+
+
+def one_node(kind: str, domain: str = "", result: int = TensorProto.FLOAT) -> bytes:
+    node = helper.make_node(kind, ["x"], ["y"], name="it", domain=domain)
+    graph = helper.make_graph(
+        [node],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", result, None)],
+    )
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    data: bytes = helper.make_model(graph, opset_imports=sets, ir_version=8).SerializeToString()
+    return data
+
+
+def test_an_operator_that_onnxruntime_lacks_is_left_to_other_runtimes(tmp_path: Path) -> None:
+    (tmp_path / "own.onnx").write_bytes(one_node("Own", "mine"))
+    assert load_model(tmp_path / "own.onnx").operators == {"Own": 1}
+
+
+def test_names_that_two_nodes_share_are_told_in_onnxruntimes_words(
+    convnet: Path, tmp_path: Path
+) -> None:
+    proto = onnx.load(convnet)
+    for node in proto.graph.node:
+        node.name = "node"
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    onnx.save(proto, tmp_path / "same.onnx")
+    with pytest.raises(ModelError, match=r"onnxruntime cannot load .*two nodes with same node nam"):
+        load_model(tmp_path / "same.onnx")
+
+
+def test_texts_among_the_outputs_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", keys_floats=[0.0],
+                            values_strings=["zero"])  # fmt: skip
+    graph = helper.make_graph(
+        [node],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, ["N", 4])],
+    )
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
+    onnx.save(helper.make_model(graph, opset_imports=sets, ir_version=8), tmp_path / "text.onnx")
+    with pytest.raises(ModelError, match=r"The output y of .* holds texts\..* Cut it off"):
+        check_inputs(load_model(tmp_path / "text.onnx"))
+
+
+def test_a_model_that_was_quantized_before_is_refused(convnet: Path, tmp_path: Path) -> None:
+    check_float(load_model(convnet))
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(convnet, tmp_path / "int8.onnx")
+    model = load_model(tmp_path / "int8.onnx")
+    with pytest.raises(
+        ModelError, match=r"quantized already\. It has nodes of the types .*Integer"
+    ):
+        check_float(model)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from converters.paired import (
     Discordance,
@@ -53,6 +54,50 @@ def test_the_chance_of_a_wrong_fail_is_at_most_five_percent_for_every_model(
     fails = [seen for seen in every if drop_is_above(seen, limit, 0.95)]
     for p_gained in np.linspace(0, (1 - limit) / 2, 25):
         assert sum(probability(seen, p_gained + limit, p_gained) for seen in fails) <= 0.05 + 1e-9
+
+
+def most_lost(n: int, gained: np.ndarray, limit: float, confidence: float) -> np.ndarray:
+    """How many samples may be lost beside each number gained, so that it passes; -1: none."""
+    found, lost = [], -1
+    for count in gained.tolist():
+        while lost < n - count and drop_is_below(
+            Discordance(n=n, lost=lost + 1, gained=count), limit, confidence
+        ):
+            lost += 1
+        found.append(lost)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("n", "confidence"), [(100, 0.95), (200, 0.95), (400, 0.95), (1000, 0.95), (400, 0.9875)]
+)
+def test_the_exact_chance_of_a_wrong_pass_at_one_point_is_kept_however_few_the_samples(
+    n: int, confidence: float
+) -> None:
+    # Added up by other arithmetic: gained samples, and lost ones of the rest, are binomial.
+    shares = np.linspace(0, 0.12, 241)
+    gained = np.arange(min(n, stats.binom.isf(1e-6, n, shares[-1])) + 1)
+    most = most_lost(n, gained, 0.01, confidence)
+    for beyond in (0.0, 0.0005, 0.005):  # the drop is a point, or more
+        wrong = [
+            float(
+                stats.binom.pmf(gained, n, share)
+                @ stats.binom.cdf(most, n - gained, (share + 0.01 + beyond) / (1 - share))
+            )
+            for share in shares
+        ]
+        assert max(wrong) <= 1 - confidence - 1e-6
+    assert (np.diff(most) >= 0).all(), "what is lost may be made up for, never the reverse"
+
+
+def test_a_hundred_samples_without_difference_are_too_few_and_two_gained_show_a_gain() -> None:
+    def shown(lost: int, gained: int) -> bool:
+        return drop_is_below(Discordance(n=100, lost=lost, gained=gained), 0.01, 0.95)
+
+    assert not shown(0, 0)
+    assert not shown(0, 1)
+    assert shown(0, 2)
+    assert not shown(1, 4)
 
 
 @pytest.mark.parametrize("p_gained", [0.0, 0.005, 0.02, 0.1])

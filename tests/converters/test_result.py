@@ -20,6 +20,7 @@ def variant(target: str, precision: str) -> VariantResult:
         file=Path("model.onnx"),
         format="onnx",
         precision=precision,
+        quantization="" if precision == "float32" else "dynamic",
         bytes=1000,
         verification="artifact-executed-emulated",
         recipe=Path("recipe.json"),

@@ -20,16 +20,19 @@ def play(
     fidelity: dict[str, float] | None = None,
     slow: tuple[str, ...] = (),
     speed: dict[str, float] | None = None,
+    refused: tuple[str, ...] = (),
 ) -> tuple[list[str], list[tuple[str, float]]]:
     """All auditions, and all judgements with their confidence, until nothing is left."""
     tried: list[Tried] = []
     while (step := next_step(facts, tried)) is not None:
         name = str(step.move)
-        fast = name not in slow
+        is_refused = any(word in name for word in refused)
+        fast = name not in slow and not is_refused
         verdict = judge.get(name, Verdict.FAIL) if step.confidence and fast else None
         tried.append(
             Tried(
                 step=step,
+                refused=is_refused,
                 fast=fast,
                 speed=(speed or {}).get(name, 1.0),
                 fidelity=(fidelity or {}).get(name, 20.0) if fast else None,
@@ -56,6 +59,29 @@ def test_the_most_faithful_ranges_are_judged_and_a_pass_ends_the_search() -> Non
         "static u8s8 entropy",
     ]
     assert judgements == [("static u8s8 percentile", 0.95)]
+
+
+def test_what_cannot_be_equalised_says_nothing_against_files_of_the_same_structure() -> None:
+    facts = msgspec.structs.replace(CONVNET, has_head=True)
+    auditions, judgements = play(
+        facts,
+        {"static u8s8 minmax head in float": Verdict.PASS},
+        {"static u8s8 minmax head in float": 60.0},
+        refused=("equalised",),
+    )
+    assert auditions == [
+        "static u8s8 minmax",
+        "static u8s8 percentile bias-corrected equalised layers only",
+        "static u8s8 percentile bias-corrected layers only",
+        "static u8s8 percentile",
+        "static u8s8 percentile bias-corrected equalised",
+        "static u8s8 percentile bias-corrected",
+        "static u8s8 entropy",
+        "static u8s8 minmax head in float",
+        "static u8s8 percentile bias-corrected equalised head in float",
+        "static u8s8 percentile bias-corrected head in float",
+    ]
+    assert judgements == [("static u8s8 minmax head in float", 0.95)]
 
 
 def test_the_structure_that_proved_faster_is_judged_first() -> None:

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud_sync.messages import Down, Up, topic
 from cloud_sync.mqtt_session import MqttSession, require
-from cloud_sync.trust import PrivateKey, generate, save_key
-from cloud_sync.trust.identity import issue, make_ca
+from cloud_sync.trust import PrivateKey, generate, load_key, save_key
+from cloud_sync.trust.identity import issue, make_ca, make_crl
 from edgeml.errors import ExitCode, RemoteError
+from fleet.broker.configuration import Place, mosquitto
 from fleet.broker.credentials import SUPERUSER
 from tests.cloud_sync.releases import make_release
 from tests.e2e.loop import Loop, _free_port, until
@@ -33,7 +34,6 @@ from tests.needs import program
 pytestmark = pytest.mark.e2e
 DEVICE = "cam-1"
 NOW = dt.datetime.now(dt.UTC)
-ACCESS = f"user {SUPERUSER}\ntopic readwrite #\n\npattern readwrite edgeml/v1/%u/#\n"
 
 
 @dataclass
@@ -84,24 +84,27 @@ class Broker:
     """Mosquitto with TLS on a free port; a client's name is that of its certificate."""
 
     def __init__(self, folder: Path, ca: Path, certificate: Path) -> None:
-        self.port = _free_port()
+        self.port, self.web_port = _free_port(), _free_port()
         self.url = f"mqtts://localhost:{self.port}"
+        self.web_url = f"wss://localhost:{self.web_port}/mqtt"
         self._log = folder / "mosquitto.log"
-        (folder / "access").write_text(ACCESS)
-        (folder / "access").chmod(0o600)
+        assert certificate == folder / "broker.pem"
+        revoked = folder / "crl.pem"
+        revoked.write_text(make_crl(ca.read_text(), load_key(ca.with_suffix(".key")), [], NOW))
+        place = Place(
+            folder=str(folder),
+            authorities=str(ca),
+            revoked=str(revoked),
+            address="127.0.0.1",
+            port=self.port,
+            websockets=self.web_port,
+            user=getpass.getuser(),
+            state=str(folder),
+        )
+        for name, text in mosquitto(place).items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o600)
         config = folder / "mosquitto.conf"
-        lines = [
-            f"user {getpass.getuser()}",
-            f"listener {self.port} 127.0.0.1",
-            f"cafile {ca}",
-            f"certfile {certificate}",
-            f"keyfile {certificate.with_suffix('.key')}",
-            "require_certificate true",
-            "use_identity_as_username true",
-            "use_username_as_clientid true",
-            f"acl_file {folder / 'access'}",
-        ]
-        config.write_text("\n".join(lines) + "\n")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [program("mosquitto", "mosquitto"), "-v", "-c", str(config)],
@@ -217,7 +220,7 @@ def test_a_device_says_hello_gets_its_state_and_reports_it_over_tls(
     up = set(re.findall(rf"Received PUBLISH from {DEVICE} \(.*'edgeml/v1/(.*?)'", site.broker.log))
     down = set(re.findall(rf"Sending PUBLISH to {DEVICE} \(.*'edgeml/v1/(.*?)'", site.broker.log))
     assert up >= {f"{DEVICE}/{name}" for name in (Up.HELLO, Up.STATE, Up.EVIDENCE, Up.TELEMETRY)}
-    assert down == {f"{DEVICE}/{name}" for name in Down}
+    assert down == {f"{DEVICE}/{name}" for name in (Down.DESIRED, Down.ACK)}
     assert "denied" not in site.broker.log.lower()
     assert loop.stop(DEVICE) == 0
     assert loop.stop("fleet") == 0
@@ -241,6 +244,24 @@ def test_devices_trust_the_broker_by_the_authority_that_the_operator_names(
     finally:
         loop.close()
         broker.stop()
+
+
+def test_fleet_and_device_speak_over_websockets_where_only_the_web_passes(site: Site) -> None:
+    site.broker.url = site.broker.web_url
+    loop = OutsideLoop(site)
+    try:
+        loop.start_fleet()
+        loop.enroll(DEVICE)
+        loop.start_agent(DEVICE)
+        until("its hello", lambda: f"Received PUBLISH from {DEVICE}" in site.broker.log)
+        until("the device", lambda: loop.client.device(DEVICE)["online"])
+        assert loop.client.health()["broker"] == site.broker.web_url
+        made = loop.client.command(DEVICE, "log-tail")
+        until("done", lambda: loop.client.command_of(DEVICE, made["id"])["status"] == "done")
+        assert f"{DEVICE}/{Down.COMMAND}" in site.broker.log
+        assert f"{DEVICE}/{Up.RESULT}" in site.broker.log
+    finally:
+        loop.close()
 
 
 def test_a_fleet_that_is_told_of_another_ca_does_not_come_up(loop: OutsideLoop, site: Site) -> None:

@@ -17,6 +17,9 @@ from edge_agent.cli import app
 app()
 """
 
+END_S = 60.0
+SOON_S = 20.0  # on a busy machine; what hangs would take longer
+
 
 def eventually(
     holds: Callable[[], object], timeout_s: float = 30.0, what: str = "", every_s: float = 0.03
@@ -61,7 +64,7 @@ class AgentProcess:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(END_S)
         self._log.close()
 
     @property
@@ -71,18 +74,18 @@ class AgentProcess:
     def kill(self) -> None:
         """As `kill -9`."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(END_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
         """Ask it to end; returns its exit status and the seconds that it took."""
         begun = time.monotonic()
         self.process.send_signal(number)
-        status = self.process.wait(20)
+        status = self.process.wait(END_S)
         seconds = time.monotonic() - begun
         assert "Traceback" not in self._path.read_text(), self._path.read_text()
         return status, seconds
 
-    def wait_killed(self, timeout_s: float = 30.0) -> None:
+    def wait_killed(self, timeout_s: float = END_S) -> None:
         """Wait until it was ended by signal 9, as a failpoint does."""
         assert self.process.wait(timeout_s) == -signal.SIGKILL
 

@@ -53,7 +53,7 @@ def test_it_runs_from_boot_and_dates_its_records_when_it_learns_the_time(
         eventually(lambda: scene.device.phase(MODEL, "1.0.1") is Phase.COMMITTED, what="committed")
 
     fresh = [record for key, record in sorted(scene.device.records.items()) if key not in before]
-    windows = [record for record in fresh if record.kind is RecordKind.TELEMETRY][kept:]
+    windows = [record for record in fresh if record.kind == RecordKind.TELEMETRY][kept:]
     assert len(windows) >= 4
     assert all(begun - OFF_S < (record.at or 0.0) < time.time() + OFF_S for record in fresh)
     dates = [record.at or 0.0 for record in windows]

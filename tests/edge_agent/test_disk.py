@@ -180,3 +180,31 @@ def test_a_model_that_cannot_be_read_does_not_take_the_others_along(scene: Scene
         answers(scene, "1.0.0")
         eventually(lambda: "cannot be read" in (scene.data / "agent.log").read_text())
         agent.stop()
+
+
+SOON = """
+from edge_agent import link
+from edge_agent.update import driver
+link.POLL_ALONE_S = 0.3
+driver.LOOK_S = (0.2, 1.0)
+from edge_agent.cli import app
+app()
+"""
+
+
+def test_an_update_that_a_full_disk_refused_is_taken_up_again_when_there_is_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with SimFleet(tmp_path / "registry") as fleet:
+        scene = Scene(small_disk, fleet)
+        commit(scene, "1.0.0")
+        filler = small_disk / disk.FILLER
+        # Room for journal and outbox, and none to spare for another release.
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - (4 << 20)))
+        with AgentProcess(scene.config, code=SOON) as agent:
+            scene.want(scene.release("1.1.0", seed=1))
+            eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.REFUSED, what="refused")
+            assert "The disk has no room" in scene.device.states(MODEL)[-1].reason
+            disk.free(small_disk)
+            committed(scene, MODEL, "1.1.0")
+            agent.stop()

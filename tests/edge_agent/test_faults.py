@@ -175,7 +175,7 @@ def test_one_models_slow_download_holds_up_no_other_models_update(
         scene.fleet.want(DEVICE, wanted | {MODEL: scene.fleet.desired(bad, trial=trial)})
         eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.TRIAL, what="the trial")
         creep(scene, slow, monkeypatch)
-        eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.ROLLED_BACK, 20)
+        eventually(lambda: scene.device.phase(MODEL, "1.1.0") is Phase.ROLLED_BACK)
         assert scene.device.phase("other", "1.0.0") is Phase.DOWNLOADING
         assert_still_answers(scene, "1.0.0")
         agent.stop()

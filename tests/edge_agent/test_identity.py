@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cloud_sync.trust import key_id, load_key
 from cloud_sync.trust.identity import verify_issued
 from edge_agent.cli import app
 from edge_agent.identity import enroll_device, load_config, load_identity
@@ -81,7 +82,7 @@ def test_a_full_disk_costs_no_token(fleet: SimFleet, small_disk: Path) -> None:
     with pytest.raises(UserError, match="No space left"):
         enroll_device(fleet.url, "cam-1", "cam-1.token", small_disk / "cam-1")
     assert not spent(fleet)
-    assert not list(small_disk.glob(".cam-1.*"))
+    assert not (small_disk / "cam-1").exists()
 
 
 def test_an_empty_folder_is_taken_and_stays_when_the_token_is_refused(
@@ -95,10 +96,39 @@ def test_an_empty_folder_is_taken_and_stays_when_the_token_is_refused(
     assert enroll_device(fleet.url, "cam-1", "cam-1.token", data).exists()
 
 
-def test_a_folder_that_is_mounted_costs_no_token(fleet: SimFleet, small_disk: Path) -> None:
-    with pytest.raises(UserError, match="busy"):
-        enroll_device(fleet.url, "cam-1", "cam-1.token", small_disk)
-    assert not spent(fleet)
+def test_a_folder_that_is_mounted_is_used_as_it_is(fleet: SimFleet, small_disk: Path) -> None:
+    # As under the systemd unit, where the data folder is the one writable place.
+    (small_disk / "lost+found").mkdir(exist_ok=True)
+    config = enroll_device(fleet.url, "cam-1", "cam-1.token", small_disk)
+    assert load_identity(config).config.device == "cam-1"
+    assert small_disk.stat().st_mode & 0o777 == 0o700
+    names = {path.name for path in small_disk.iterdir()}
+    assert names == {"agent.toml", "identity", "lost+found"}
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_key(
+    fleet: SimFleet, tmp_path: Path
+) -> None:
+    fleet.stop()
+    with pytest.raises(RemoteError):
+        enroll_device(fleet.url, "cam-1", "cam-1.token", tmp_path / "cam-1")
+    [key] = (tmp_path / "cam-1" / ".enrolling").iterdir()
+    asked = load_key(key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    fleet.start()
+    config = enroll_device(fleet.url, "cam-1", "cam-1.token", tmp_path / "cam-1")
+    assert key_id(load_identity(config).key.public_key()) == key_id(asked.public_key())
+
+
+def test_an_enrolment_that_a_crash_cut_short_is_finished_without_a_token(
+    fleet: SimFleet, tmp_path: Path
+) -> None:
+    config = fleet.enroll("cam-1", tmp_path / "cam-1")
+    config.replace(tmp_path / "cam-1" / "identity" / "agent.toml")
+    with pytest.raises(UserError, match="already"):
+        enroll_device(fleet.url, "cam-2", "spent", tmp_path / "cam-1")
+    assert enroll_device(fleet.url, "cam-1", "spent", tmp_path / "cam-1") == config
+    assert load_identity(config).config.device == "cam-1"
 
 
 def test_a_name_that_no_device_can_have_is_a_sentence(fleet: SimFleet, tmp_path: Path) -> None:

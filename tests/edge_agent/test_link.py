@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cloud_sync.messages import Down, Hello, Phase, Presence, RecordKind, Up, decode, topic
@@ -161,3 +162,22 @@ def test_when_the_broker_goes_https_carries_on(
 def test_every_kind_of_record_has_a_topic_to_go_up_on() -> None:
     carried = [kind for kinds in link._TOPICS.values() for kind in kinds]
     assert sorted(carried) == sorted(RecordKind)
+
+
+def test_a_state_of_another_version_is_refused_said_and_not_asked_for_in_a_loop(
+    wired: tuple[Scene, Wire],
+) -> None:
+    scene, wire = wired
+    with AgentProcess(scene.config) as agent:
+        eventually(lambda: wire.hellos and scene.device.hellos)
+        wanted = scene.fleet.want(DEVICE, {}, scene.configuration)
+        scene.device.wanted = msgspec.structs.replace(wanted, version=2)
+        wire.hint()
+        log = scene.data / "agent.log"
+        eventually(lambda: "version 2 was refused" in log.read_text(), what="the sentence")
+        before = len(scene.device.hellos)
+        scene.fleet.want(DEVICE, {}, scene.configuration)
+        wire.hint()
+        eventually(lambda: "configuration 1 committed" in log.read_text(), what="the next state")
+        assert len(scene.device.hellos) <= before + 1
+        agent.stop()

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloud_sync.release import Layout, Release
-from edge_agent.store import ReleaseStore
+from edge_agent.store import ReleaseStore, litter
 from edgeml.errors import DeviceError, ReleaseError
 from tests.cloud_sync.releases import make_release
 
@@ -38,6 +40,26 @@ def test_only_what_is_wanted_stays(stored: tuple[ReleaseStore, list[Release]]) -
     variant = store.variant(*key(second))
     for digest in store.needed(variant):
         store.blobs.verify(digest)
+
+
+@given(
+    keep=st.sets(st.integers(0, 9)),
+    there=st.sets(st.integers(0, 9)),
+    parts=st.sets(st.integers(0, 9)),
+    others=st.sets(st.sampled_from([".new-abc", ".x", "notes.txt"])),
+)
+def test_what_is_kept_is_what_is_referred_to_and_its_download(
+    keep: set[int], there: set[int], parts: set[int], others: set[str]
+) -> None:
+    def hexes(numbers: set[int]) -> set[str]:
+        return {f"{number:064x}" for number in numbers}
+
+    halves = {f".{name}.part" for name in hexes(parts)}
+    gone = set(litter([*hexes(there), *halves, *others], {f"sha256:{n}" for n in hexes(keep)}))
+    assert gone >= {name for name in others if name.startswith(".")}
+    assert hexes(there) - gone == hexes(there & keep)
+    assert halves - gone == {f".{name}.part" for name in hexes(parts & keep)}
+    assert "notes.txt" not in gone  # nobody's
 
 
 def test_what_a_crash_left_goes_and_a_download_to_resume_stays(

@@ -8,7 +8,7 @@ import pytest
 
 from cloud_sync.evidence import Verdict
 from cloud_sync.messages import Configuration, Phase, TrialPolicy
-from tests.edge_agent.processes import AgentProcess, eventually
+from tests.edge_agent.processes import SOON_S, AgentProcess, eventually
 from tests.edge_agent.scene import MODEL, Scene
 
 # A driver that hangs: once its speed is known, a release that a file names never answers.
@@ -76,7 +76,7 @@ def test_a_release_that_hangs_in_its_trial_fails_it_and_the_device_goes_on(
     sources = scene.configuration.sources
     scene.configure(Configuration(config_version=7, sources=sources, telemetry_every_s=0.5))
     eventually(lambda: scene.device.reported.config_version == 7, what="the configuration")
-    assert agent.stop()[1] < 2.0
+    assert agent.stop()[1] < SOON_S
     settled = [w.inferred + w.empty + w.errors + w.replaced for w in scene.device.windows()]
     accepted = sum(w.accepted for w in scene.device.windows())
     assert 0 <= accepted - sum(settled) <= 1

@@ -12,7 +12,7 @@ from cloud_sync.evidence import Verdict, combined
 from cloud_sync.golden import GoldenSet, Recorded
 from edge_agent.execution import Execution
 from edge_agent.golden_replay import compare
-from edge_agent.testing import TestRequest, run_child
+from edge_agent.testing import TIMEOUT_S, TestRequest, run_child
 from edgeml.errors import ReleaseError
 from tests.cloud_sync.releases import PIPELINE, make_release
 from tests.edge_agent.processes import descendants
@@ -74,7 +74,7 @@ def test_a_stop_ends_the_child_at_once(tmp_path: Path) -> None:
     threading.Timer(0.1, stop.set).start()
     begun = time.monotonic()
     assert run_child(wanted, stop) is None
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < TIMEOUT_S / 2
     assert descendants(os.getpid()) == []
 
 
@@ -148,6 +148,40 @@ def test_without_labels_another_runtime_beyond_its_tolerance_is_undecided() -> N
     golden = GoldenSet(inputs=GOLDEN.inputs, labels=None, outputs=GOLDEN.outputs)
     _, gate = compare((OUTPUTS + 1,), golden, [recorded(OUTPUTS)], ("r", "2", "x"))
     assert gate.result is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("task", ["detection", "text", "embedding", "anomaly", "raw"])
+def test_what_labels_of_classes_do_not_tell_is_undecided(task: str) -> None:
+    labels = np.zeros(300, np.int64)
+    outputs = np.eye(10, dtype=np.float32)[labels]
+    golden = GoldenSet(inputs=np.zeros((300, 1, 1), np.uint8), labels=labels, outputs=(outputs,))
+    result, gate = compare(
+        (outputs + np.float32(0.2),), golden, [recorded(outputs)], ("r", "2", "x"), task
+    )
+    assert (gate.name, gate.result) == ("golden.outputs", Verdict.UNDECIDED)
+    assert f"what a {task} has lost" in gate.reason
+    assert result.label_accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (np.full(300, 11), "10 scores, which the labels do not name"),
+        (np.arange(300) % 9 + 1, "the recording itself hits 0 of 300 labels"),
+        (None, "no labels of classes"),
+    ],
+)
+def test_labels_that_are_not_the_outputs_classes_are_not_read(
+    labels: np.ndarray | None, why: str
+) -> None:
+    outputs = np.tile(np.eye(10, dtype=np.float32)[:1], (300, 1))
+    golden = GoldenSet(inputs=np.zeros((300, 1, 1), np.uint8), labels=labels, outputs=(outputs,))
+    result, gate = compare(
+        (outputs + np.float32(0.2),), golden, [recorded(outputs)], ("r", "2", "x"), ""
+    )
+    assert gate.result is Verdict.UNDECIDED
+    assert why in gate.reason
+    assert result.label_accuracy is None
 
 
 def test_the_recording_of_this_very_runtime_goes_before_the_others() -> None:

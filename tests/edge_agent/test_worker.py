@@ -120,7 +120,7 @@ def test_each_frame_is_answered_by_the_release_that_its_window_names(bench: Benc
         for _ in range(5):
             answered = len(bench.lines)
             bench.put()
-            eventually(lambda n=answered: len(bench.lines) > n, 5)
+            eventually(lambda n=answered: len(bench.lines) > n)
         bench.swap(which)
     bench.finish()
     by_window = Counter[str]()

@@ -157,7 +157,7 @@ def listen(services: Services) -> tuple[Listening, Callable[[], None]]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert up.wait(10)
+    assert up.wait(60)
     urls = [f"http://127.0.0.1:{taken.getsockname()[1]}" for taken in sockets]
 
     client = FleetClient(urls[0], services.keys.operator_token)

@@ -148,7 +148,7 @@ def test_every_route_but_enrolment_wants_a_device(fleet: Any) -> None:
     assert len(routes) >= 7
     for route in routes:
         path = route.path.replace("{path:path}", "metadata/timestamp.json").format(
-            **dict.fromkeys(("model", "reference", "digest"), "sha256:" + "0" * 64)
+            **dict.fromkeys(("model", "reference", "digest", "director"), "sha256:" + "0" * 64)
         )
         for method in route.methods or ():
             answer = httpx.request(method, f"{fleet.devices}{path}")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from typer.main import get_command
 
-from cloud_sync.messages import Configuration, SourceConfig, TrialPolicy
+from cloud_sync.messages import Configuration, DataBudget, SourceConfig, TrialPolicy
 from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES, check_source
 from edgeml.cli import app
 from fleet.rollouts import Policy, parse_policy
@@ -32,8 +32,9 @@ POLICY: Structs = {
     "limits.": Limits,
     "trial.": TrialPolicy,
 }
-CONFIGURATION: Structs = {"": Configuration, "sources.": SourceConfig}
-NOT_A_KEY = {"gates", "limits", "trial", "config_version"}  # whole tables, and the fleet's number
+CONFIGURATION: Structs = {"": Configuration, "sources.": SourceConfig, "data_budget.": DataBudget}
+# Whole tables, and the number that the fleet gives.
+NOT_A_KEY = {"gates", "limits", "trial", "data_budget", "config_version"}
 IN_WORDS: dict[str, Any] = {
     "waves": ("1 device, 5 %, 25 %, 100 %", DEFAULT_WAVES),
     "waves.count": ("", None),
@@ -41,6 +42,9 @@ IN_WORDS: dict[str, Any] = {
     "sources": ("none", ()),
     "sources.fps": ("the source's own", None),
     "site": ("none", {}),
+    "mirrors": ("none", ()),
+    "data_budget.month_bytes": ("no bound", None),
+    "data_budget.rollout_bytes": ("what the policy says", None),
 }
 
 

@@ -7,12 +7,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
 from cloud_sync.messages import Down, Presence, RecordKind, Up, encode, topic
 from cloud_sync.trust import PayloadType, generate, sign
-from edgeml.errors import TrustError
-from fleet.ingest import Address, Ingest, parse_topic, subscriptions
-from fleet.services import Services, devices, records
+from edgeml.errors import RemoteError, TrustError
+from fleet.ingest import MAX_WAITING_BYTES, Address, Ingest, parse_topic, subscriptions
+from fleet.services import Services, devices, records, security
 
 
 class Bus:
@@ -23,7 +24,7 @@ class Bus:
         self.sent: list[tuple[str, bytes]] = []
         self.arrived = threading.Condition()
 
-    def publish(self, name: str, payload: bytes) -> bool:
+    def publish(self, name: str, payload: bytes, *, expires_s: float | None = None) -> bool:
         with self.arrived:
             self.sent.append((name, payload))
             self.arrived.notify_all()
@@ -119,6 +120,30 @@ def test_what_cannot_be_read_is_counted_and_the_next_is_stored(
     assert "ingest.faults" not in counted
 
 
+def test_a_message_of_another_version_is_refused_counted_and_said_once(
+    services: Services,
+    bus: Bus,
+    ingest: Ingest,
+    device: Any,
+    window: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device.outbox.append(RecordKind.TELEMETRY, window())
+    batch = device.outbox.batch((RecordKind.TELEMETRY,))
+    newer = msgspec.structs.replace(batch, version=2)
+    hello = msgspec.structs.replace(device.hello(), version=2)
+    for _ in range(3):
+        ingest.on_message(topic("cam-1", Up.TELEMETRY), signed(device, newer))
+    signed_hello = sign(encode(hello), PayloadType.HELLO, device.key)
+    ingest.on_message(topic("cam-1", Up.HELLO), signed_hello)
+    ingest.on_message(topic("cam-1", Up.TELEMETRY), signed(device, batch))
+    bus.wait(1)
+    assert services.counters.all()["ingest.unknown-version"] == 4
+    said = [r.getMessage() for r in caplog.records if "another version" in r.getMessage()]
+    assert len(said) == 1
+    assert "version 2 was refused. This edgeml speaks version 1." in said[0]
+
+
 def test_a_forged_batch_on_the_bus_is_refused(
     services: Services, ingest: Ingest, bus: Bus, device: Any, window: Any
 ) -> None:
@@ -165,6 +190,65 @@ def test_a_batch_that_breaks_the_store_does_not_take_others_with_it(
     assert services.counters.all()["ingest.faults"] == 2
 
 
+def test_a_record_that_the_store_cannot_take_in_is_set_aside_and_blocks_nothing(
+    services: Services,
+    ingest: Ingest,
+    bus: Bus,
+    device: Any,
+    window: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(1, 8):
+        device.outbox.append(RecordKind.TELEMETRY, window(number))
+    row = records._row
+
+    def faulty(batch: Any, record: Any, body: Any, now: float) -> dict[str, Any]:
+        if getattr(body, "inferred", 0) == 3:
+            raise ZeroDivisionError("a bug of ours")
+        return row(batch, record, body, now)
+
+    monkeypatch.setattr(records, "_row", faulty)
+    ingest.on_message(topic("cam-1", Up.TELEMETRY), signed(device, device.outbox.batch()))
+    assert device.outbox.acknowledge(device.open_ack(bus.wait(1)[0][1])) == 7
+    stored = records.telemetry(services)["items"]
+    assert sorted(item["window"]["inferred"] for item in stored) == [1, 2, 4, 5, 6, 7]
+    assert services.counters.all()["ingest.set-aside"] == 1
+    [event] = security.events(services)["items"]
+    assert event["kind"] == "record-set-aside"
+    assert "a bug of ours" in event["detail"]
+
+
+def test_a_fault_of_the_database_sets_nothing_aside(
+    services: Services, ingest: Ingest, device: Any, window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.outbox.append(RecordKind.TELEMETRY, window(1))
+    envelope = signed(device, device.outbox.batch())
+
+    def full(*_: Any) -> Any:
+        raise OperationalError("", {}, Exception("disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "insert_rows", full)
+        with pytest.raises(RemoteError, match="disk is full"):
+            ingest.send("cam-1", envelope)
+    assert "ingest.set-aside" not in services.counters.all()
+    assert device.outbox.acknowledge(device.open_ack(ingest.send("cam-1", envelope))) == 1
+
+
+def test_a_kind_of_record_that_a_newer_device_sends_is_kept_as_it_came(
+    services: Services, ingest: Ingest, device: Any, window: Any
+) -> None:
+    for number in (1, 2):
+        device.outbox.append(RecordKind.TELEMETRY, window(number))
+    batch = device.outbox.batch()
+    novel = msgspec.structs.replace(batch.records[0], kind="novel")
+    batch = msgspec.structs.replace(batch, records=(novel, batch.records[1]))
+    ack = device.open_ack(ingest.send("cam-1", signed(device, batch)))
+    assert device.outbox.acknowledge(ack) == 2
+    assert [item["seq"] for item in records.telemetry(services)["items"]] == [2]
+    assert services.counters.all()["ingest.malformed"] == 1
+
+
 def _message(device: Any, batch: Any, accepted: Any) -> Any:
     from fleet.ingest import _Message
 
@@ -180,6 +264,17 @@ def test_when_the_database_does_not_follow_messages_are_dropped_and_counted(
     for _ in range(2):
         ingest.on_message(topic("cam-1", Up.TELEMETRY), payload)
     assert services.counters.all()["ingest.dropped"] == 1
+
+
+def test_what_waits_is_bounded_in_bytes_too(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.ingest.HOLD_BACK_S", 0.0)
+    busy = Ingest(services, max_waiting=1000)  # not started: the database does not follow
+    payload = bytes(MAX_WAITING_BYTES // 4 + 1)
+    for _ in range(6):
+        busy.on_message(topic("cam-1", Up.TELEMETRY), payload)
+    assert services.counters.all()["ingest.dropped"] == 2
 
 
 def test_a_revoked_device_is_no_device(services: Services, device: Any, window: Any) -> None:

@@ -147,7 +147,7 @@ def test_a_swapped_blob_is_noticed_by_who_pulls_it(
     path.write_bytes(bytes(path.stat().st_size))
     device = make_device()
     registry = OciClient(device.base_url, device.client().auth)
-    with pytest.raises(ReleaseError, match="not what its digest says"):
+    with pytest.raises(ReleaseError, match="not what its release says"):
         registry.fetch_blob("digits", file.digest, file.size, Blobs(tmp_path / "pulled"))
     registry.close()
 

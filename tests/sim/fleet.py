@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -29,6 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from cloud_sync.commands import Command, CommandResult
+from cloud_sync.device_api import COMMANDS_HEADER
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import (
     Ack,
@@ -51,12 +54,13 @@ from cloud_sync.messages import (
     decode,
     encode,
 )
-from cloud_sync.outbox import runs
+from cloud_sync.ranges import runs
 from cloud_sync.release import Blobs, Layout, Release, Variant
 from cloud_sync.trust import PayloadType, PublicKey, generate, key_id, open_envelope, sign
 from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, make_challenge
 from cloud_sync.trust.identity import issue, make_ca, read_request
 from cloud_sync.trust.keys import public_pem
+from cloud_sync.trust.messages import SignedTime, TimeRequest
 from edge_agent.identity import enroll_device
 from edgeml.errors import EdgemlError, TrustError
 
@@ -74,6 +78,7 @@ class SimDevice:
         self.hellos: list[Hello] = []
         self.records: dict[tuple[str, int], Record] = {}
         self.wanted: DesiredState | None = None
+        self.commands: list[bytes] = []
 
     @property
     def reported(self) -> ReportedState:
@@ -82,7 +87,7 @@ class SimDevice:
 
     def of(self, kind: RecordKind) -> list[msgspec.Raw]:
         """The bodies of the records of one kind, in order of their numbers."""
-        return [r.body for _, r in sorted(self.records.items()) if r.kind is kind]
+        return [r.body for _, r in sorted(self.records.items()) if r.kind == kind]
 
     def states(self, model: str) -> list[ReportedModel]:
         """Every state of a model that was recorded."""
@@ -97,6 +102,10 @@ class SimDevice:
     def windows(self) -> list[Window]:
         """Every window of telemetry."""
         return [msgspec.json.decode(b, type=Window) for b in self.of(RecordKind.TELEMETRY)]
+
+    def results(self) -> list[CommandResult]:
+        """Every answer to a command."""
+        return [msgspec.json.decode(b, type=CommandResult) for b in self.of(RecordKind.RESULT)]
 
     def evidence(self) -> list[Evidence]:
         """Every evidence."""
@@ -230,6 +239,19 @@ class SimFleet:
         self.devices[name].wanted = state
         return state
 
+    def command(self, name: str, kind: str, *, expires_in_s: float = 60.0, **how: Any) -> bytes:
+        """A signed command; put it into the device's `commands` or publish it."""
+        self._counter += 1
+        command = Command(
+            device=name,
+            id=f"command-{self._counter}",
+            kind=kind,
+            issued_at=time.time() + min(0.0, expires_in_s - 60.0),
+            expires_at=time.time() + expires_in_s,
+            **how,
+        )
+        return sign(encode(command), PayloadType.COMMAND, self.director)
+
     def signed(self, name: str) -> bytes | None:
         """The envelope of what a device shall be."""
         wanted = self.devices[name].wanted
@@ -262,7 +284,10 @@ class SimFleet:
                 Route("/device/v1/enroll", self._enroll, methods=["POST"]),
                 Route("/device/v1/hello", self._known(self._hello), methods=["POST"]),
                 Route("/device/v1/desired", self._known(self._desired)),
+                Route("/device/v1/commands", self._known(self._commands)),
                 Route("/device/v1/records", self._known(self._records), methods=["POST"]),
+                Route("/device/v1/time", self._known(self._time), methods=["POST"]),
+                Route("/device/v1/root/{director}", self._known(self._root)),
                 Route("/v2/{model}/manifests/{digest}", self._known(self._blob)),
                 Route("/v2/{model}/blobs/{digest}", self._known(self._blob)),
             ],
@@ -291,6 +316,15 @@ class SimFleet:
 
         return guarded
 
+    async def _time(self, request: Request) -> Response:
+        asked = decode(await request.body(), TimeRequest)
+        told = SignedTime(device=request.state.device, nonce=asked.nonce, at=time.time())
+        return Response(sign(encode(told), PayloadType.TIME, self.director))
+
+    @staticmethod
+    async def _root(_: Request) -> Response:
+        return Response(status_code=204)
+
     async def _enroll(self, request: Request) -> Response:
         wanted = decode(await request.body(), EnrollRequest)
         name, key = read_request(wanted.csr)
@@ -315,7 +349,13 @@ class SimFleet:
         device = self.devices[request.state.device]
         payload = self._open(device, await request.body(), PayloadType.HELLO)
         device.hellos.append(decode(payload, Hello))
-        return await self._desired(request)
+        answer = await self._desired(request)
+        answer.headers[COMMANDS_HEADER] = str(len(device.commands))
+        return answer
+
+    async def _commands(self, request: Request) -> Response:
+        waiting = self.devices[request.state.device].commands
+        return Response(b"[" + b",".join(waiting) + b"]")
 
     async def _desired(self, request: Request) -> Response:
         envelope = self.signed(request.state.device)

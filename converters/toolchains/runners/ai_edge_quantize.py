@@ -1,5 +1,8 @@
 """ai-edge-quantizer: a float .tflite file to one of fewer bits."""
 
+import copy
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +34,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"refused": f"{type(error).__name__}: {lines[0].rstrip('.')}."}
 
 
+def prepare() -> None:
+    """Import what quantizing takes."""
+    from ai_edge_litert import interpreter, schema_py_generated  # noqa: F401
+    from ai_edge_litert.tools import flatbuffer_utils  # noqa: F401
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager  # noqa: F401
+
+
 def _quantize(request: dict[str, Any]) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
+    from ai_edge_quantizer import quantizer, recipe
 
     source = request["model"]
     if not Interpreter(source).get_signature_list():
@@ -47,23 +56,40 @@ def _quantize(request: dict[str, Any]) -> dict[str, Any]:
     tool.load_quantization_recipe(rules)
     ranges = None
     if tool.need_calibration:
-        manager = recipe_manager.RecipeManager()
-        manager.load_quantization_recipe(rules)
-        updates = {
-            "minmax": qsv_utils.min_max_update,
-            "average": qsv_utils.moving_average_update,
-        }
-        update = updates[request.get("ranges", "minmax")]
-        watcher = calibrator.Calibrator(source, num_threads=1, qsv_update_func=update)
-        samples = _Samples(_parameters(source, key), request["calibration"])
-        watcher.calibrate({key: samples}, manager)
-        ranges = watcher.get_model_qsvs()
+        ranges = _ranges(source, key, rules, request)
     result = tool.quantize(ranges, enable_progress_report=False)
     Path(request["output"]).write_bytes(result.quantized_model)
     return {
         "bytes": [Path(request[file]).stat().st_size for file in ("model", "output")],
         **_counts(request["output"]),
     }
+
+
+_KNOWN: dict[str, Any] = {}  # ranges by what they follow from: recipes that differ share them
+_MOST_KNOWN = 4
+
+
+def _ranges(source: str, key: str, rules: list[dict[str, Any]], request: dict[str, Any]) -> Any:
+    """What calibration sees of every tensor that a recipe could quantize."""
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    updates = {"minmax": qsv_utils.min_max_update, "average": qsv_utils.moving_average_update}
+    how = request.get("ranges", "minmax")
+    static = next(rule for rule in rules if "activation_tensor_config" in rule.get("op_config", {}))
+    everything = [{**static, "regex": ".*", "operation": "*"}, *_FLOAT_ENDS]
+    model = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    known = json.dumps([model, how, everything, request["calibration"]], default=str)
+    if known not in _KNOWN:
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(everything)
+        watcher = calibrator.Calibrator(source, num_threads=1, qsv_update_func=updates[how])
+        samples = _Samples(_parameters(source, key), request["calibration"])
+        watcher.calibrate({key: samples}, manager)
+        if len(_KNOWN) == _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[known] = watcher.get_model_qsvs()
+    return copy.deepcopy(_KNOWN[known])
 
 
 class _Samples:

@@ -12,6 +12,12 @@ class _NotConvertedError(Exception):
     """What came out is not the model."""
 
 
+def prepare() -> None:
+    """Import what converting takes."""
+    import onnx2tf  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Convert `model` into `output`, a float32 .tflite file.
 

@@ -39,6 +39,7 @@ def samples(totals: Totals) -> dict[tuple[str, ...], float]:
         runtime="onnxruntime",
         inputs=(),
         outputs=(),
+        duty=0.4,
     )
     text, kind = Figures(
         device="cam-1",

@@ -1,5 +1,6 @@
 """`edgeml agent try`, in processes of its own and in this one."""
 
+import io
 import json
 import signal
 import subprocess
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import cv2
 import httpx
+import numpy as np
 import pytest
 
 from edge_agent.commands.trying import source_of
 from edgeml.cli import run
 from edgeml.errors import UserError
+from tests.cloud_sync.releases import make_release
 from tests.edge_agent.commands.conftest import FRAMES
 
 EDGEML = [sys.executable, "-m", "edgeml.cli", "agent"]
@@ -173,3 +176,13 @@ def test_the_api_asks_for_its_token_meanwhile(
     assert "Other users can read the file." in capsys.readouterr().err
     token.chmod(0o600)
     assert run(["agent", "try", str(release), *asked]) == 0
+
+
+def test_a_release_without_a_pipeline_is_tried_with_tensors(tmp_path: Path) -> None:
+    layout, _ = make_release(tmp_path / "bare", pipeline=b"")
+    data = io.BytesIO()
+    np.save(data, np.zeros((1, 4, 4), np.float32))
+    command = [*EDGEML, "try", str(layout.folder), "--source", "npy:-"]
+    done = subprocess.run(command, input=data.getvalue(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "last: float32[1, 3]" in done.stdout.decode() + done.stderr.decode()

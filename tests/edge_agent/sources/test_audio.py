@@ -59,7 +59,7 @@ def test_sound_is_played_at_its_own_pace(tmp_path: Path) -> None:
     path = record(tmp_path / "ramp.wav", np.arange(RATE, dtype=np.int16))
     begun = time.monotonic()
     seen = Seen(config(f"wav://{path}?rate={RATE}&window=0.5", fps=20.0, loop=False))
-    eventually(lambda: seen.source.ended, 10)
+    eventually(lambda: seen.source.ended)
     assert len(seen.frames) == 11
     assert seen.frames[-1].captured - begun >= 10 / 20 * 0.95
     seen.stop()
@@ -96,7 +96,7 @@ def alsa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_a_microphone_is_heard_through_alsa(alsa: np.ndarray) -> None:
     seen = Seen(config("alsa:ramp?rate=16000&window=0.5", fps=4.0))
-    eventually(lambda: len(seen.frames) >= 3, 10)
+    eventually(lambda: len(seen.frames) >= 3)
     seen.stop()
     np.testing.assert_array_equal(seen.frames[0].image, alsa[:8000], strict=True)
     np.testing.assert_array_equal(seen.frames[1].image, alsa[4000:12000], strict=True)
@@ -104,7 +104,7 @@ def test_a_microphone_is_heard_through_alsa(alsa: np.ndarray) -> None:
 
 def test_a_microphone_that_is_not_there_says_what_alsa_says(alsa: np.ndarray) -> None:
     seen = Seen(config("alsa:nothing"))
-    eventually(lambda: seen.source.status().state == "lost", 10)
+    eventually(lambda: seen.source.status().state == "lost")
     assert "gives no sound. arecord:" in seen.source.error
     assert "arecord -L" in seen.source.error
     seen.stop()

@@ -27,7 +27,7 @@ def camera() -> Iterator[HttpCamera]:
 
 def test_a_stream_over_http_is_read_with_the_time_of_capture(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 10, 20)
+    eventually(lambda: len(seen.frames) >= 10)
     seen.stop()
     assert seen.frames[0].image.shape == (48, 64, 3)
     assert [frame.index for frame in seen.frames] == list(range(len(seen.frames)))
@@ -38,7 +38,7 @@ def test_a_stream_over_http_is_read_with_the_time_of_capture(camera: HttpCamera)
 
 def test_a_wanted_rate_leaves_frames_out(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url, fps=5.0))
-    eventually(lambda: len(seen.frames) >= 4, 20)
+    eventually(lambda: len(seen.frames) >= 4)
     seen.stop()
     gaps = np.diff([frame.captured for frame in seen.frames])
     assert (gaps >= 0.9 / 5).all()
@@ -46,15 +46,15 @@ def test_a_wanted_rate_leaves_frames_out(camera: HttpCamera) -> None:
 
 def test_a_stream_that_falls_silent_stalls_and_goes_on(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 10, 20)
+    eventually(lambda: len(seen.frames) >= 10)
     camera.mode = "silent"
-    eventually(lambda: seen.source.status().state == "stalled", 5)
+    eventually(lambda: seen.source.status().state == "stalled")
     last = seen.frames[-1].captured
     assert seen.source.status().since - last < module.STALL_S + 2.0
     assert "No frame for" in seen.source.error
     camera.mode = "good"
     count = len(seen.frames)
-    eventually(lambda: len(seen.frames) > count + 3, 20)
+    eventually(lambda: len(seen.frames) > count + 3)
     assert seen.source.status().state == "running"
     seen.stop()
 
@@ -65,9 +65,9 @@ def test_a_stream_that_stays_silent_is_opened_anew(
     monkeypatch.setattr(module, "GIVE_UP_S", 1.5)
     monkeypatch.setattr(cameras, "READ_MS", 1000)
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 5, 20)
+    eventually(lambda: len(seen.frames) >= 5)
     camera.mode = "silent"
-    eventually(lambda: seen.source.status().state == "lost", 20)
+    eventually(lambda: seen.source.status().state == "lost")
     connections = camera.connections
     camera.mode = "good"
     count = len(seen.frames)
@@ -80,9 +80,9 @@ def test_a_stream_that_stays_silent_is_opened_anew(
 
 def test_a_stream_that_closes_is_lost_and_found_again(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 5, 20)
+    eventually(lambda: len(seen.frames) >= 5)
     camera.mode = "closed"
-    eventually(lambda: seen.source.status().state == "lost", 20)
+    eventually(lambda: seen.source.status().state == "lost")
     assert seen.source.error
     camera.mode = "good"
     count = len(seen.frames)
@@ -92,9 +92,9 @@ def test_a_stream_that_closes_is_lost_and_found_again(camera: HttpCamera) -> Non
 
 def test_rubbish_is_no_picture_and_said_so(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 5, 20)
+    eventually(lambda: len(seen.frames) >= 5)
     camera.mode = "rubbish"
-    eventually(lambda: seen.source.status().state in {"stalled", "lost"}, 20)
+    eventually(lambda: seen.source.status().state in {"stalled", "lost"})
     camera.mode = "good"
     count = len(seen.frames)
     eventually(lambda: len(seen.frames) > count + 3, 40)
@@ -107,7 +107,7 @@ def test_a_camera_that_answers_nothing_is_not_waited_for_for_ever(
     monkeypatch.setattr(cameras, "OPEN_MS", 500)
     camera.mode = "mute"
     seen = Seen(config(camera.url))
-    eventually(lambda: seen.source.status().state == "lost", 20)
+    eventually(lambda: seen.source.status().state == "lost")
     assert "cannot be opened" in seen.source.error
     assert "secret" not in seen.source.error
     seen.stop()
@@ -125,7 +125,7 @@ def test_nobody_there_is_a_sentence_without_the_password() -> None:
 
 def test_stopping_leaves_no_thread(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 3, 20)
+    eventually(lambda: len(seen.frames) >= 3)
     seen.stop()
     assert not [t for t in threading.enumerate() if t.name.startswith("source-belt")]
 
@@ -147,7 +147,7 @@ def rtsp(tmp_path: Path) -> Iterator[tuple[str, tuple[subprocess.Popen[bytes], .
         stdout=log,
         stderr=log,
     )
-    eventually(lambda: _listens(ports[1]), 20)
+    eventually(lambda: _listens(ports[1]))
     picture = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=25"]
     coded = [
         "-c:v",
@@ -183,7 +183,7 @@ def test_a_stream_over_rtsp_is_read_and_its_end_is_noticed(
     assert seen.frames[0].image.shape == (120, 160, 3)
     for child in children:
         child.kill()
-    eventually(lambda: seen.source.status().state in {"stalled", "lost"}, 20)
+    eventually(lambda: seen.source.status().state in {"stalled", "lost"})
     seen.stop()
 
 
@@ -194,9 +194,9 @@ def _listens(port: int) -> bool:
 
 def test_a_camera_that_changes_its_size_goes_on_in_the_first(camera: HttpCamera) -> None:
     seen = Seen(config(camera.url))
-    eventually(lambda: len(seen.frames) >= 5, 20)
+    eventually(lambda: len(seen.frames) >= 5)
     camera.size = (96, 128)
     count = len(seen.frames)
-    eventually(lambda: len(seen.frames) >= count + 10, 20)
+    eventually(lambda: len(seen.frames) >= count + 10)
     seen.stop()
     assert {frame.image.shape for frame in seen.frames} == {(48, 64, 3)}

@@ -27,7 +27,7 @@ def picture(shade: int, size: tuple[int, int] = (24, 32), suffix: str = ".jpg") 
 
 def watch(folder: Path) -> Seen:
     seen = Seen(config(f"watch://{folder}"))
-    eventually(lambda: seen.source.status().state == "running", 5)
+    eventually(lambda: seen.source.status().state == "running")
     return seen
 
 
@@ -36,9 +36,9 @@ def test_what_appears_is_seen_once_and_what_was_there_is_not(tmp_path: Path) -> 
     seen = watch(tmp_path)
     (tmp_path / "b.tmp").write_bytes(picture(100))
     os.replace(tmp_path / "b.tmp", tmp_path / "b.jpg")
-    eventually(lambda: seen.frames, 5)
+    eventually(lambda: seen.frames)
     (tmp_path / "a.png").write_bytes(picture(200, (48, 16), ".png"))
-    eventually(lambda: len(seen.frames) == 2, 5)
+    eventually(lambda: len(seen.frames) == 2)
     time.sleep(3 * folders.LOOK_S)
     assert [frame.image.shape for frame in seen.frames] == [(24, 32, 3), (48, 16, 3)]
     assert [frame.index for frame in seen.frames] == [0, 1]
@@ -51,7 +51,7 @@ def test_a_file_written_anew_is_another_picture(tmp_path: Path) -> None:
     for shade in (50, 150):
         (tmp_path / "new.tmp").write_bytes(picture(shade))
         os.replace(tmp_path / "new.tmp", tmp_path / "latest.jpg")
-        eventually(lambda shade=shade: seen.frames and seen.frames[-1].image.mean() > shade, 5)
+        eventually(lambda shade=shade: seen.frames and seen.frames[-1].image.mean() > shade)
     seen.stop()
     assert len(seen.frames) == 2
 
@@ -67,7 +67,7 @@ def test_a_half_written_file_is_not_read_until_it_is_whole(tmp_path: Path, suffi
             # Longer than a file has to be still: only its end tells.
             time.sleep(2 * folders.SETTLED_S if part < 3 else 0)
             assert not seen.frames
-    eventually(lambda: seen.frames, 5)
+    eventually(lambda: seen.frames)
     whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(seen.frames[0].image, whole)
     seen.stop()
@@ -80,9 +80,9 @@ def test_what_never_becomes_whole_or_is_no_picture_is_left_out_and_said(
     seen = watch(tmp_path)
     (tmp_path / "half.jpg").write_bytes(picture(9)[:300])
     (tmp_path / "none.png").write_bytes(b"hello")
-    eventually(lambda: caplog.text.count("is left out") == 2, 5)
+    eventually(lambda: caplog.text.count("is left out") == 2)
     (tmp_path / "good.jpg").write_bytes(picture(9))
-    eventually(lambda: len(seen.frames) == 1, 5)
+    eventually(lambda: len(seen.frames) == 1)
     assert seen.source.error == ""
     seen.stop()
 
@@ -93,7 +93,7 @@ def test_a_picture_written_anew_in_its_place_is_seen(tmp_path: Path) -> None:
     seen = watch(tmp_path)
     (tmp_path / "latest.bmp").write_bytes(picture(150, suffix=".bmp"))
     assert tmp_path.stat().st_mtime == 1e9
-    eventually(lambda: seen.frames, 10)
+    eventually(lambda: seen.frames)
     assert seen.frames[0].image.mean() > 150
     seen.stop()
 
@@ -117,7 +117,7 @@ def test_a_folder_in_which_nothing_happens_is_not_read(tmp_path: Path) -> None:
     assert len(reads) == 1
     # A change is seen at the next look, and then again while the clock may hide another.
     (tmp_path / "new.bmp").write_bytes(picture(99, suffix=".bmp"))
-    eventually(lambda: reader._next() is not None, 5)
+    eventually(lambda: reader._next() is not None)
     assert len(reads) > 1
     counting = False
 
@@ -128,7 +128,7 @@ def test_a_damaged_picture_of_a_folder_that_is_played_is_left_out_and_said_once(
     for index, data in enumerate([b"no picture", picture(10), b"", picture(90)]):
         (tmp_path / f"{index}.jpg").write_bytes(data)
     seen = Seen(config(f"images://{tmp_path}", fps=100.0))
-    eventually(lambda: len(seen.frames) >= 8, 10)
+    eventually(lambda: len(seen.frames) >= 8)
     seen.stop()
     assert [frame.image.mean() > 80 for frame in seen.frames[:4]] == [False, True, False, True]
     assert caplog.text.count("0.jpg is left out") == 1
@@ -139,7 +139,7 @@ def test_a_damaged_picture_of_a_folder_that_is_played_is_left_out_and_said_once(
 def test_a_folder_of_damaged_pictures_is_lost(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     seen = Seen(config(f"images://{tmp_path}"))
-    eventually(lambda: "no image that can be decoded" in seen.source.error, 5)
+    eventually(lambda: "no image that can be decoded" in seen.source.error)
     assert seen.source.status().state == "lost"
     seen.stop()
 
@@ -149,11 +149,11 @@ def test_a_folder_that_is_unplugged_is_lost_and_found_again(tmp_path: Path) -> N
     folder.mkdir()
     seen = watch(folder)
     shutil.rmtree(folder)
-    eventually(lambda: seen.source.status().state == "lost", 5)
+    eventually(lambda: seen.source.status().state == "lost")
     assert "There is no folder" in seen.source.error
     folder.mkdir()
-    eventually(lambda: seen.source.status().state != "lost" or _give(folder, seen), 10)
-    eventually(lambda: _give(folder, seen), 10)
+    eventually(lambda: seen.source.status().state != "lost" or _give(folder, seen))
+    eventually(lambda: _give(folder, seen))
     assert seen.source.status().state == "running"
     seen.stop()
     assert not [t for t in threading.enumerate() if t.name.startswith("source-belt")]

@@ -117,15 +117,15 @@ def test_whoever_connects_to_the_socket_is_read_and_whoever_lies_is_cut_off(
 ) -> None:
     path = tmp_path / "belt.sock"
     seen = Seen(config(f"npy://{path}"))
-    eventually(path.is_socket, 5)
+    eventually(path.is_socket)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     _send(path, npy(np.arange(6, dtype=np.float32)) * 2)
-    eventually(lambda: len(seen.frames) == 2, 5)
+    eventually(lambda: len(seen.frames) == 2)
     _send(path, b"rubbish that is no array")
-    eventually(lambda: "is cut off" in caplog.text, 5)
+    eventually(lambda: "is cut off" in caplog.text)
     _send(path, npy(np.zeros((4, 4)))[:-5])
     _send(path, npy(np.ones((2, 2), np.int8)))
-    eventually(lambda: len(seen.frames) == 3, 5)
+    eventually(lambda: len(seen.frames) == 3)
     assert seen.frames[-1].image.tolist() == [[1, 1], [1, 1]]
     assert seen.source.status().state == "running"
     seen.stop()
@@ -137,12 +137,12 @@ def test_a_header_that_lies_or_is_no_header_ends_its_client_and_no_other(
 ) -> None:
     path = tmp_path / "belt.sock"
     seen = Seen(config(f"npy://{path}"))
-    eventually(path.is_socket, 5)
+    eventually(path.is_socket)
     for count, shape in enumerate(["(-1, -4)", "((((2,", "(2,))))"], 1):
         _send(path, headed(shape) + bytes(16))
-        eventually(lambda count=count: caplog.text.count("is cut off") == count, 5)
+        eventually(lambda count=count: caplog.text.count("is cut off") == count)
         _send(path, npy(np.full(3, count, np.int8)))
-        eventually(lambda count=count: len(seen.frames) == count, 5)
+        eventually(lambda count=count: len(seen.frames) == count)
         assert seen.frames[-1].image.tolist() == [count] * 3
     assert seen.source.status().state == "running"
     assert "is lost" not in caplog.text
@@ -154,7 +154,7 @@ def test_an_agent_that_was_killed_leaves_a_socket_that_is_taken_over(tmp_path: P
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     seen = Seen(config(f"npy://{path}"))
-    eventually(lambda: _send(path, npy(np.zeros(2))) and seen.frames, 5)
+    eventually(lambda: _send(path, npy(np.zeros(2))) and seen.frames)
     seen.stop()
 
 

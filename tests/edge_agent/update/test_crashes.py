@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Phase_
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from hypothesis.stateful import (
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import Configuration, DesiredModel, DesiredState, Phase, TrialPolicy
 from cloud_sync.release import Blobs
+from cloud_sync.watch import Watch
 from edge_agent.choices import Choices
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame
@@ -95,9 +97,7 @@ class FolderRegistry:
     def document(self, _model: str, digest: str, limit: int) -> bytes:
         return self._blobs.read(digest, limit)
 
-    def fetch_blob(
-        self, _model: str, digest: str, _size: int, into: Blobs, on_bytes: Callable[[int], None]
-    ) -> None:
+    def fetch_blob(self, _model: str, digest: str, _size: int, into: Blobs, watch: Watch) -> None:
         # As the real one: bytes go to a part file, which becomes the blob when it is whole.
         data = self._blobs.path(digest).read_bytes()
         part = into.path(digest).with_name(f".{into.path(digest).name}.part")
@@ -105,7 +105,7 @@ class FolderRegistry:
         for half in (data[: len(data) // 2], data[len(data) // 2 :]):
             with part.open("ab" if half is not data else "wb") as stream:
                 stream.write(half)
-            on_bytes(len(half))
+            watch.arrived(len(half))
         if part.stat().st_size != len(data):
             part.write_bytes(data)  # a crash had left more than half of it
         into.adopt(part, digest)
@@ -281,6 +281,7 @@ def _fields(model: DesiredModel) -> dict[str, Any]:
     return {name: getattr(model, name) for name in model.__struct_fields__}
 
 
+@pytest.mark.timeout(1200)  # a thousand sessions are opened, on whatever machine
 def test_an_update_survives_a_crash_before_any_change_of_the_disk(tmp_path: Path) -> None:
     registry = Blobs(tmp_path / "registry")
     releases = []

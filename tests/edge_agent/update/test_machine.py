@@ -12,6 +12,7 @@ from edge_agent.update.machine import (
     MAX_BLOCKED,
     MAX_CRASHES,
     MAX_TRIAL_BOOTS,
+    Again,
     Baseline,
     Broken,
     Done,
@@ -22,6 +23,7 @@ from edge_agent.update.machine import (
     Restarted,
     Steady,
     Unwanted,
+    Waiting,
     Wanted,
     blamed,
     is_blocked,
@@ -98,6 +100,22 @@ def test_a_refused_release_is_not_blocked_and_a_higher_attempt_is_taken() -> Non
     assert (state.phase, state.blocked) == (Phase.REFUSED, ())
     assert step(state, Wanted(desired=desired(2))) == state
     assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
+
+
+def test_what_was_refused_for_want_of_something_is_taken_up_again() -> None:
+    wanted = step(committed(1), Wanted(desired=desired(2)))
+    lacking = step(wanted, Refuse(about=desired(2), reason="no room", lacking=True))
+    assert (lacking.phase, report(lacking).reason) == (Phase.REFUSED, "no room")
+    assert step(lacking, Again(about=desired(2))) == wanted
+    assert step(lacking, Again(about=desired(3))) == lacking
+
+
+def test_what_was_refused_for_another_reason_stays_refused() -> None:
+    wanted = step(committed(1), Wanted(desired=desired(2)))
+    refused = step(wanted, Refuse(about=desired(2), reason="no runtime"))
+    assert step(refused, Again(about=desired(2))) == refused
+    moving = step(refused, Wanted(desired=desired(2, attempt=2)))
+    assert step(moving, Again(about=desired(2, attempt=2))) == moving
 
 
 @pytest.mark.parametrize(
@@ -244,7 +262,9 @@ events = st.one_of(
     st.builds(Wanted, desired=wishes),
     st.just(Unwanted()),
     st.builds(Done, phase=st.sampled_from(Phase), about=wishes),
-    st.builds(Refuse, about=wishes, reason=st.just("no")),
+    st.builds(Refuse, about=wishes, reason=st.just("no"), lacking=st.booleans()),
+    st.builds(Again, about=wishes),
+    st.builds(Waiting, about=wishes, reason=st.just("later")),
     st.builds(Fail, about=wishes, reason=st.just("bad")),
     st.builds(Broken, about=wishes, reason=st.just("gone")),
     st.just(Restarted()),
@@ -342,10 +362,17 @@ class DeviceMachine(RuleBasedStateMachine):
                 self.blobs.add(about.release)
             event: Event = Done(phase=phase, about=about)
         elif outcome == "refuse":
-            event = Refuse(about=about, reason="no")
+            event = Refuse(about=about, reason="no", lacking=True)
         else:
             event = Fail(about=about, reason="bad")
         self.write(event, crash)
+
+    @precondition(lambda self: self.journal.phase is Phase.REFUSED)
+    @rule(crash=crashes)
+    def have_room(self, crash: str) -> None:
+        about = self.journal.candidate
+        assert about is not None
+        self.write(Again(about=about), crash)
 
     @rule()
     def collect_garbage(self) -> None:

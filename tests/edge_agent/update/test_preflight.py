@@ -9,11 +9,16 @@ from edge_agent.identity import load_config
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import MODEL, Scene
 
-# The device's other programs leave almost nothing.
+# The device's other programs leave almost nothing as long as a file is there.
 CROWDED = """
+from pathlib import Path
 from edge_agent import memory, link
-memory.available_bytes = lambda root=None: 5 << 20
+from edge_agent.update import driver
+available = memory.available_bytes
+crowd = Path(CROWD)
+memory.available_bytes = lambda root=Path("/"): 5 << 20 if crowd.exists() else available(root)
 link.POLL_ALONE_S = 0.3
+driver.LOOK_S = (0.2, 1.0)
 from edge_agent.cli import app
 app()
 """
@@ -24,19 +29,52 @@ def refused(scene: Scene, version: str) -> str:
     return scene.device.states(MODEL)[-1].reason
 
 
+def crowded(scene: Scene) -> tuple[Path, str]:
+    """The file that fills the memory, and the agent's code that looks for it."""
+    crowd = scene.folder / "crowd"
+    crowd.touch()
+    return crowd, CROWDED.replace("CROWD", repr(str(crowd)))
+
+
 def phases(scene: Scene) -> list[Phase]:
     return [state.phase for state in scene.device.states(MODEL)]
 
 
 def test_without_memory_for_two_models_it_is_refused_before_the_download(scene: Scene) -> None:
     scene.want(scene.release("1.0.0"))
-    with AgentProcess(scene.config, code=CROWDED) as agent:
-        assert "no room for a second model" in refused(scene, "1.0.0")
+    _, code = crowded(scene)
+    with AgentProcess(scene.config, code=code) as agent:
+        reason = refused(scene, "1.0.0")
+        assert "no room for a second model" in reason
+        assert "taken up again by itself" in reason
         agent.stop()
     assert phases(scene) == [Phase.RESOLVING, Phase.REFUSED]
     model = scene.fleet.blobs
     asked = [r for r in scene.fleet.requests if "/blobs/" in r]
     assert all(model.path(r.rpartition("/")[2]).stat().st_size < 1 << 12 for r in asked)
+
+
+def test_it_is_taken_up_again_by_itself_when_there_is_memory(scene: Scene) -> None:
+    scene.want(scene.release("1.0.0"))
+    crowd, code = crowded(scene)
+    with AgentProcess(scene.config, code=code) as agent:
+        refused(scene, "1.0.0")
+        crowd.unlink()
+        eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.COMMITTED, what="1.0.0")
+        agent.stop()
+    assert phases(scene)[:3] == [Phase.RESOLVING, Phase.REFUSED, Phase.RESOLVING]
+
+
+def test_it_is_taken_up_again_by_itself_after_a_restart(scene: Scene) -> None:
+    scene.want(scene.release("1.0.0"))
+    crowd, code = crowded(scene)
+    with AgentProcess(scene.config, code=code) as agent:
+        refused(scene, "1.0.0")
+        agent.kill()
+    crowd.unlink()
+    with AgentProcess(scene.config, code=code) as agent:
+        eventually(lambda: scene.device.phase(MODEL, "1.0.0") is Phase.COMMITTED, what="1.0.0")
+        agent.stop()
 
 
 def test_a_memory_ceiling_that_two_models_would_break_refuses(scene: Scene) -> None:

@@ -1,6 +1,7 @@
 """Both directions against paho's own encoder and decoder, over a pair of sockets, no broker."""
 
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -139,7 +140,15 @@ def test_a_connect_of_paho_is_read_as_it_was_meant(
     )
 
 
-@given(TOPIC, PAYLOAD, st.integers(0, 1), st.booleans(), st.none() | TEXT, HEADERS)
+@given(
+    TOPIC,
+    PAYLOAD,
+    st.integers(0, 1),
+    st.booleans(),
+    st.none() | TEXT,
+    HEADERS,
+    st.none() | st.integers(0, 0xFFFFFFFF),
+)
 def test_a_message_goes_from_paho_to_paho_as_it_was(
     topic: str,
     payload: bytes,
@@ -147,18 +156,27 @@ def test_a_message_goes_from_paho_to_paho_as_it_was(
     retain: bool,
     kind: str | None,
     headers: list[tuple[str, str]],
+    expiry: int | None,
 ) -> None:
     came: list[MQTTMessage] = []
     with wired() as sender, wired(client_id="other", manual_ack=True) as receiver:
         receiver.on_message = lambda _client, _data, message: came.append(message)
-        sent = properties(PacketTypes.PUBLISH, ContentType=kind, UserProperty=headers)
+        sent = properties(
+            PacketTypes.PUBLISH,
+            ContentType=kind,
+            UserProperty=headers,
+            MessageExpiryInterval=expiry,
+        )
         sender.publish(topic, payload, qos, retain, sent)
         [packet] = sender.said()
         assert isinstance(packet, Publish)
         assert bool(packet.packet_id) == bool(qos)
-        packet_id = 7 if qos else 0
+        assert packet.message.expiry_s == expiry
+        packet_id, left_s = 7 if qos else 0, math.inf if expiry is None else expiry
         receiver.hears(
-            encoding.publish(packet.message, packet_id=packet_id, dup=bool(qos), retain=retain)
+            encoding.publish(
+                packet.message, packet_id=packet_id, dup=bool(qos), retain=retain, left_s=left_s
+            )
         )
         [message] = came
         receiver.ack(message.mid, message.qos)
@@ -169,6 +187,7 @@ def test_a_message_goes_from_paho_to_paho_as_it_was(
     assert (message.topic, message.payload, message.qos) == (topic, payload, qos)
     assert (message.retain, message.dup) == (retain, bool(qos))
     assert getattr(message.properties, "ContentType", None) == kind
+    assert getattr(message.properties, "MessageExpiryInterval", None) == expiry
     assert getattr(message.properties, "UserProperty", []) == headers
 
 

@@ -179,3 +179,20 @@ def test_a_clean_start_and_no_expiry_end_a_session() -> None:
 def test_an_expiry_is_cut_to_what_the_broker_keeps() -> None:
     session, _ = Router().attach(connect("cam", expiry_s=0xFFFFFFFF), "cam")
     assert session.expiry_s == MAX_EXPIRY_S
+
+
+def test_a_message_waits_no_longer_than_its_publisher_lets_it_also_a_retained_one() -> None:
+    now = [0.0]
+    router = Router(lambda: now[0])
+    fleet, device = joined(router, SUPERUSER), joined(router, "cam", "edgeml/v1/cam/down/command")
+    brief = Message(
+        topic="edgeml/v1/cam/down/command", payload=b"x", qos=1, retain=True, expiry_s=60
+    )
+    router.publish(fleet, brief)
+    now[0] = 59.0
+    assert len(list(device.take())) == 1
+    router.publish(fleet, brief)
+    now[0] = 120.0
+    device.resume(100, 1 << 20)
+    router.subscribe(device, [wanted("edgeml/v1/cam/down/#")])
+    assert list(device.take()) == []

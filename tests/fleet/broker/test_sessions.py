@@ -1,5 +1,6 @@
 from collections.abc import Iterable
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,3 +179,20 @@ def test_packet_identifiers_are_reused_after_65535() -> None:
         (packet,) = device.take()
         device.acknowledge(int.from_bytes(packet[5:7]))  # behind head and topic "t"
     assert device.waiting == 0
+
+
+def test_what_has_expired_is_neither_sent_nor_sent_again_and_takes_no_room() -> None:
+    now = [100.0]
+    device = Session("cam", "cam", ANY, lambda: now[0])
+    device.resume(1, LARGEST)
+    for name, ends_at in ((b"short", 110.0), (b"gone", 105.0), (b"long", 200.0)):
+        device.offer(msgspec.structs.replace(message(name), ends_at=ends_at))
+    assert payloads(device.take()) == [b"short"]
+    now[0] = 120.0
+    device.resume(10, LARGEST)
+    [left] = sent(device.take())
+    assert left.message.payload == b"long"
+    # How long it may wait yet travels on.
+    assert left.message.expiry_s == 80
+    device.acknowledge(left.packet_id)
+    assert (device.waiting, device.size) == (0, 0)

@@ -48,6 +48,7 @@ def test_a_configuration_goes_out_as_a_desired_state(
         ({"sources": [SOURCE, SOURCE]}, "same name"),
         ({"sources": [{**SOURCE, "uri": "belt.mp4"}]}, "without a scheme"),
         ({"sources": [{**SOURCE, "fps": 0}]}, "not positive"),
+        ({"mirrors": ["http://cache.example"]}, "without TLS"),
         ({"telemetry_every_s": 0}, "at least"),
         ({"telemetry_every_s": float("nan")}, "at least"),
         ({"site": {"digits": 3}}, "site"),

@@ -85,3 +85,23 @@ def test_enrolment_is_audited(services: Services, operator: Any) -> None:
     )
     assert asked["detail"] == {"labels": {"site": "north"}}
     assert (done["action"], done["actor"]) == ("device.enroll", "device cam-1")
+
+
+@pytest.mark.parametrize(("name", "uses"), [("cam-1", 1), ("cam-*", 3)])
+def test_a_device_whose_answer_was_lost_asks_again_with_its_key_until_it_has_spoken(
+    services: Services, operator: Any, name: str, uses: int
+) -> None:
+    token = enrollment.create_token(services, operator, name, {}, uses=uses)["token"]
+    key = generate()
+    lost = enrollment.enroll(services, request_for(token, key=key))
+    again = enrollment.enroll(services, request_for(token, key=key))
+    assert not enrollment.check_mqtt_password(services, "cam-1", lost.mqtt.password)
+    assert enrollment.check_mqtt_password(services, "cam-1", again.mqtt.password)
+    with services.database.read() as session:
+        assert session.scalars(select(tables.Enrollment)).one().uses == uses - 1
+    with pytest.raises(TrustError, match="refused"):
+        enrollment.enroll(services, request_for(token))
+    with services.database.write() as session:
+        session.get_one(tables.Device, "cam-1").last_seen = services.now() + 1
+    with pytest.raises(TrustError, match="refused"):
+        enrollment.enroll(services, request_for(token, key=key))

@@ -51,8 +51,8 @@ def test_a_hello_is_the_whole_truth_about_models(services: Services, device: Any
 def test_what_a_device_says_is_cut_to_what_the_columns_hold(
     services: Services, device: Any
 ) -> None:
-    long = ReportedModel(phase=Phase.IDLE, reason="x\0" * 9000, release="y" * 500, attempt=2**60)
-    device.models = {"m" * 500: long}
+    long = ReportedModel(phase=Phase.IDLE, reason="x\0" * 9000, release="y" * 71, attempt=2**60)
+    device.models = {"m" * 256: long}
     reported.hello(services, "cam-1", sign(encode(device.hello()), PayloadType.HELLO, device.key))
     said = devices.show(services, "cam-1")["reported"]
     assert said is not None
