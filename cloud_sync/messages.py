@@ -243,7 +243,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Sent on every connect: who the device is, and the last signed state it accepted.
 
     `counter` rises with each hello of one boot, over restarts of the agent: its monotonic clock
-    in nanoseconds. A hello that is late or comes again is known by it. 0 says nothing.
+    in nanoseconds. A hello that is late or comes again is known by it. 0 says nothing. `online` is
+    False where a device only tells what it is, when it is enrolled, and does not run yet.
     """
 
     version: int = MESSAGE_VERSION
@@ -257,6 +258,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         ""  # the DSSE envelope, as JSON, of the last desired state accepted
     )
     counter: int = 0
+    online: bool = True
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True):

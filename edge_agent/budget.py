@@ -89,3 +89,13 @@ def refusal(need: int, left: int, bound: int, whose: str, *, waits: bool) -> Bud
         fix="Raise it: edgeml devices budget --help",
         waits=waits,
     )
+
+
+def uncounted(*, waits: bool) -> BudgetSpent:
+    """The error that a budget is set where the kernel does not count what it bounds."""
+    return BudgetSpent(
+        "budget: what an update costs cannot be counted here.",
+        why="This kernel does not tell what a connection cost (Linux 4.19 and newer do).",
+        fix="Take the data budget away, or update the kernel.",
+        waits=waits,
+    )

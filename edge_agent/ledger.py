@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloud_sync.messages import Cause, DataBudget, LedgerEntry, LedgerRecord
-from cloud_sync.metering import Traffic
+from cloud_sync.metering import Traffic, is_counted
 from edge_agent.account import Account, Metered
-from edge_agent.budget import bounds, cost, month_of, refusal, share_of_month
+from edge_agent.budget import bounds, cost, month_of, refusal, share_of_month, uncounted
 from edge_agent.shortage import Shortage
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class Ledger:
             lease: what whoever asks has leased itself.
 
         Raises:
-            BudgetSpent: it has not; says what is needed and what is left.
+            BudgetSpent: it has not, and says what is needed and what is left; or there is a
+                budget and this kernel counts nothing.
         """
         limits = bounds(self.budget(), rollout_bytes)
         month = self.month()
@@ -134,6 +135,8 @@ class Ledger:
         for whose, bound, of_month, of_rollout in checks:
             if bound is None:
                 continue
+            if not is_counted():
+                raise uncounted(waits=limits.waits)
             left = bound - self.spent(month=of_month, rollout=of_rollout) + lease
             left -= int(bound * self._assumed(of_month))
             if cost(payload) > left or left <= 0:

@@ -33,6 +33,7 @@ def greet(config: Path) -> None:
             stream=outbox.stream,
             capabilities=probe(),
             reported=ReportedState(),
+            online=False,
         )
     finally:
         outbox.close()

@@ -211,7 +211,7 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.reported_config_version = min(said.reported.config_version, _MAX_INT)
     row.config_error = fit(said.reported.config_error, 2000)
     row.sources = msgspec.json.encode(_sources(said.reported.sources)).decode()
-    row.online = True
+    row.online = said.online
     row.last_seen = now
     named = {fit(model, _MODEL): state for model, state in said.reported.models.items()}
     for model, state in named.items():

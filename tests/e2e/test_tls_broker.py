@@ -288,11 +288,13 @@ def test_a_fleet_that_is_told_of_another_host_does_not_come_up(
 def test_a_device_that_trusts_another_ca_says_so_once_and_goes_on_over_https(
     loop: OutsideLoop, site: Site
 ) -> None:
+    other = Authority.make(site.folder / "other" / "ca.pem")
+    site.broker_ca = site.folder / "both.pem"  # more than the fleet's own, which devices know
+    site.broker_ca.write_text(site.authority.certificate + other.certificate)
     loop.start_fleet()
     loop.enroll(DEVICE)
-    other = Authority.make(site.folder / "other" / "ca.pem")
     trusted = site.folder / DEVICE / "identity" / "broker-ca.pem"
-    assert trusted.read_text() == site.authority.certificate
+    assert trusted.read_text() == site.broker_ca.read_text()
     trusted.write_text(other.certificate)
     loop.start_agent(DEVICE)
     sentence = f"The broker at localhost:{site.broker.port} was refused. {trusted} does not vouch"
