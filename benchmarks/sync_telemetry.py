@@ -32,9 +32,9 @@ from benchmarks.sync_outbox import window
 from cloud_sync.messages import Batch, Hello, Record, RecordKind, ReportedState, encode
 from cloud_sync.outbox import BATCH_BYTES, Outbox
 from cloud_sync.trust.releases import ReleaseTrust
-from edge_agent.director import Director
-from edge_agent.identity import enroll_device, load_identity
 from edge_agent.link import FleetLink
+from edge_agent.trust.director import Director
+from edge_agent.trust.identity import enroll_device, load_identity
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError
 from fleet.client import FleetClient

@@ -32,12 +32,12 @@ from edge_agent.following import Following
 from edge_agent.health import STEADY_S, Health, Marker
 from edge_agent.loops import LOOP_S, Loops, guarded, left
 from edge_agent.records import Records
-from edge_agent.release_trust import ReleaseCheck
 from edge_agent.remote.commands import Commands
 from edge_agent.resources import take_place, use_proxy
 from edge_agent.results import ResultsFile
 from edge_agent.spending import Spending
 from edge_agent.systemd import notify
+from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.twin import Twin
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.journal import Journal
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from edge_agent.api.opening import Opening
     from edge_agent.api.options import ApiOptions
     from edge_agent.api.server import LocalApi
-    from edge_agent.identity import Identity
     from edge_agent.importing import Importing
     from edge_agent.link import FleetLink
     from edge_agent.registries import Registries, RegistrySettings
     from edge_agent.store import ReleaseStore
+    from edge_agent.trust.identity import Identity
     from edge_agent.update.deltas import Deltas
     from hardware.pipeline import Pipeline
 
@@ -109,7 +109,7 @@ class Agent:
         self._following = Following(self._twin, self._workers, self._results.write)
         self._stop = threading.Event()
         self._ending = Ending()
-        from edge_agent.director import Director
+        from edge_agent.trust.director import Director
 
         self._director = Director(
             identity,

@@ -61,7 +61,7 @@ def enroll(
     The device's key is made here and never leaves the device.
     """
     from edge_agent.commands.greeting import greet
-    from edge_agent.identity import enroll_device
+    from edge_agent.trust.identity import enroll_device
     from edgeml.errors import EdgemlError
 
     config = enroll_device(fleet, device, token, data)
@@ -100,7 +100,7 @@ def status(*, config: _Config, as_json: _Json = False) -> None:
     """Say what this device runs and where an update stands, from its own journal."""
     import msgspec
 
-    from edge_agent.identity import load_config
+    from edge_agent.trust.identity import load_config
     from edge_agent.update.journal import read_state
 
     agent = load_config(config)
@@ -134,8 +134,8 @@ def login(
     """
     import sys
 
-    from edge_agent.identity import load_config
     from edge_agent.registry_login import log_in
+    from edge_agent.trust.identity import load_config
 
     password = ""
     if username and sys.stdin.isatty():
@@ -286,7 +286,7 @@ def bench(
 
     from edge_agent.commands import bench as benching
     from edge_agent.commands.local import local_release
-    from edge_agent.identity import load_identity
+    from edge_agent.trust.identity import load_identity
     from edgeml.errors import UserError
 
     if send and config is None:
@@ -335,9 +335,9 @@ def install(
     ends, and when it says no word for a minute. --print shows the unit first.
     """
     from edge_agent.commands import install as installing
-    from edge_agent.first_boot import find
-    from edge_agent.identity import load_config
     from edge_agent.service import options
+    from edge_agent.trust.first_boot import find
+    from edge_agent.trust.identity import load_config
     from hardware.probes import probe
 
     # One that is not enrolled yet, on a disk image, finds its bootstrap file at its first boot.
@@ -373,7 +373,7 @@ def doctor(
 
     from edge_agent.commands.doctor import Grade, Patient, examine
     from edge_agent.commands.trying import source_of
-    from edge_agent.identity import load_config
+    from edge_agent.trust.identity import load_config
     from edgeml.errors import ExitCode
     from hardware.probes import probe
 

@@ -32,8 +32,8 @@ from cloud_sync.metering import Meter
 from cloud_sync.mqtt_session import MqttSession, NotTaken, Will
 from cloud_sync.outbox import Outbox
 from cloud_sync.trust import PayloadType, sign
-from edge_agent.director import Director
-from edge_agent.identity import Identity
+from edge_agent.trust.director import Director
+from edge_agent.trust.identity import Identity
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import DeviceError, EdgemlError, RemoteError, TrustError
 

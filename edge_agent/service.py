@@ -26,7 +26,7 @@ def serve(config: Path, api: "ApiOptions | None" = None) -> None:
         EdgemlError: it cannot start, or something is broken that only another process can mend.
     """
     from edge_agent.agent import Agent
-    from edge_agent.identity import load_config, load_identity
+    from edge_agent.trust.identity import load_config, load_identity
     from edge_agent.wiping import is_begun, wipe
 
     data = Path(load_config(config).data_dir) if config.exists() else config.parent
@@ -51,7 +51,7 @@ def serve(config: Path, api: "ApiOptions | None" = None) -> None:
 
 def _enrolled(config: Path) -> None:
     """On a first boot, enrol with the bootstrap file, if there is one."""
-    from edge_agent import first_boot
+    from edge_agent.trust import first_boot
 
     file = first_boot.find(config.parent)
     if file is not None and config.exists():

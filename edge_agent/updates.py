@@ -19,8 +19,8 @@ from edge_agent.update.machine import IN_MOTION, Restarted, kept
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
-    from edge_agent.identity import Identity
     from edge_agent.ledger import Ledger
+    from edge_agent.trust.identity import Identity
     from edge_agent.update.deltas import Deltas
     from hardware.capabilities import Capabilities
     from hardware.pipeline import Pipeline

@@ -10,6 +10,7 @@ Blobs come in through `Upload`, verified and renamed; a manifest is taken only w
 that it points to is there. Nothing is ever changed in place, so a reader needs no lock.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -62,8 +63,9 @@ class Registry:
         """Make the folder, and drop what pushes left behind long ago."""
         self._uploads.mkdir(parents=True, exist_ok=True)
         for left in self._uploads.iterdir():
-            if time.time() - left.stat().st_mtime > STALE_UPLOAD_S:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # a push that ended just now
+                if time.time() - left.stat().st_mtime > STALE_UPLOAD_S:
+                    left.unlink()
 
     def begin_upload(self) -> str:
         """Begin a push and return its id.

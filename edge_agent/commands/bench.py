@@ -19,9 +19,9 @@ from cloud_sync.messages import Batch, Record, RecordKind, encode
 from cloud_sync.release import write_atomically
 from edge_agent.commands.local import LocalRelease, Way
 from edge_agent.execution import winner
-from edge_agent.identity import Identity
 from edge_agent.memory import rss_bytes
 from edge_agent.testing import TestRequest, TestResult, run_child
+from edge_agent.trust.identity import Identity
 from edge_agent.update.evidence import raced
 from edgeml.errors import DeviceError
 from hardware.capabilities import Capabilities

@@ -21,8 +21,8 @@ import msgspec
 
 from cloud_sync.dating import CLOCK_OFF_S, EARLIEST_S
 from cloud_sync.messages import SourceConfig
-from edge_agent.identity import AgentConfig, load_identity
 from edge_agent.sources import open_source, shown
+from edge_agent.trust.identity import AgentConfig, load_identity
 from edge_agent.update.journal import DeviceState, read_state
 from edgeml.errors import EdgemlError
 from hardware.capabilities import Capabilities

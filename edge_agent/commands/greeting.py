@@ -10,7 +10,7 @@ from pathlib import Path
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.messages import Hello, ReportedState
 from cloud_sync.outbox import Outbox
-from edge_agent.identity import load_identity
+from edge_agent.trust.identity import load_identity
 from hardware.probes import agent_version, boot_id, probe
 
 

@@ -66,7 +66,7 @@ def bring(path: Path, config: Path, timeout_s: float, say: Callable[[str], None]
         ReleaseError: it is damaged.
         DeviceError: it was not done in time.
     """
-    from edge_agent.identity import load_config
+    from edge_agent.trust.identity import load_config
 
     agent = load_config(config)
     data = Path(agent.data_dir)

@@ -13,9 +13,9 @@ from edge_agent.remote.tap import Tap
 from edgeml.errors import DeviceError
 
 if TYPE_CHECKING:
-    from edge_agent.identity import Identity
     from edge_agent.records import Records
     from edge_agent.remote.runner import CommandRunner
+    from edge_agent.trust.identity import Identity
     from hardware.capabilities import Capabilities
 
 TURN_S = 0.5

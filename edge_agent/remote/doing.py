@@ -14,7 +14,7 @@ from edge_agent.remote.tap import Tap
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
-    from edge_agent.identity import Identity
+    from edge_agent.trust.identity import Identity
     from hardware.capabilities import Capabilities
 
 SNAPSHOT_S = 10.0

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from fleet.changes import Changes
 from fleet.db import Database
+from fleet.identity_ledger import Ledger
 from fleet.incarnation import HeadFile
 from fleet.keys import FleetKeys
-from fleet.ledger import Ledger
 from fleet.registry import Registry
 from fleet.trust import Repository
 

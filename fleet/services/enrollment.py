@@ -14,8 +14,8 @@ from cloud_sync.trust.identity import check_device_id, read_request, validity
 from edgeml.errors import TrustError, UserError
 from fleet.broker.credentials import SUPERUSER
 from fleet.db import tables
+from fleet.identity_ledger import Spent
 from fleet.keys import hash_of, new_token
-from fleet.ledger import Spent
 from fleet.resources import EnrollmentToken
 from fleet.rollouts.selector import check_labels
 from fleet.services import identity, revoked, trust

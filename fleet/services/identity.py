@@ -13,8 +13,8 @@ from cloud_sync.trust.keys import load_public, public_pem
 from cloud_sync.trust.messages import RenewRequest, SignedTime, TimeRequest
 from edgeml.errors import TrustError
 from fleet.db import tables
+from fleet.identity_ledger import Admitted, Revoked
 from fleet.keys import REVOKED
-from fleet.ledger import Admitted, Revoked
 from fleet.problem import NotFound
 from fleet.services import facts, revoked, security, trust
 from fleet.services.audit import append, audited, sync_head

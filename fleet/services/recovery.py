@@ -18,8 +18,8 @@ from cloud_sync.trust.identity import certified_key
 from cloud_sync.trust.keys import public_pem
 from edgeml.errors import EdgemlError
 from fleet.db import tables
+from fleet.identity_ledger import Admitted, Revoked, Spent
 from fleet.incarnation import Head
-from fleet.ledger import Admitted, Revoked, Spent
 from fleet.services import desired, facts
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services

@@ -11,7 +11,7 @@ from cloud_sync.evidence import Evidence, Verification
 from cloud_sync.messages import Batch, MqttAccess, Record, RecordKind, Up, encode, topic
 from cloud_sync.mqtt_session import MqttSession, require
 from cloud_sync.trust import PayloadType, generate, key_id, load_key, sign
-from edge_agent.identity import load_identity
+from edge_agent.trust.identity import load_identity
 from edge_agent.update.journal import read_state
 from tests.e2e.loop import DEADLINE_S, Loop, until
 

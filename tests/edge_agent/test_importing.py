@@ -19,10 +19,10 @@ from cloud_sync.desired import accept
 from cloud_sync.messages import DesiredState, Phase, SecurityRecord, encode
 from cloud_sync.release import Blobs, Release, digest_of
 from cloud_sync.trust import PayloadType, generate, sign
-from edge_agent.identity import Identity, load_identity
 from edge_agent.importing import Importing, ImportResult, places, stage
-from edge_agent.release_trust import ReleaseCheck
 from edge_agent.store import ReleaseStore
+from edge_agent.trust.identity import Identity, load_identity
+from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.update.journal import read_state
 from edgeml.errors import EdgemlError, ExitCode, ReleaseError, UserError
 from hardware.probes import probe

@@ -13,7 +13,7 @@ def test_importing_the_daemon_imports_nothing_heavy() -> None:
 
 
 def test_reading_its_identity_brings_no_client_of_the_network() -> None:
-    modules = "edge_agent.agent, edge_agent.identity, edge_agent.director"
+    modules = "edge_agent.agent, edge_agent.trust.identity, edge_agent.trust.director"
     code = f"import sys, {modules}; print([m for m in ('httpx', 'paho') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

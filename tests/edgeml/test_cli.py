@@ -48,7 +48,7 @@ def test_an_error_says_what_why_and_what_next(capsys: pytest.CaptureFixture[str]
     assert run(["agent", "run", "--config", "/no/such/agent.toml"]) == ExitCode.USAGE
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: There is no /no/such/agent.toml")
-    assert lines[-1].startswith("  fix: Enrol first")
+    assert lines[-1].startswith("  fix: Enrol it: edgeml agent enroll")
 
 
 def test_with_json_an_error_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from cloud_sync.device_api import DeviceClient, enroll
 from cloud_sync.messages import EnrollRequest
 from cloud_sync.trust import generate
 from cloud_sync.trust.identity import make_request
-from edge_agent.first_boot import read
+from edge_agent.trust.first_boot import read
 from edgeml.errors import TrustError, UserError
 from fleet.bootstrap import read_devices
 from fleet.commands.devices import devices_app

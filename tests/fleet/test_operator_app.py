@@ -21,7 +21,18 @@ Make = Callable[..., Any]
 def routes(fleet: Any) -> list[tuple[str, str]]:
     """Every (method, path) of the application, with something in place of the parameters."""
     app = operator_app(fleet.services, fleet.access)
-    names = "model version device rollout reference digest upload role command which".split()
+    names = [
+        "model",
+        "version",
+        "device",
+        "rollout",
+        "reference",
+        "digest",
+        "upload",
+        "role",
+        "command",
+        "which",
+    ]
     fill = dict.fromkeys(names, "x")
     found = _flat(app.routes)
     assert len(found) > 25

@@ -61,7 +61,7 @@ from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, m
 from cloud_sync.trust.identity import issue, make_ca, read_request
 from cloud_sync.trust.keys import public_pem
 from cloud_sync.trust.messages import SignedTime, TimeRequest
-from edge_agent.identity import enroll_device
+from edge_agent.trust.identity import enroll_device
 from edgeml.errors import EdgemlError, TrustError
 
 NOBODY = "mqtt://127.0.0.1:9"

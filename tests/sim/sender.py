@@ -25,9 +25,9 @@ from cloud_sync.messages import (
 from cloud_sync.outbox import Outbox
 from cloud_sync.trust.releases import ReleaseTrust
 from edge_agent import link
-from edge_agent.director import Director
-from edge_agent.identity import load_identity
 from edge_agent.link import FleetLink
+from edge_agent.trust.director import Director
+from edge_agent.trust.identity import load_identity
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError
 from hardware.capabilities import Capabilities, Cpu

@@ -8,7 +8,7 @@ import pytest
 from cloud_sync.evidence import Evidence, Verdict, Verification
 from cloud_sync.messages import Batch, decode
 from cloud_sync.trust import PayloadType, key_id, open_envelope
-from edge_agent.identity import load_identity
+from edge_agent.trust.identity import load_identity
 from edgeml.cli import run
 from tests.cloud_sync.releases import make_release
 from tests.edge_agent.scene import Scene

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge_agent.commands.doctor import Finding, Grade, Patient, examine
-from edge_agent.identity import load_config
+from edge_agent.trust.identity import load_config
 from edgeml.cli import run
 from hardware.capabilities import Accelerator
 from hardware.probes import probe

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cloud_sync.messages import Phase
-from edge_agent.identity import load_config
+from edge_agent.trust.identity import load_config
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import MODEL, Scene
 

@@ -16,7 +16,7 @@ from cloud_sync.trust import PayloadType, generate, key_id, open_envelope, sign
 from cloud_sync.trust.identity import make_request, validity
 from cloud_sync.trust.messages import RenewRequest, SignedTime, TimeRequest
 from edgeml.errors import TrustError, UserError
-from fleet.ledger import Revoked
+from fleet.identity_ledger import Revoked
 from fleet.problem import NotFound
 from fleet.services import Services, enrollment, identity, records, recovery, reported
 from fleet.services import security as events

@@ -19,10 +19,10 @@ from cloud_sync.messages import DesiredState, SecurityRecord, decode, encode
 from cloud_sync.trust import PayloadType, generate, key_id, open_envelope, sign
 from cloud_sync.trust.identity import is_issued_by, make_ca
 from cloud_sync.trust.keys import public_pem, split_pems
-from edge_agent import director as directors
-from edge_agent.director import Director, UnknownKeyError
-from edge_agent.identity import enroll_device, load_identity
-from edge_agent.release_trust import ReleaseCheck
+from edge_agent.trust import director as directors
+from edge_agent.trust.director import Director, UnknownKeyError
+from edge_agent.trust.identity import enroll_device, load_identity
+from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError, TrustError, UserError
 from fleet.keys import load_or_create

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cloud_sync.metering import Meter
     from cloud_sync.trust.releases import ReleaseTrust
     from cloud_sync.trust.tls import Now
-    from edge_agent.identity import Identity
+    from edge_agent.trust.identity import Identity
 
 CONNECT_S = 5.0
 READ_S = 15.0

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloud_sync.trust import PrivateKey, generate, key_id
-from edge_agent import key_store as stores
-from edge_agent.identity import enroll_device, load_identity, read_identity
-from edge_agent.key_store import FileKeyStore, key_store
+from edge_agent.trust import key_store as stores
+from edge_agent.trust.identity import enroll_device, load_identity, read_identity
+from edge_agent.trust.key_store import FileKeyStore, key_store
 from edgeml.errors import TrustError, UserError
 from tests.sim.fleet import SimFleet
 

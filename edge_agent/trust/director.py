@@ -21,9 +21,9 @@ from cloud_sync.desired import Refusal, StateError, accept
 from cloud_sync.messages import DesiredState, SecurityKind, SecurityRecord, decode
 from cloud_sync.trust import Envelope, PayloadType, PublicKey, open_envelope
 from cloud_sync.trust.messages import RootStatement, SignedTime
-from edge_agent.identity import Identity, save_authority
-from edge_agent.renewal import is_due, renew
-from edge_agent.trusted_clock import TrustedClock
+from edge_agent.trust.identity import Identity, save_authority
+from edge_agent.trust.renewal import is_due, renew
+from edge_agent.trust.trusted_clock import TrustedClock
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError, TrustError
 

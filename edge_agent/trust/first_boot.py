@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.identity import BOOTSTRAP, enroll_device
+from edge_agent.trust.identity import BOOTSTRAP, enroll_device
 from edgeml.errors import DeviceError, RemoteError, UserError
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import first_boot
-from edge_agent.identity import load_identity
+from edge_agent.trust import first_boot
+from edge_agent.trust.identity import load_identity
 from edgeml.errors import DeviceError, TrustError, UserError
 from tests.sim.fleet import SimFleet
 

@@ -15,9 +15,9 @@ from cloud_sync.trust import PayloadType, generate, sign
 from cloud_sync.trust.identity import make_ca
 from cloud_sync.trust.messages import SignedTime
 from cloud_sync.trust.tls import check_dates
-from edge_agent.director import Director
-from edge_agent.identity import load_identity
-from edge_agent.trusted_clock import KEEP_EVERY_S, TrustedClock
+from edge_agent.trust.director import Director
+from edge_agent.trust.identity import load_identity
+from edge_agent.trust.trusted_clock import KEEP_EVERY_S, TrustedClock
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError, TrustError
 from tests.edge_agent.scene import DEVICE, Scene

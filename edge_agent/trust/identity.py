@@ -19,7 +19,7 @@ from cloud_sync.trust import PrivateKey, PublicKey, key_id
 from cloud_sync.trust.identity import certified_key, check_device_id, make_request, verify_issued
 from cloud_sync.trust.keys import load_public, public_pem, split_pems
 from cloud_sync.trust.tls import Now
-from edge_agent.key_store import KeyStore, key_store
+from edge_agent.trust.key_store import KeyStore, key_store
 from edgeml.errors import DeviceError, TrustError, UserError
 
 _IDENTITY = "identity"
@@ -35,9 +35,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     are the cores that it may use (all by default), `memory_mb` is the resident memory above
     which it restarts its inference (0: no ceiling), `threads` fixes those of an inference (0: they
     are raced), and `spin` lets them spin while they wait: quicker, and a core held busy.
-    `key_store` says where the device's key is (`edge_agent.key_store`), `proxy` is the HTTP proxy
-    through which everything but MQTT goes (`http://name:password@host:3128`), and `mirrors` are
-    registries that are asked before the fleet's, after those of the configuration.
+    `key_store` says where the device's key is (`edge_agent.trust.key_store`), `proxy` is the HTTP
+    proxy through which everything but MQTT goes (`http://name:password@host:3128`), and `mirrors`
+    are registries that are asked before the fleet's, after those of the configuration.
     """
 
     device: str
@@ -111,7 +111,7 @@ def enroll_device(
         data: a new folder, or an empty one; it is its owner's alone afterwards.
         now: the time by which the fleet's certificate is judged; by default the wall clock, and
             where that was never set its dates are not judged.
-        keys: where the key is kept (`edge_agent.key_store`).
+        keys: where the key is kept (`edge_agent.trust.key_store`).
 
     Raises:
         UserError: the folder holds an identity already, or cannot be made.

@@ -8,8 +8,8 @@ import pytest
 from tuf.api.metadata import Targets
 
 from cloud_sync.messages import SecurityKind, SecurityRecord
-from edge_agent.identity import Identity, load_identity
-from edge_agent.release_trust import ReleaseCheck
+from edge_agent.trust.identity import Identity, load_identity
+from edge_agent.trust.release_trust import ReleaseCheck
 from edgeml.errors import RemoteError, TrustError
 from tests.cloud_sync.trust.simulator import NOW, RepositorySimulator, served
 from tests.edge_agent.scene import Scene

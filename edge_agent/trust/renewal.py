@@ -18,7 +18,7 @@ from cloud_sync.trust.identity import (
     verify_issued,
 )
 from cloud_sync.trust.keys import split_pems
-from edge_agent.identity import Identity, read_identity, save_broker
+from edge_agent.trust.identity import Identity, read_identity, save_broker
 from edgeml.errors import TrustError
 
 if TYPE_CHECKING:
