@@ -6,6 +6,7 @@ A blob that was pushed, or asked for, within the grace is kept in any case: it b
 or to a download that is under way.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -84,8 +85,11 @@ def collect(
         raise UserError("At least the newest release of each model stays.", fix="Use --keep 1.")
     registry = services.registry
     # First what is there: what is pushed from here on is not looked at.
-    stored = {d: Stored(registry.blobs.path(d).stat().st_size, registry.age_s(d))
-              for d in registry.blobs.all()}  # fmt: skip
+    stored = {}
+    for digest in registry.blobs.all():
+        with contextlib.suppress(FileNotFoundError):  # somebody else collects, too
+            size = registry.blobs.path(digest).stat().st_size
+            stored[digest] = Stored(size, registry.age_s(digest))
     kept, dropped = _releases(services, keep)
     refers = _refers(services, kept)
     deltas = Deltas(registry)

@@ -1,5 +1,6 @@
 """Garbage collection: nothing goes that a kept release refers to, whatever happens meanwhile."""
 
+import contextlib
 import json
 import os
 import threading
@@ -72,7 +73,8 @@ def grow_old(services: Services) -> None:
     """Let all blobs have been out of use for two days."""
     blobs = services.registry.blobs
     for digest in blobs.all():
-        os.utime(blobs.path(digest), (time.time() - 2 * 86400,) * 2)
+        with contextlib.suppress(FileNotFoundError):  # it was garbage
+            os.utime(blobs.path(digest), (time.time() - 2 * 86400,) * 2)
 
 
 def wanted_of(release: Release) -> DesiredModel:
