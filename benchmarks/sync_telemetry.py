@@ -55,7 +55,7 @@ def rows(quick: bool) -> Iterator[Row]:
     records, rounds = (10_000, 7) if quick else (50_000, 9)
     with (
         tempfile.TemporaryDirectory() as folder,
-        _mosquitto(Path(folder) / "broker") as port,
+        mosquitto(Path(folder) / "broker") as port,
         _Fleet(Path(folder) / "fleet", port) as ours,
         _Bare(Path(folder) / "bare.db", port) as peer,
     ):
@@ -130,7 +130,7 @@ class _Bare:
     def __init__(self, path: Path, broker: int) -> None:
         self._committed: queue.Queue[int] = queue.Queue()
         self._seq = 0
-        self._client = _client("publisher", broker)
+        self._client = client_of("publisher", broker)
         self._client.on_message = lambda _client, _data, message: self._committed.put(
             json.loads(message.payload)
         )
@@ -186,7 +186,7 @@ class _Bare:
 def _consume(path: Path, broker: int) -> None:
     """The bare pipe's other end, in a process of its own."""
     waiting: queue.Queue[bytes] = queue.Queue()
-    client = _client("consumer", broker)
+    client = client_of("consumer", broker)
 
     def take(_client: Client, _data: Any, message: MQTTMessage) -> None:
         waiting.put(bytes(message.payload))
@@ -207,7 +207,8 @@ def _consume(path: Path, broker: int) -> None:
         client.publish(_DONE, json.dumps(write_bare(database, group)), qos=1)
 
 
-def _client(name: str, broker: int) -> Client:
+def client_of(name: str, broker: int) -> Client:
+    """A paho client of a broker here, connected, that queues without bound."""
     client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5)
     client.max_queued_messages_set(0)
     client.max_inflight_messages_set(100)
@@ -234,7 +235,8 @@ def _hello(stream: str) -> Hello:
 
 
 @contextlib.contextmanager
-def _mosquitto(folder: Path) -> Iterator[int]:
+def mosquitto(folder: Path) -> Iterator[int]:
+    """Mosquitto on loopback, anonymous; gives its port."""
     port = _free_port()
     folder.mkdir()
     config = folder / "mosquitto.conf"
