@@ -150,16 +150,17 @@ def next_step(facts: Facts, tried: Sequence[Tried]) -> Step | None:
     confidence = _next_confidence(facts, tried)
     if confidence is None or any(t.accuracy is Verdict.PASS for t in tried):
         return None
+    refused = {t.step.move for t in tried if t.refused}
     # What cannot be equalised may run fast all the same.
-    slow = {
+    hopeless = {
         t.step.move.structure
         for t in tried
-        if not t.fast and not (t.refused and t.step.move.equalize)
+        if (not t.fast or t.refused) and not (t.refused and t.step.move.equalize)
     }
     judged = {t.step.move for t in tried if t.accuracy is not None}
     seen = {t.step.move for t in tried}
     for group in _groups(facts, tried):
-        left = [move for move in group if move.structure not in slow]
+        left = [m for m in group if m.structure not in hopeless and m not in refused]
         unseen = [move for move in left if move not in seen]
         if isinstance(group, _Timed):
             if unseen:

@@ -183,7 +183,9 @@ def test_every_search_ends_and_judges_nothing_twice(
         assert step.move not in {s.move for s in steps if s.confidence is not None}
         steps.add(step)
         refused, fast, fidelity, verdict = answers[len(tried)]
-        if refused or not fast:
+        if refused and step.confidence is not None:  # it ran, but could not be judged
+            tried.append(Tried(step=step, refused=True, fast=fast, fidelity=fidelity))
+        elif refused or not fast:
             tried.append(Tried(step=step, refused=refused))
         else:
             judged = verdict if step.confidence is not None else None
