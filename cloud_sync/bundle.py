@@ -25,7 +25,7 @@ from typing import Annotated, BinaryIO, Protocol, TypeVar, cast
 
 import msgspec
 
-from cloud_sync.release import Blobs, is_digest
+from cloud_sync.release import Blobs
 from cloud_sync.release.blobs import sync_folder, write_atomically
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
 from edgeml.errors import ReleaseError, UserError
@@ -225,12 +225,6 @@ def pack(folder: Path, file: Path) -> None:
         sync_folder(file.parent)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def blobs_of(bundle: Bundle) -> list[str]:
-    """The digests of the blobs in a bundle."""
-    names = [n.removeprefix("blobs/sha256/") for n in bundle.names if n.startswith("blobs/")]
-    return [digest for name in names if is_digest(digest := f"sha256:{name}")]
 
 
 def normalised(envelope: bytes) -> str:

@@ -1,6 +1,7 @@
 """The agent on a 64-bit Arm board, emulated: enrolled, updated, swapped under load, reporting."""
 
 import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates from x86-64"),
 ]
 DEVICE = "board-1"
+# QEMU's user mode does not tell what a connection cost, as kernels before 4.19 do not.
+BUDGETED = """
+import sys
+from pathlib import Path
+from edge_agent.budget import BudgetSpent
+from edge_agent.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+ledger.require(1, "r1", 0)
+try:
+    ledger.require(1, "r1", 100_000_000)
+except BudgetSpent as error:
+    print(error.what)
+"""
 
 
 @pytest.fixture
@@ -69,3 +83,12 @@ def test_an_emulated_arm64_board_enrols_updates_swaps_and_reports(loop: Loop) ->
     )
     assert loop.stop(DEVICE) == 0
     assert "Traceback" not in loop.log(DEVICE)
+
+
+def test_a_budget_is_not_taken_on_trust_where_nothing_is_counted(
+    kept_toolchains: Path, tmp_path: Path
+) -> None:
+    python = python_in(tmp_path, kept_toolchains)
+    command = [str(python), "-c", BUDGETED, str(tmp_path / "ledger.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be counted here" in done.stdout

@@ -348,12 +348,3 @@ def test_old_months_are_forgotten_by_their_number_and_not_by_the_clock(tmp_path:
         now *= 10
         ledger.report(soon=True)
         assert len({entry.month for entry in ledger.entries()}) == KEPT_MONTHS
-
-
-def test_a_budget_is_not_taken_on_trust_where_the_kernel_counts_nothing(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge_agent.ledger.is_counted", lambda: False)
-    ledger.require(1, "r1", 0)
-    with pytest.raises(BudgetSpent, match="cannot be counted here"):
-        ledger.require(1, "r1", 100 * MB)
