@@ -77,7 +77,6 @@ class Site(Loop):
         self.http = Proxy(self.ports[1])
         self.mqtt = Proxy(mqtt_port)
         self._versions = (f"1.0.{patch}" for patch in itertools.count())
-        self.version = ""
         self.environment: Mapping[str, str] | None = None
         self.inside: tuple[str, ...] = ()  # what the agent is run through
 
@@ -133,10 +132,14 @@ class Site(Loop):
         self.start_agent()
 
     def begin(self) -> None:
-        """Bring everything up, with a first release committed."""
+        """Bring everything up, with two releases committed: one runs, one is the previous.
+
+        So the next one leaves a release to collect.
+        """
         self.start_fleet()
         self.enroll()
         self.start_agent()
+        self.settled()
         self.settled()
 
     def push(self) -> str:
@@ -165,7 +168,6 @@ class Site(Loop):
         if not update.completed():
             update = Update(self, update.version, self.roll_out(update.version))
             assert update.completed(), (update.found, self.log(DEVICE)[-4000:])
-        self.version = update.version
         until("results of the release", lambda: self.answers(update.version), PATIENCE_S)
         self.assert_whole()
         self.assert_nothing_lost()
@@ -198,6 +200,13 @@ class Site(Loop):
     def state(self) -> DeviceState:
         """The device's journal."""
         return read_state(self.data / "state.json")
+
+    @property
+    def version(self) -> str:
+        """The version that the device runs."""
+        running = self.state.models[MODEL].running
+        assert running is not None
+        return str(running.release_version)
 
     def assert_whole(self) -> None:
         """What runs is there byte for byte, and nothing else lies about."""

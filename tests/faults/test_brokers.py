@@ -33,9 +33,10 @@ def brokered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Brokere
 
 def test_a_broker_that_comes_back_has_cost_nothing(brokered: Brokered) -> None:
     for end in (Mosquitto.stop, Mosquitto.kill):
+        before = brokered.version
         update = brokered.update()
         update.reached("downloading")
         end(brokered.mosquitto)
-        brokered.goes_on_in({brokered.version, update.version})
+        brokered.goes_on_in({before, update.version})
         brokered.mosquitto.start()
         brokered.settled(update)

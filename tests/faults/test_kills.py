@@ -33,10 +33,11 @@ def test_kill_9_of_the_device_at(site: Site, failpoint: str) -> None:
 def test_kill_9_of_the_fleet_while_the_device_is(site: Site, phase: str) -> None:
     if phase == "downloading":
         site.http.bytes_per_s = 3000.0
+    before = site.version
     update = site.update()
     update.reached(phase)
     site.kill("fleet")
     site.http.heal()
-    site.goes_on_in({site.version, update.version})
+    site.goes_on_in({before, update.version})
     site.start_fleet()
     site.settled(update)

@@ -94,9 +94,10 @@ def cable(site: Site) -> Iterator[Cable]:
 
 def test_a_pulled_cable_costs_nothing_when_it_is_plugged_in_again(site: Site, cable: Cable) -> None:
     site.settled()
+    before = site.version
     update = site.update()
     update.reached("downloading")
     cable.pull()
-    site.goes_on_in({site.version, update.version})
+    site.goes_on_in({before, update.version})
     cable.plug()
     site.settled(update)
