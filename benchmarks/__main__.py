@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("convert_cpu", "fusing", "agent", "pipeline", "fleet", "sync")
+BENCHMARKS = ("convert_cpu", "fusing", "agent", "pipeline", "fleet", "console", "sync")
 
 if __name__ == "__main__":
     print("# Benchmarks\n", flush=True)

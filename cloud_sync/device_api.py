@@ -24,6 +24,7 @@ from cloud_sync.trust.tls import Now
 from edgeml.errors import RemoteError, TrustError
 
 COMMANDS_HEADER = "edgeml-commands"
+KEYS_HEADER = "edgeml-keys"
 MAX_COMMANDS = 100
 _TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 
@@ -78,6 +79,8 @@ class DeviceClient:
     Attributes:
         key: the key, which `rekey` replaces.
         commands_wait: whether the last hello's answer said that there are commands.
+        keys: what it said of the fleet's own keys, `cloud_sync.trust.keys.fingerprint` of them: a
+            hint that there may be others now, and no proof.
 
     Raises:
         UserError: the address is none.
@@ -99,6 +102,7 @@ class DeviceClient:
         self._meter = meter or Meter()
         self._meter.watch_http(self._client)
         self.commands_wait = False
+        self.keys = ""
 
     def close(self) -> None:
         """Close the connections."""
@@ -210,6 +214,7 @@ class DeviceClient:
         status, content, headers = _ask(self._client, method, path, body)
         if COMMANDS_HEADER in headers:
             self.commands_wait = headers[COMMANDS_HEADER] != "0"
+        self.keys = headers.get(KEYS_HEADER, self.keys)
         return None if status == httpx.codes.NO_CONTENT else content
 
 

@@ -35,6 +35,7 @@ MESSAGE_VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_RECORDS = 10_000
 MAX_ENTRIES = 1000
+MAX_METRICS = 64
 TOPIC_ROOT = "edgeml/v1"
 
 DeviceId = Annotated[str, Meta(max_length=64)]
@@ -106,6 +107,20 @@ class Phase(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+class RollbackCause(StrEnum):
+    """Why a device rolled back; the reason says it in words."""
+
+    GATE = "gate"  # the test or the trial found it bad
+    CRASHED = "crashed"  # the process died, in the test or in the agent, again and again
+    DAMAGED = "damaged"  # it cannot be loaded
+
+
+class Feature(StrEnum):
+    """What an agent can do that older ones cannot; it says so in its hello."""
+
+    PREPARE = "prepare"  # it stops where `DesiredModel.until` says
+
+
 class TrialPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What a release must hold on the device before it is committed there.
 
@@ -134,6 +149,12 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
     `release` and `variant` are digests (`sha256:...`). A higher `attempt` lifts the block
     that a rollback of the same release left on the device. `data_budget_bytes` is what the rollout
     may cost this device on the network, 0 for no bound; the device's own `DataBudget` is narrower.
+
+    `until` is how far the device goes with it before a later state says more, for devices that
+    switch together: `prepared` is tested and not live yet, `trial` live and not committed, even
+    when the trial has passed. A device that is prepared goes live at `switch_at`, Unix
+    seconds by the fleet's time; at once where that is past, 0, or the device's clock is not proven.
+    After `switch_by` it does not, for its group will have gone back, until it hears more; 0: ever.
     """
 
     release: Digest
@@ -144,6 +165,9 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
     nonce: Name = ""
     trial: TrialPolicy = TrialPolicy()
     data_budget_bytes: Bytes = 0
+    until: Literal["", "prepared", "trial"] = ""
+    switch_at: float = 0.0
+    switch_by: float = 0.0
 
 
 class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +228,8 @@ class ReportedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a device says of one model: what runs, and where an update of it stands.
 
     `running_*` are empty until a first release is live. `release` and `variant` are those
-    of the update that `phase` speaks of.
+    of the update that `phase` speaks of. `cause` is a `RollbackCause` where that is `rolled_back`;
+    an older agent leaves it empty.
     """
 
     phase: Phase
@@ -217,6 +242,7 @@ class ReportedModel(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Name = ""
     attempt: int = 0
     reason: Text = ""
+    cause: Name = ""
 
 
 class ReportedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,6 +271,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     `counter` rises with each hello of one boot, over restarts of the agent: its monotonic clock
     in nanoseconds. A hello that is late or comes again is known by it. 0 says nothing. `online` is
     False where a device only tells what it is, when it is enrolled, and does not run yet.
+    `utc_offset_s` is how far the local time is ahead of UTC, in seconds: maintenance windows
+    are in device time. `features` are what this agent can do that older ones cannot.
     """
 
     version: int = MESSAGE_VERSION
@@ -259,6 +287,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     )
     counter: int = 0
     online: bool = True
+    utc_offset_s: int | None = None
+    features: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,12 +300,34 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
     desired_counter: int = 0
 
 
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric that was measured `n` times: the values' sum, the least and the most."""
+
+    n: Annotated[int, Meta(ge=1)]
+    sum: float
+    min: float
+    max: float
+
+    def merged(self, other: "Measure") -> "Measure":
+        """What both have together."""
+        return Measure(
+            n=self.n + other.n,
+            sum=self.sum + other.sum,
+            min=min(self.min, other.min),
+            max=max(self.max, other.max),
+        )
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Telemetry of one model on one source over `seconds`; latencies in ms, by stage.
 
     accepted = inferred + empty + errors + replaced, up to the frame in flight.
     `empty` are frames in which the pipeline located nothing to infer. `duty` is the share of its
-    time that the model may infer, less than 1 on a device that is too hot.
+    time that the model may infer, less than 1 on a device that is too hot. `energy_j` is what the
+    device used in that time, shared out over the sources by their inferences; with another model
+    at work beside it, it holds what that used, too. It is null where nothing measures energy.
+    `metrics` are `temperature_c`, where the kernel tells it, and what programs on the device gave
+    the agent's local API, by name.
     """
 
     model: Name
@@ -295,6 +347,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     latency: Annotated[dict[Name, Sketch], Meta(max_length=MAX_ENTRIES)] = {}
     rss_bytes: int = 0
     duty: float = 1.0
+    energy_j: float | None = None
+    metrics: Annotated[dict[Name, Measure], Meta(max_length=MAX_METRICS)] = {}
 
 
 class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,11 @@ class Mirrors:
         """How much may have come that was not counted yet when the process is killed."""
         return sum(registry.meter.buffered for registry in self._registries)
 
+    def cut(self) -> None:
+        """Cut the connections: whoever waits for one waits no more. From any thread."""
+        for registry in self._registries:
+            registry.meter.cut()
+
     def close(self) -> None:
         """Close the connections."""
         for registry in self._registries:

@@ -51,6 +51,8 @@ _WEB_PATH = "/mqtt"
 # The fixed header, the topic's length, the packet id and what properties we send.
 _PACKET_OVERHEAD = 32
 
+OnDelivery = Callable[[str, bytes, Callable[[], None]], None]
+
 
 class Will(msgspec.Struct, frozen=True, kw_only=True):
     """What the broker publishes, retained, when the connection is lost."""
@@ -76,6 +78,9 @@ class MqttSession:
         username, password: credentials, empty where a certificate speaks.
         will: published by the broker when this client is gone.
         on_message: called with topic and payload; may raise `NotTaken`.
+        on_delivery: called in its place with a third argument, to be called, on any thread and in
+            the order of the messages, when the broker need not keep the message any more.
+        receive_maximum: how many messages the broker gives before the first is acknowledged.
         on_connect: called after each connect, when the subscriptions are made.
         subscriptions: topic filters, all with QoS 1.
         tls: files (ca, certificate, key): the CA that must have issued the broker's certificate
@@ -83,6 +88,7 @@ class MqttSession:
         now: the time by which certificates are judged, None where there is none; without it
             the wall clock is.
         meter: counts what the connections cost.
+        expires_s: how long the broker keeps the session of a client that is gone.
 
     Attributes:
         last_error: why there is no connection, as far as that is known.
@@ -101,19 +107,26 @@ class MqttSession:
         username: str = "",
         password: str = "",
         will: Will | None = None,
-        on_message: Callable[[str, bytes], None],
+        on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None,
+        on_delivery: OnDelivery | None = None,
+        receive_maximum: int = MAX_INFLIGHT,
         on_connect: Callable[[], None] = lambda: None,
         subscriptions: Sequence[str] = (),
         tls: tuple[Path | None, Path | None, Path | None] | None = None,
         now: Callable[[], float | None] | None = None,
         meter: "Meter | None" = None,
+        expires_s: int = SESSION_EXPIRY_S,
     ) -> None:
+        self._expires_s = expires_s
         self._host, self._port, self._secure = parse_url(url)
         parts = urlsplit(url)
         require_private(parts.scheme, self._host, of="broker")
         on_the_web = parts.scheme in {"ws", "wss"}
         self._ca = tls[0] if tls else None
         self._on_message = on_message
+        self._on_delivery = on_delivery
+        self._receive_maximum = receive_maximum
+        self._connections = 0
         self._on_connect = on_connect
         self._subscriptions = tuple(subscriptions)
         self._connected = threading.Event()
@@ -159,8 +172,8 @@ class MqttSession:
     def start(self) -> None:
         """Begin to connect, in the background, for as long as it takes."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        properties.ReceiveMaximum = MAX_INFLIGHT
+        properties.SessionExpiryInterval = self._expires_s
+        properties.ReceiveMaximum = self._receive_maximum
         properties.MaximumPacketSize = MAX_PACKET_BYTES
         self._client.connect_async(
             self._host, self._port, KEEPALIVE_S, clean_start=False, properties=properties
@@ -228,6 +241,7 @@ class MqttSession:
             self._note(f"The broker at {self._address} refused this client: {reason}.")
             return
         self._gone.clear()
+        self._connections += 1
         if self._subscriptions:
             options = SubscribeOptions(qos=1)
             self._client.subscribe([(topic, options) for topic in self._subscriptions])
@@ -289,6 +303,11 @@ class MqttSession:
         self.last_error = problem
 
     def _received(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        if self._on_delivery:
+            acknowledge = self._acknowledging(message.mid, message.qos)
+            with _surviving("a message"):
+                self._on_delivery(message.topic, bytes(message.payload), acknowledge)
+            return
         try:
             with _surviving("a message"):
                 self._on_message(message.topic, bytes(message.payload))
@@ -296,6 +315,16 @@ class MqttSession:
             log.warning("a message on %s is not acknowledged: %s", message.topic, error)
             return
         client.ack(message.mid, message.qos)
+
+    def _acknowledging(self, mid: int, qos: int) -> Callable[[], None]:
+        """What acknowledges a message; not on a later connection, where its number is another's."""
+        connection = self._connections
+
+        def acknowledge() -> None:
+            if connection == self._connections:
+                self._client.ack(mid, qos)
+
+        return acknowledge
 
 
 class _Client(Client):

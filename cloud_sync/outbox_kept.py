@@ -53,15 +53,15 @@ class Kept:
         if ack.at <= self._told_at:
             return 0  # made before the last one, and late
         self._told_at = ack.at
-        has = ((1, ack.through), *ack.ranges)
-        (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM kept").fetchone()
-        if any(low <= last <= high for low, high in has) or not last:
-            return 0
         gone = [
             (seq, size)
-            for seq, size in self._db.execute("SELECT seq, length(body) FROM kept")
-            if not any(low <= seq <= high for low, high in has)
+            for seq, size in self._db.execute(
+                "SELECT seq, length(body) FROM kept WHERE seq > ?", [ack.through]
+            )
+            if not any(low <= seq <= high for low, high in ack.ranges)
         ]
+        if not gone:
+            return 0
         for seq, _ in gone:
             self._db.execute(
                 f"INSERT OR IGNORE INTO records SELECT {_COLUMNS} FROM kept "  # noqa: S608

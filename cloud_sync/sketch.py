@@ -14,6 +14,7 @@ Source: OpenTelemetry specification, metrics data model, "ExponentialHistogram" 
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -22,6 +23,7 @@ _PER_DOUBLING = 2**SCALE
 # What the logarithms of positive finite doubles need.
 _INDICES = range(-1075 * _PER_DOUBLING, 1024 * _PER_DOUBLING)
 _INDEX = re.compile(r"0|-?[1-9][0-9]{0,4}")
+_LONGEST = 6  # what is longer is no index, and is not remembered
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
         if self.zeros < 0 or any(count < 0 for count in self.buckets.values()):
             raise ValueError("a sketch with a negative count")
         for key in self.buckets:
-            if not _INDEX.fullmatch(key) or int(key) not in _INDICES:
+            if len(key) > _LONGEST or not _is_index(key):
                 raise ValueError(f"a sketch with a bucket {key[:20]!r}")
 
     @classmethod
@@ -80,6 +82,11 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
             if rank <= seen:
                 return float(2 ** ((index + 0.5) / _PER_DOUBLING))
         return math.nan
+
+
+@lru_cache(maxsize=4096)
+def _is_index(key: str) -> bool:
+    return _INDEX.fullmatch(key) is not None and int(key) in _INDICES
 
 
 class SketchBuilder:

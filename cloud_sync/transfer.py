@@ -5,6 +5,7 @@ store that it redirects to can withhold, never swap. Credentials go to the regis
 and nowhere else. What a client costs on the network its `meter` counts.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -72,6 +73,7 @@ class OciClient:
         self._pace = pace
         self._attempts = attempts
         self._sleep = sleep
+        self._config = ""
 
     def close(self) -> None:
         """Close the connections."""
@@ -92,6 +94,8 @@ class OciClient:
                 why=f"The registry gave {len(data)} bytes with {digest_of(data)} for {digest}.",
                 fix="It was damaged or swapped there; push the release again.",
             )
+        with contextlib.suppress(ReleaseError):  # it is no manifest
+            self._config = oci.from_json(data, oci.Manifest, "manifest").config.digest
         return data
 
     def release(self, name: str, digest: str) -> Release:
@@ -218,8 +222,12 @@ class OciClient:
         _check(self._patiently(attempt), digest)
 
     def _read(self, name: str, digest: str, max_bytes: int) -> bytes:
-        """A small body, never more than may be read: a manifest's, or else a blob's."""
+        """A small body, never more than may be read: a manifest's or a blob's.
+
+        What the last manifest named as its config is a blob; else a manifest is asked for first.
+        """
         data = bytearray()
+        kinds = ("blobs", "manifests") if digest == self._config else ("manifests", "blobs")
 
         def get(url: str) -> httpx.Response:
             data.clear()
@@ -239,12 +247,12 @@ class OciClient:
             return answer
 
         def attempt() -> httpx.Response:
-            answer = get(f"{self._below}{name}/manifests/{digest}")
+            answer = get(f"{self._below}{name}/{kinds[0]}/{digest}")
             # Docker's registry answers 500 where a blob that is no manifest is asked for as one.
             if answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.INTERNAL_SERVER_ERROR}:
-                blob = get(f"{self._below}{name}/blobs/{digest}")
-                if blob.is_success or answer.status_code == httpx.codes.NOT_FOUND:
-                    return blob
+                other = get(f"{self._below}{name}/{kinds[1]}/{digest}")
+                if other.is_success or answer.status_code == httpx.codes.NOT_FOUND:
+                    return other
             return answer
 
         _check(self._patiently(attempt), digest)

@@ -3,11 +3,11 @@
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from cloud_sync.data_budget import OVERHEAD_BYTES, cost
 from cloud_sync.messages import Cause
 from cloud_sync.metering import Traffic
 from cloud_sync.release.oci import MAX_DOCUMENT_BYTES
 from cloud_sync.watch import Watch
-from edge_agent.budget import OVERHEAD_BYTES, cost
 
 if TYPE_CHECKING:
     from edge_agent.ledger import Ledger

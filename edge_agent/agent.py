@@ -30,6 +30,7 @@ from edge_agent.choices import Choices
 from edge_agent.ending import Ending, only_one
 from edge_agent.following import Following
 from edge_agent.health import STEADY_S, Health, Marker
+from edge_agent.heat import celsius
 from edge_agent.loops import LOOP_S, Loops, guarded, left
 from edge_agent.records import Records
 from edge_agent.remote.commands import Commands
@@ -41,7 +42,7 @@ from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.twin import Twin
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.journal import Journal
-from edge_agent.update.machine import IN_MOTION, Steady, blamed
+from edge_agent.update.machine import FEATURES, IN_MOTION, Steady, blamed
 from edge_agent.updates import Updates
 from edge_agent.workers import Workers
 from edgeml.errors import RemoteError
@@ -91,7 +92,7 @@ class Agent:
         # First: imports may start threads, which inherit it.
         take_place(identity.config.nice, identity.config.cpus)
         use_proxy(identity.config.proxy)
-        from hardware.probes import boot_id, probe
+        from hardware.probes import EnergyMeter, boot_id, probe
 
         data = identity.data
         self._identity = identity
@@ -105,7 +106,10 @@ class Agent:
         self._up_since = time.monotonic()
         self._is_steady = False
         self._results = ResultsFile(data / "results.jsonl")
-        self._workers = Workers(self._results.write, self._record_windows)
+        self._energy = EnergyMeter()
+        self._workers = Workers(
+            self._results.write, self._record_windows, self._energy.joules, celsius
+        )
         self._following = Following(self._twin, self._workers, self._results.write)
         self._stop = threading.Event()
         self._ending = Ending()
@@ -312,6 +316,7 @@ class Agent:
         goodbye.start()
         goodbye.join(left(deadline))
         if goodbye.is_alive() or self._loops.alive:
+            self._spending.end()
             return
         self._updates.close()
         self._trusted.close()
@@ -383,6 +388,7 @@ class Agent:
         # In small steps: a new configuration may ask for it sooner.
         while (left := begun + self._telemetry_every() - time.monotonic()) > 0:
             self._loops.beats.beat("telemetry", LOOP_S)
+            self._energy.joules()  # a sensor of power is asked often
             if self._stop.wait(min(1.0, left)):
                 return
         self._workers.report(REPORT_S)
@@ -441,6 +447,7 @@ class Agent:
             site=self._following.site,
             version=lambda: (self._twin.state.epoch, self._twin.state.counter),
             trusted=self._trusted,
+            now=self._director.now,
         )
 
     def _credentials(self) -> "httpx.Auth | None":
@@ -475,6 +482,8 @@ class Agent:
                 state.reported(), sources=self._following.sources.reported()
             ),
             accepted=state.accepted,
+            utc_offset_s=time.localtime().tm_gmtoff,
+            features=FEATURES,
         )
 
 

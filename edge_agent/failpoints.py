@@ -32,6 +32,12 @@ NAMES = (
 )
 """Every place, in about the order in which an update comes by."""
 
+TOGETHER_NAMES = ("work-prepared", "switching")
+"""Those that an update comes by besides, where devices switch together."""
+
+DELTA_NAMES = ("delta-applying", "delta-piece", "delta-applied")
+"""Those that an update comes by besides, where a blob is put together from a delta."""
+
 
 def reach(name: str) -> None:
     """End this process without any clean-up if it was asked to fail here."""

@@ -66,6 +66,14 @@ def read_heat(root: Path = Path("/"), usual_share: float = 0.0) -> Heat:
     )
 
 
+def celsius(root: Path = Path("/")) -> float | None:
+    """How warm the warmest zone is; None where the kernel tells of none."""
+    from hardware.probes import thermal
+
+    found = thermal.hottest(root)
+    return found.celsius if found else None
+
+
 def next_duty(heat: Heat, duty: float) -> float:
     """The share of its time that inference may take next: down quickly, up in small steps."""
     if heat.throttles:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cloud_sync.data_budget import bounds, cost, month_of
 from cloud_sync.messages import Cause, DataBudget, LedgerEntry, LedgerRecord
 from cloud_sync.metering import Traffic, is_counted
 from edge_agent.account import Account, Metered
-from edge_agent.budget import bounds, cost, month_of, refusal, share_of_month, uncounted
+from edge_agent.budget import refusal, share_of_month, uncounted
 from edge_agent.shortage import Shortage
 
 if TYPE_CHECKING:

@@ -109,6 +109,7 @@ class FleetLink:
         self._http_pause = HTTP_PAUSE_S[0]
         self._http_at = 0.0
         self._polled = -POLL_CONNECTED_S
+        self._configured: tuple[int, str] | None = None
         self._waiting_since: float | None = None
         self._last_warning = ""
 
@@ -146,7 +147,16 @@ class FleetLink:
         if now >= self._polled + every:
             self._polled = now
             self._say_hello()
+        self._answer()
         self._flush()
+
+    def _answer(self) -> None:
+        """Say soon what became of a configuration: a rollout of it waits for that."""
+        state = self._state()
+        configured = (state.configuration.config_version, state.config_error)
+        before, self._configured = self._configured, configured
+        if before not in {None, configured} and not self._hello_by_mqtt():
+            self._say_hello()
 
     def _chores(self) -> None:
         """What the director needs: the time, keys, a renewal of this device's certificate."""
@@ -208,11 +218,7 @@ class FleetLink:
         try:
             if name == "connected":
                 self._mqtt.publish(self._presence, self._online, retain=True)
-                outbox = self._outbox()
-                if outbox is not None:
-                    hello = encode(self._hello(outbox.stream))
-                    signed = sign(hello, PayloadType.HELLO, self._http.key)
-                    self._mqtt.publish(topic(self._device, Up.HELLO), signed)
+                self._hello_by_mqtt()
             elif name == topic(self._device, Down.DESIRED):
                 self._desired(payload, asked=False)
             elif name == topic(self._device, Down.ACK):
@@ -233,6 +239,13 @@ class FleetLink:
             outbox.acknowledge(ack)
         self._waiting_since = None
 
+    def _hello_by_mqtt(self) -> bool:
+        outbox = self._outbox()
+        if outbox is None or not self._mqtt.connected:
+            return False
+        signed = sign(encode(self._hello(outbox.stream)), PayloadType.HELLO, self._http.key)
+        return self._mqtt.publish(topic(self._device, Up.HELLO), signed)
+
     def _say_hello(self) -> None:
         outbox = self._outbox()
         try:
@@ -243,6 +256,7 @@ class FleetLink:
                 envelope = self._http.hello(self._hello(outbox.stream))
                 self._ask_the_time(outbox)
             self._http_answered()
+            self._director.hinted(self._http.keys)
             if envelope is not None:
                 self._desired(envelope, asked=True)
             if self._http.commands_wait:

@@ -81,6 +81,11 @@ class Registries:
         """See `Mirrors`."""
         return self._mirrors.buffered if self._mirrors else 0
 
+    def cut(self) -> None:
+        """See `Mirrors`."""
+        if (mirrors := self._mirrors) is not None:
+            mirrors.cut()
+
     def close(self) -> None:
         """Close the connections."""
         if self._mirrors is not None:

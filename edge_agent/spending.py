@@ -5,6 +5,7 @@ take the ledger silences it, and stops no inference.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ LOOK_S = 5.0
 
 
 class Spending:
-    """See the module; `turn` is for one thread.
+    """See the module; `turn` is for one thread, `end` for any.
 
     Args:
         path: the ledger's file.
@@ -53,6 +54,7 @@ class Spending:
         self._tell = tell
         self._accounts: tuple[Account, ...] = ()
         self._soon = False
+        self._lock = threading.RLock()
         self._looked_at = -LOOK_S
         self._held = False
         self._last_error = ""
@@ -74,16 +76,27 @@ class Spending:
             self._guarded(self._look)
         return self._held
 
+    def end(self) -> None:
+        """Cut what is still open and charge it; the process ends, whoever still waits for it."""
+        self.link.cut()
+        self.trust.cut()
+        self._guarded(self._settle)
+
     def close(self) -> None:
         """Charge the rest, and close the file."""
         self._guarded(self._settle)
         self._guarded(self.ledger.close)
 
     def _settle(self) -> None:
-        for account in self._accounts:
-            account.ended()
+        with self._lock:
+            for account in self._accounts:
+                account.ended()
 
     def _turn(self) -> None:
+        with self._lock:
+            self._charge()
+
+    def _charge(self) -> None:
         if not self._accounts:
             self._accounts = (
                 self.ledger.account(self.link, Cause.TELEMETRY),

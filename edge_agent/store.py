@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloud_sync.release import Blobs, Release, Variant, is_digest, read_release
-from cloud_sync.release.closure import documents, on_devices
+from cloud_sync.release import Blobs, Variant, is_digest, read_variant
+from cloud_sync.release.closure import documents_of, on_devices
 from edge_agent.failpoints import reach
 from edge_agent.room import require_room
 from edgeml.errors import ReleaseError
@@ -51,17 +51,13 @@ class ReleaseStore:
         finally:
             lock.release()
 
-    def release(self, digest: str) -> Release:
-        """A release whose documents are here.
+    def variant(self, release: str, variant: str) -> Variant:
+        """A variant of a release whose documents are here.
 
         Raises:
             ReleaseError: something of it is missing or damaged.
         """
-        return read_release(self.blobs.read, digest)
-
-    def variant(self, release: str, variant: str) -> Variant:
-        """A variant of a release that is here."""
-        return self.release(release).variant(variant)
+        return read_variant(self.blobs.read, release, variant)
 
     def path(self, variant: Variant, role: str) -> Path:
         """Where a variant's file is."""
@@ -142,8 +138,8 @@ class ReleaseStore:
     def _refers(self, release: str, variant: str) -> set[str]:
         if not self.blobs.has(release):
             return set()
-        found = self.release(release)
-        return documents(self.blobs.read, found) | set(self.needed(found.variant(variant)))
+        found = self.variant(release, variant)
+        return documents_of(self.blobs.read, release, found) | set(self.needed(found))
 
 
 def litter(names: Iterable[str], keep: Collection[str]) -> list[str]:

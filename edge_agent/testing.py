@@ -51,7 +51,7 @@ class TestRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the test found; `error` where it could not be made."""
+    """What the test found; `error` where it could not be made, `crashed` where its process died."""
 
     __test__ = False
 
@@ -61,6 +61,7 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     placement: dict[str, int] = {}
     error: str = ""
+    crashed: bool = False
 
 
 def run_child(
@@ -94,7 +95,8 @@ def run_child(
     if child.returncode != 0:
         last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
-        return _broken(f"the test process ended with {how}: {last[0]}")
+        broken = _broken(f"the test process ended with {how}: {last[0]}")
+        return msgspec.structs.replace(broken, crashed=True)
     try:
         return msgspec.json.decode(out, type=TestResult)
     except msgspec.DecodeError as error:

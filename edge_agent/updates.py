@@ -15,7 +15,7 @@ from edge_agent.twin import Twin
 from edge_agent.update.driver import UpdateDriver
 from edge_agent.update.fetching import Connect
 from edge_agent.update.hooks import Hooks
-from edge_agent.update.machine import IN_MOTION, Restarted, kept
+from edge_agent.update.machine import IN_MOTION, Restarted, kept, waits
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class Updates:
         state = self._twin.state.models[model]
         after = driver.turn(state)
         if after.phase in IN_MOTION:
-            driver.wake.wait(MOVING_S if after == state else 0.0)
+            pause_s = STILL_S if waits(after) else MOVING_S
+            driver.wake.wait(pause_s if after == state else 0.0)
             return
         if state.phase in IN_MOTION:
             driver.bring_up(after)
@@ -145,7 +146,7 @@ class Updates:
         """Begin no more turns, and leave those that last."""
         self._stopped = True
         for driver in list(self._drivers.values()):
-            driver.wake.set()
+            driver.interrupt()
 
     def close(self) -> None:
         """Close the connections, when all turns have ended."""

@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from cloud_sync.messages import MAX_METRICS, Measure
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame, Mailbox
 from edge_agent.memory import rss_bytes
 from edge_agent.statistics import Window
-from edgeml.errors import DeviceError, EdgemlError
+from edgeml.errors import DeviceError, EdgemlError, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +44,9 @@ IDLE_S = 0.5
 MAX_REST_S = 10.0
 
 OnResult = Callable[[dict[str, Any]], None]
+Energy = Callable[[], float | None]
+Celsius = Callable[[], float | None]
+TEMPERATURE = "temperature_c"
 
 
 def allowed_s(times: Sequence[float]) -> float:
@@ -61,6 +67,10 @@ class Worker:
 
     Attributes:
         duty: the share of its time that it may infer, above 0 and up to 1; set by others.
+
+    Args:
+        energy: the joules that the device has used so far, None where nothing tells.
+        celsius: how warm the device is now, None where nothing tells.
     """
 
     def __init__(
@@ -69,6 +79,9 @@ class Worker:
         loaded: LoadedRelease,
         on_result: OnResult,
         mailbox: Mailbox | None = None,
+        *,
+        energy: Energy = lambda: None,
+        celsius: Celsius = lambda: None,
     ) -> None:
         self.model = model
         self.mailbox = mailbox or Mailbox()
@@ -84,8 +97,12 @@ class Worker:
         self._turnstile = threading.Lock()
         self._taking = threading.Lock()
         self._windows: dict[str, Window] = {}
+        self._metrics: dict[str, Measure] = {}
         self._reported: dict[str, tuple[int, int]] = {}
         self._began = time.monotonic()
+        self._energy = energy
+        self._energy_at = energy()
+        self._celsius = celsius
         self._thread = threading.Thread(target=self._run, name=f"worker-{model}", daemon=True)
         self._stop = threading.Event()
 
@@ -134,7 +151,14 @@ class Worker:
 
     def successor(self, loaded: LoadedRelease) -> "Worker":
         """A new thread for the mailbox of this one, which was abandoned."""
-        worker = Worker(self.model, loaded, self._on_result, self.mailbox)
+        worker = Worker(
+            self.model,
+            loaded,
+            self._on_result,
+            self.mailbox,
+            energy=self._energy,
+            celsius=self._celsius,
+        )
         worker._reported = self._reported
         worker._watchers = self._watchers
         worker.duty = self.duty
@@ -173,6 +197,26 @@ class Worker:
             return self._take_windows()
         with self._between_frames(timeout_s):
             return self._take_windows()
+
+    def measure(self, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Count what was measured of the release that runs now into its next window.
+
+        Raises:
+            UserError: these are too many metrics for one window; none of them is counted.
+        """
+        with self._taking:
+            if len(self._metrics.keys() | metrics) >= MAX_METRICS:
+                raise UserError(
+                    f"A model has no more than {MAX_METRICS - 1} metrics in one report.",
+                    fix="Use fewer names: what differs from time to time is a value, no name.",
+                )
+            for name, values in metrics.items():
+                for value in values:
+                    self._count(name, value)
+
+    def _count(self, name: str, value: float) -> None:
+        one, before = Measure(n=1, sum=value, min=value, max=value), self._metrics.get(name)
+        self._metrics[name] = before.merged(one) if before else one
 
     def infer(self, tensors: Sequence["NDArray[Any]"], timeout_s: float) -> "list[NDArray[Any]]":
         """Run tensors of someone else's through the model, between two frames.
@@ -295,9 +339,10 @@ class Worker:
             now = time.monotonic()
             seconds, self._began = now - self._began, now
             taken, self._windows = self._windows, {}
+            each = self._energy_of_one(sum(window.inferred for window in taken.values()))
             desired = self._loaded.desired
             found = []
-            for source in self.mailbox.sources():
+            for source in self.mailbox.sources() or ([""] if self._metrics else []):
                 window = taken.get(source) or Window()
                 accepted, replaced = self.mailbox.counts(source)
                 before = self._reported.get(source, (0, 0))
@@ -321,6 +366,19 @@ class Worker:
                         latency=window.latency(),
                         rss_bytes=rss_bytes(),
                         duty=self.duty,
+                        energy_j=None if each is None else each * window.inferred,
                     )
                 )
+            if found and (celsius := self._celsius()) is not None:
+                self._count(TEMPERATURE, celsius)
+            if found:
+                found[0] = msgspec.structs.replace(found[0], metrics=self._metrics)
+                self._metrics = {}
         return found
+
+    def _energy_of_one(self, inferred: int) -> float | None:
+        """The joules that the device used for each of so many inferences since the last time."""
+        before, self._energy_at = self._energy_at, self._energy()
+        if before is None or self._energy_at is None or not inferred:
+            return None
+        return (self._energy_at - before) / inferred

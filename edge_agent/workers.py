@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame
-from edge_agent.worker import OnResult, Worker
+from edge_agent.worker import Celsius, Energy, OnResult, Worker
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
@@ -30,11 +30,19 @@ class Workers:
     Args:
         on_result: called with the line of every result.
         on_windows: called with what was done since the last report.
+        energy: the joules that the device has used so far, None where nothing tells.
+        celsius: how warm it is now, None where nothing tells.
     """
 
     def __init__(
-        self, on_result: OnResult, on_windows: Callable[[Iterable[WindowRecord]], None]
+        self,
+        on_result: OnResult,
+        on_windows: Callable[[Iterable[WindowRecord]], None],
+        energy: Energy = lambda: None,
+        celsius: Celsius = lambda: None,
     ) -> None:
+        self._energy = energy
+        self._celsius = celsius
         self._on_result = on_result
         self._on_windows = on_windows
         self._of: dict[str, Worker] = {}
@@ -99,6 +107,15 @@ class Workers:
         """
         return self._worker(model).watch(timeout_s)
 
+    def measure(self, model: str, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Report what somebody measured of a model's release with its next window.
+
+        Raises:
+            UserError: these are too many metrics.
+            DeviceError: the model does not run here.
+        """
+        self._worker(model).measure(metrics)
+
     def _worker(self, model: str) -> Worker:
         worker = self._of.get(model)
         if worker is None:
@@ -133,7 +150,9 @@ class Workers:
                 self._on_windows(windows)
                 return before
         if worker is None:
-            fresh = Worker(model, loaded, self._on_result)
+            fresh = Worker(
+                model, loaded, self._on_result, energy=self._energy, celsius=self._celsius
+            )
         else:
             self._report(worker)
             fresh = worker.successor(loaded)

@@ -18,6 +18,7 @@ import edgeml.demo.cli
 import fleet.cli
 from edgeml import __version__
 from edgeml.errors import EdgemlError, ExitCode, ToolchainError, exit_code_of
+from edgeml.plain import plain
 
 _EXTRA_OF = {
     "cryptography": "agent",
@@ -30,13 +31,21 @@ _EXTRA_OF = {
     "jinja2": "convert",
     "matplotlib": "convert",
     "pycocotools": "convert",
-    "rich": "convert",
     "scipy": "convert",
+    "aiohttp": "fleet",
     "alembic": "fleet",
+    "argon2": "fleet",
+    "authlib": "fleet",
     "fastapi": "fleet",
+    "mqtt5": "fleet",
+    "joserfc": "fleet",
     "nicegui": "fleet",
     "sqlalchemy": "fleet",
+    "prometheus_client": "fleet",
+    "rich": "convert",
+    "tenacity": "fleet",
     "uvicorn": "fleet",
+    "uvloop": "fleet",
     "securesystemslib": "trust",
     "tuf": "trust",
     "mlxtend": "examples",
@@ -52,12 +61,23 @@ app = typer.Typer(
 app.command("convert")(converters.cli.convert)
 app.command("inspect")(converters.cli.inspect)
 app.command("demo")(edgeml.demo.cli.demo)
+app.command("simulate")(fleet.cli.simulate)
 app.add_typer(edge_agent.cli.app, name="agent")
 app.add_typer(fleet.cli.fleet_app, name="fleet")
 app.add_typer(fleet.cli.releases_app, name="releases")
 app.add_typer(fleet.cli.rollout_app, name="rollout")
 app.add_typer(fleet.cli.devices_app, name="devices")
+app.add_typer(fleet.cli.models_app, name="models")
+app.add_typer(fleet.cli.alerts_app, name="alerts")
+app.add_typer(fleet.cli.webhooks_app, name="webhooks")
+app.command("top")(fleet.cli.top)
 app.add_typer(fleet.cli.trust_app, name="trust")
+app.add_typer(fleet.cli.users_app, name="users")
+app.add_typer(fleet.cli.tokens_app, name="tokens")
+app.add_typer(fleet.cli.audit_app, name="audit")
+app.command("login")(fleet.cli.login)
+app.command("logout")(fleet.cli.logout)
+app.command("whoami")(fleet.cli.whoami)
 app.add_typer(converters.toolchains.cli.app, name="toolchain")
 
 
@@ -129,7 +149,7 @@ def _report(error: EdgemlError, *, as_json: bool) -> int:
         lines = [f"error: {error.what}"]
         lines += [f"  why: {error.why}"] if error.why else []
         lines += [f"  fix: {error.fix}"] if error.fix else []
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201
+        print(plain("\n".join(lines)), file=sys.stderr)  # noqa: T201
     return code
 
 

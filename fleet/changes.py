@@ -1,7 +1,8 @@
 """Tells whoever waits (controller, console, event streams) that something changed.
 
 Threads announce and wait; what changed is read from the database, so that nothing is lost when
-an announcement is.
+an announcement is. On PostgreSQL `fleet.notices` carries announcements to the fleet's other
+processes.
 """
 
 import threading
@@ -20,6 +21,7 @@ class Changes:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._count = 0
+        self._own = 0
 
     @property
     def count(self) -> int:
@@ -27,7 +29,14 @@ class Changes:
         return self._count
 
     def announce(self) -> None:
-        """Say that something changed."""
+        """Say that something changed; after the commit, for others look at once."""
+        with self._condition:
+            self._own += 1
+            self._count += 1
+            self._condition.notify_all()
+
+    def hear(self) -> None:
+        """Pass on what another process announced."""
         with self._condition:
             self._count += 1
             self._condition.notify_all()
@@ -37,3 +46,9 @@ class Changes:
         with self._condition:
             self._condition.wait_for(lambda: self._count > seen, timeout_s)
             return self._count
+
+    def wait_own(self, seen: int, timeout_s: float) -> int:
+        """The same for what this process announced alone."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._own > seen, timeout_s)
+            return self._own

@@ -2,44 +2,64 @@
 
 Once a second, and whenever something changed, it loads each open rollout, asks the engine, and
 applies the answer in one transaction: assignments, new signed desired states, the rollout's own
-state. What is published after the commit is only a hint. It keeps nothing in memory, so that a
-fleet that is killed at any point goes on where it was.
+state. What is published after the commit is only a hint. It keeps nothing in memory but what it has
+read and cannot have changed, so that a fleet that is killed at any point goes on where it was.
 """
 
 import logging
-import secrets
 import threading
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from cloud_sync.messages import DesiredModel
+from cloud_sync.release import Release
 from edgeml.errors import EdgemlError
 from fleet.db import tables
 from fleet.rollouts import (
     Advance,
     Assign,
+    Block,
     Complete,
     Decision,
+    DeviceObservation,
     Halt,
+    Hold,
+    Pause,
     Policy,
+    Proceed,
     Restore,
+    Retreat,
     RolloutState,
     RolloutStatus,
     decide,
 )
-from fleet.rollouts.observe import Hold
-from fleet.services import desired, observations, recovery, releases, rollouts
+from fleet.services import (
+    assignments,
+    blocks,
+    configuration_rollouts,
+    desired,
+    observations,
+    recovery,
+    releases,
+    rollout_rows,
+)
 from fleet.services.audit import append, sync_head
 from fleet.services.context import Caller, Services
 
 EVERY_S = 1.0
 _MIN_PAUSE_S = 0.05
+_SHARE = 0.15  # of the time, at most, that it looks
+_MAX_PAUSE_S = 5.0
+_QUIET_S = 60.0
 _LOG = logging.getLogger(__name__)
 _CALLER = "controller"
-_NOTED = (Advance, Complete, Halt)
+_NOTED = (Advance, Complete, Halt, Pause, Block, Proceed, Retreat)
+_ENDED = (str(RolloutStatus.HALTED), str(RolloutStatus.ABORTED))
 
 
 class Controller:
@@ -55,6 +75,9 @@ class Controller:
         self._every_s = every_s
         self._up_since = services.now()
         self._stop = threading.Event()
+        self._memories: dict[str, observations.Memory] = {}
+        self._documents: dict[str, Release] = {}
+        self._quiet: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     def start(self) -> None:
@@ -73,7 +96,12 @@ class Controller:
         if recovery.frozen(self._services):
             return 0
         done = 0
-        for name in self._open():
+        names = self._open()
+        for gone in set(self._memories) - set(names):
+            del self._memories[gone]
+        for name, status in names.items():
+            if status in _ENDED and self._quiet.get(name, 0.0) > self._services.now():
+                continue  # it has ended; only a device that fails later is left to see to
             try:
                 done += self._turn(name)
             except EdgemlError as error:
@@ -85,40 +113,52 @@ class Controller:
                 self._services.counters.add("controller.faults")
         return done
 
-    def _open(self) -> list[str]:
-        """The rollouts in which something may have to be done, oldest first."""
-        unrestored = exists().where(
-            tables.Assignment.rollout == tables.Rollout.id, tables.Assignment.restored_at.is_(None)
+    def _open(self) -> dict[str, str]:
+        """The rollouts in which something may have to be done and their status, oldest first."""
+        rollout, place = tables.Rollout, tables.Assignment
+        unrestored = exists().where(place.rollout == rollout.id, place.restored_at.is_(None))
+        parted = exists().where(
+            place.rollout == rollout.id, place.until != "", place.restored_at.is_(None)
         )
-        ended = (str(RolloutStatus.HALTED), str(RolloutStatus.ABORTED))
-        query = select(tables.Rollout.id).where(
+        query = select(rollout.id, rollout.status).where(
             or_(
-                tables.Rollout.status == str(RolloutStatus.RUNNING),
-                and_(tables.Rollout.status.in_(ended), unrestored),
+                rollout.status == str(RolloutStatus.RUNNING),
+                and_(rollout.status == str(RolloutStatus.PAUSED), parted),
+                and_(rollout.status.in_(_ENDED), unrestored),
             )
         )
         with self._services.database.read() as session:
-            return list(session.scalars(query.order_by(tables.Rollout.created_at)))
+            found = session.execute(query.order_by(rollout.created_at, rollout.id))
+            return {name: status for name, status in found}  # noqa: C416 -- rows
 
     def _run(self) -> None:
         seen = 0
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 self.tick()
             except SQLAlchemyError:
                 _LOG.exception("the database cannot be used; rollouts wait")
-            self._stop.wait(_MIN_PAUSE_S)
+            # However often something changes, it leaves most of the time to others.
+            took = time.monotonic() - began
+            pause = took * (1 - _SHARE) / _SHARE
+            self._stop.wait(min(max(_MIN_PAUSE_S, pause), _MAX_PAUSE_S))
             seen = self._services.changes.wait(seen, self._every_s)
 
     def _turn(self, name: str) -> int:
         services = self._services
         with services.database.read() as session:
-            row, _, decision = self._decide(session, name)
+            row = rollout_rows.get(session, name)
+            known = (row.status, row.state)
+            policy, decision = self._decide(session, row)
             if not decision.actions and _says_the_same(row, decision):
+                if row.status != str(RolloutStatus.RUNNING):
+                    self._quiet[name] = services.now() + _QUIET_S
                 return 0
         with services.database.write() as session:
-            # Decided again within the writing transaction: what was read may have changed.
-            row, policy, decision = self._decide(session, name)
+            row = rollout_rows.get(session, name, lock=True)
+            if (row.status, row.state) != known:  # an operator came between: look anew
+                return 1
             envelopes = self._apply(session, row, policy, decision)
         if any(isinstance(action, _NOTED) for action in decision.actions):
             sync_head(services)
@@ -126,137 +166,107 @@ class Controller:
         services.changes.announce()
         return len(decision.actions)
 
-    def _decide(self, session: Session, name: str) -> tuple[tables.Rollout, Policy, Decision]:
-        row = rollouts.get(session, name)
-        policy = rollouts.policy_of(row)
-        release = releases.document(session.get_one(tables.Release, row.release))
-        seen = observations.of_rollout(session, row, release, policy)
-        state, now = rollouts.state_of(row), self._services.now()
-        return row, policy, decide(policy, state, seen, now, self._up_since)
+    def _decide(self, session: Session, row: tables.Rollout) -> tuple[Policy, Decision]:
+        policy, state = rollout_rows.policy_of(row), rollout_rows.state_of(row)
+        now = self._services.now()
+        seen = self._observe(session, row, policy)
+        return policy, decide(policy, state, seen, now, self._up_since)
+
+    def _observe(
+        self, session: Session, row: tables.Rollout, policy: Policy
+    ) -> Sequence[DeviceObservation]:
+        if row.release is None:
+            return configuration_rollouts.observe(session, row, policy)
+        if row.release not in self._documents:  # a release never changes
+            found = session.get_one(tables.Release, row.release)
+            self._documents[row.release] = releases.document(found)
+        memory = self._memories.setdefault(row.id, observations.Memory())
+        release = self._documents[row.release]
+        return observations.of_rollout(session, row, release, policy, memory)
 
     def _apply(
         self, session: Session, row: tables.Rollout, policy: Policy, decision: Decision
     ) -> dict[str, bytes]:
         """Write a decision; returns the new desired states by device."""
-        state = rollouts.state_of(row)
+        services = self._services
+        state = rollout_rows.state_of(row)
+        subject = assignments if row.release is not None else configuration_rollouts
+        assigns = [action for action in decision.actions if isinstance(action, Assign)]
+        restores = [a.device for a in decision.actions if isinstance(a, Restore)]
         touched: list[str] = []
+        if assigns:
+            touched += subject.assign_all(services, session, state, policy, assigns)
+        for action in decision.actions:
+            restores += action.devices if isinstance(action, Retreat) else ()
+        if restores:
+            touched += subject.restore_all(services, session, state, policy, restores)
         for action in decision.actions:
             match action:
-                case Assign():
-                    self._assign(session, state, policy, action)
-                    touched.append(action.device)
-                case Restore():
-                    if self._restore(session, state, policy, action.device):
-                        touched.append(action.device)
-                case Hold():
-                    state = msgspec.structs.replace(state, wave_held_since=action.since)
-                case Advance():
-                    state = msgspec.structs.replace(state, wave=action.wave, wave_held_since=None)
-                case Complete():
-                    state = msgspec.structs.replace(state, status=RolloutStatus.COMPLETED)
-                case Halt():
-                    state = msgspec.structs.replace(
-                        state, status=RolloutStatus.HALTED, reason=action.reason
+                case Proceed():
+                    assignments.proceed(services, session, state, action)
+                    touched += action.devices
+                case Block() if row.release is not None:
+                    caller = Caller(_CALLER, action.reason)
+                    blocks.put(
+                        services,
+                        session,
+                        caller,
+                        release=row.release,
+                        hardware_class=action.hardware_class,
+                        rollout=row.id,
                     )
-        rollouts.keep(row, state, decision)
-        signed = desired.reissue_all(self._services, session, touched)
+                case Complete() if row.release is None:
+                    touched += configuration_rollouts.complete(services, session, row)
+        rollout_rows.keep(row, _after(state, decision), decision)
+        signed = desired.reissue_all(services, session, touched)
         # Last, as everywhere: whoever waits for the audit log holds all else that it needs.
         self._note(session, row, decision)
         return signed
-
-    def _assign(
-        self, session: Session, state: RolloutState, policy: Policy, action: Assign
-    ) -> None:
-        place = session.get(tables.Assignment, (state.id, action.device))
-        now = self._services.now()
-        before = desired.models(session, action.device).get(state.model)
-        attempt = _last_attempt(session, action.device, state.model, before) + 1
-        nonce = secrets.token_urlsafe(12)
-        if place is None:
-            place = tables.Assignment(
-                rollout=state.id,
-                device=action.device,
-                wave=state.wave,
-                previous=_encode(_previous(session, state, action.device, before)),
-                restored_at=None,
-            )
-            session.add(place)
-        place.variant = action.variant
-        place.attempt = attempt
-        place.nonce = nonce
-        place.assigned_at = now
-        place.phase = ""
-        place.reason = ""
-        place.phase_at = None
-        wanted = DesiredModel(
-            release=state.release,
-            variant=action.variant,
-            release_version=state.release_version,
-            rollout=state.id,
-            attempt=attempt,
-            nonce=nonce,
-            trial=policy.trial,
-            data_budget_bytes=policy.limits.data_budget_bytes,
-        )
-        desired.want(session, action.device, state.model, wanted)
-
-    def _restore(self, session: Session, state: RolloutState, policy: Policy, device: str) -> bool:
-        """Want the earlier release again; returns whether that changes what is wanted."""
-        place = session.get_one(tables.Assignment, (state.id, device))
-        place.restored_at = self._services.now()
-        wanted = desired.models(session, device).get(state.model)
-        if wanted is None or wanted.rollout != state.id:
-            return False
-        earlier = None
-        if place.previous:
-            before = msgspec.json.decode(place.previous, type=DesiredModel)
-            earlier = msgspec.structs.replace(
-                before, rollout="", nonce="", attempt=wanted.attempt + 1, trial=policy.trial
-            )
-        desired.want(session, device, state.model, earlier)
-        return True
 
     def _note(self, session: Session, row: tables.Rollout, decision: Decision) -> None:
         """Keep the turning points in the audit log, with the engine's sentence as the reason."""
         for action in decision.actions:
             if not isinstance(action, _NOTED):
                 continue
-            if not isinstance(action, Advance):
+            if isinstance(action, Complete | Halt):
                 row.finished_at = self._services.now()
             caller = Caller(_CALLER, decision.sentence)
             verb = type(action).__name__.lower()
-            append(self._services, session, caller, f"rollout.{verb}", row.id)
+            detail: dict[str, Any] = {}
+            match action:
+                case Block():
+                    detail = {"hardware_class": action.hardware_class}
+                case Proceed() | Retreat():
+                    caller = Caller(_CALLER, action.reason)
+                    detail = {"group": action.group, "devices": list(action.devices)}
+            append(self._services, session, caller, f"rollout.{verb}", row.id, **detail)
 
 
-def _previous(
-    session: Session, state: RolloutState, device: str, before: DesiredModel | None
-) -> DesiredModel | None:
-    """What the device goes back to: what it says it runs, else what was wanted of it."""
-    said = session.get(tables.ReportedModel, (device, state.model))
-    if said is None or not said.running_release:
-        return before
-    return DesiredModel(
-        release=said.running_release,
-        variant=said.running_variant,
-        release_version=said.running_version,
-    )
-
-
-def _last_attempt(session: Session, device: str, model: str, before: DesiredModel | None) -> int:
-    """The highest attempt ever wanted: a lower one would meet the device's blocks."""
-    query = (
-        select(func.max(tables.Assignment.attempt))
-        .join(tables.Rollout, tables.Rollout.id == tables.Assignment.rollout)
-        .where(tables.Assignment.device == device, tables.Rollout.model == model)
-    )
-    return max(session.scalar(query) or 0, before.attempt if before else 0)
-
-
-def _encode(previous: DesiredModel | None) -> str:
-    return msgspec.json.encode(previous).decode() if previous else ""
+def _after(state: RolloutState, decision: Decision) -> RolloutState:
+    """A rollout's state once a decision is carried out."""
+    replace = msgspec.structs.replace
+    for action in decision.actions:
+        match action:
+            case Hold():
+                state = replace(state, wave_held_since=action.since)
+            case Advance():
+                state = replace(state, wave=action.wave, wave_held_since=None)
+            case Complete():
+                state = replace(state, status=RolloutStatus.COMPLETED)
+            case Halt():
+                state = replace(state, status=RolloutStatus.HALTED, reason=action.reason)
+            case Pause():
+                state = replace(
+                    state,
+                    status=RolloutStatus.PAUSED,
+                    reason=action.reason,
+                    wave_held_since=None,
+                )
+    return state
 
 
 def _says_the_same(row: tables.Rollout, decision: Decision) -> bool:
     """Whether the decision that stands says the same: then there is nothing to write."""
-    known = rollouts.decision_of(row)
-    return (known.sentence, known.gates) == (decision.sentence, decision.gates or known.gates)
+    known = rollout_rows.decision_of(row)
+    said = (decision.sentence, decision.gates or known.gates, decision.waits_for)
+    return (known.sentence, known.gates, known.waits_for) == said

@@ -13,12 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from cloud_sync.device_api import COMMANDS_HEADER
+from cloud_sync.device_api import COMMANDS_HEADER, KEYS_HEADER
 from cloud_sync.messages import EnrollRequest, decode, encode
 from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, make_challenge
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
 from edgeml.errors import EdgemlError, RemoteError, TrustError
 from fleet.deltas import Deltas
+from fleet.good_tokens import GoodTokens
 from fleet.ingest import Ingest
 from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
@@ -38,17 +39,18 @@ def device_app(services: Services, ingest: Ingest) -> Starlette:
         for route in RegistryRoutes(services.registry).pull()
     ]
     routes: list[BaseRoute] = [
+        # In the order in which they are looked through: what an update asks for comes first.
+        *registry,
+        Route("/device/v1/trust/{path:path}", handlers.known(handlers.trust), methods=["GET"]),
         Route("/device/v1/enroll", handlers.enroll, methods=["POST"]),
         Route("/device/v1/hello", handlers.known(handlers.hello), methods=["POST"]),
         Route("/device/v1/desired", handlers.known(handlers.desired), methods=["GET"]),
         Route("/device/v1/commands", handlers.known(handlers.commands), methods=["GET"]),
         Route("/device/v1/records", handlers.known(handlers.records), methods=["POST"]),
-        Route("/device/v1/trust/{path:path}", handlers.known(handlers.trust), methods=["GET"]),
         Route("/device/v1/deltas/{digest}", handlers.known(handlers.deltas), methods=["GET"]),
         Route("/device/v1/root/{director}", handlers.known(handlers.root), methods=["GET"]),
         Route("/device/v1/time", handlers.known(handlers.time, expired=True), methods=["POST"]),
         Route("/device/v1/renew", handlers.known(handlers.renew, expired=True), methods=["POST"]),
-        *registry,
     ]
     return Starlette(
         routes=routes,
@@ -65,6 +67,8 @@ class _Handlers:
         self._services = services
         self._ingest = ingest
         self._deltas = Deltas(services.registry)
+        self._good = GoodTokens()
+        services.replaced.tell(self._good.forget)
 
     def known(self, endpoint: _Endpoint, *, expired: bool = False) -> _Endpoint:
         """Let only enrolled devices in; the endpoint finds the id in `request.state.device`.
@@ -74,7 +78,11 @@ class _Handlers:
 
         async def guarded(request: Request) -> Response:
             header = request.headers.get("authorization", "")
-            found = await run_in_threadpool(self._authenticate, header)
+            if not header:
+                raise self._challenge("A device's token is needed.", "The request carries none.")
+            found = self._good.get(header)
+            if found is None:
+                found = await run_in_threadpool(self._authenticate, header)
             request.state.device, good_until = found
             if not expired and self._services.now() > good_until:
                 raise TrustError(
@@ -97,6 +105,7 @@ class _Handlers:
         answer = _maybe(await run_in_threadpool(reported.hello, self._services, device, body))
         waiting = await run_in_threadpool(commands.number_pending, self._services, device)
         answer.headers[COMMANDS_HEADER] = str(waiting)
+        answer.headers[KEYS_HEADER] = own_keys.told(self._services)
         return answer
 
     async def desired(self, request: Request) -> Response:
@@ -115,7 +124,8 @@ class _Handlers:
 
     async def trust(self, request: Request) -> Response:
         path = request.path_params["path"]
-        data = await run_in_threadpool(self._services.trust.store.file, path)
+        # A few kilobytes that every device asks for: a thread's turn would take longer.
+        data = self._services.trust.store.file(path)
         if data is None:
             return problem(404, "There is no such file.", path[:200])
         return Response(data, media_type="application/octet-stream")
@@ -144,8 +154,6 @@ class _Handlers:
     def _authenticate(self, header: str) -> tuple[str, float]:
         """A device's id, and until when its certificate is good."""
         services = self._services
-        if not header:
-            raise self._challenge("A device's token is needed.", "The request carries none.")
         try:
             device = claimed_device(header)
             known = identity.known(services, device)
@@ -154,9 +162,11 @@ class _Handlers:
             raise
         try:
             secret, now = services.keys.challenge_secret, services.now()
-            return check_token(header, known.key, secret, now), known.expires_at
+            check_token(header, known.key, secret, now)
         except TrustError as error:
             raise self._challenge(error.what, error.why) from None
+        self._good.keep(header, device, known.expires_at)
+        return device, known.expires_at
 
     def _challenge(self, what: str, why: str) -> Unauthorized:
         challenge = make_challenge(self._services.keys.challenge_secret, self._services.now())

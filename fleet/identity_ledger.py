@@ -7,7 +7,6 @@ old key of a replaced device, a used token or a revoked device would be good aga
 
 import errno
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from cloud_sync.release import write_atomically
 from edgeml.errors import TrustError
+from fleet.shared_lock import SharedLock
 
 _MODE = 0o600
 _MAX_LINES = 4  # times as many lines as there are devices and tokens
@@ -49,13 +49,13 @@ Entry = Admitted | Revoked | Spent
 
 
 class Ledger:
-    """The file; safe to use from several threads."""
+    """The file; safe to use from several threads and processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = SharedLock(path.with_suffix(".lock"))
         if path.exists():
-            with path.open("r+b") as stream:
+            with self._lock, path.open("r+b") as stream:
                 # What a crash cut off was not committed; no line shall be written after it.
                 stream.truncate(stream.read().rfind(b"\n") + 1)
 

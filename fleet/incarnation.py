@@ -6,7 +6,6 @@ not, the database is older than what was promised to devices: rollouts freeze an
 desired states rises above all that was ever signed (`fleet.services.recovery`).
 """
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 
 from cloud_sync.release import write_atomically
 from edgeml.errors import TrustError
+from fleet.shared_lock import SharedLock
 
 _MODE = 0o600
 
@@ -28,11 +28,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeadFile:
-    """The file, replaced atomically; safe to use from several threads."""
+    """The file, replaced atomically; safe to use from several threads and processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = SharedLock(path.with_suffix(".lock"))
 
     def read(self) -> Head | None:
         """What it says, or None on the fleet's first start.

@@ -73,6 +73,11 @@ class FleetKeys:
         """The certificates of all authorities that are good, PEM, the newest last."""
         return self.cas.trusted
 
+    def refresh(self) -> None:
+        """Read the rings again, where another process of the fleet has changed them."""
+        self.directors.refresh()
+        self.cas.refresh()
+
     def write_authorities(self) -> None:
         """Write the authorities into the file that a broker reads: `keys/authorities.pem`."""
         write_atomically(self.folder / AUTHORITIES, self.authorities.encode())

@@ -3,6 +3,7 @@
 Below `/v2` the same object has the member `errors` that OCI clients read.
 """
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -39,6 +40,30 @@ class Conflict(UserError):  # noqa: N818 -- likewise
     """It cannot be done as things stand."""
 
 
+class Forbidden(TrustError):  # noqa: N818 -- likewise
+    """The caller is known, and may not do this."""
+
+
+class Changed(UserError):  # noqa: N818 -- likewise
+    """It is not any more what the client has read."""
+
+
+class TooMany(RemoteError):  # noqa: N818 -- likewise
+    """There are as many of it as there may be; it can be had in a moment."""
+
+
+class TooOften(RemoteError):  # noqa: N818 -- likewise
+    """Somebody asks more often than they may; `wait_s` says when they may again."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = max(1, math.ceil(wait_s))
+        super().__init__(
+            "You ask too often.",
+            why="Each address, user and token may ask so often, and no more.",
+            fix=f"Ask again in {self.wait_s} s.",
+        )
+
+
 class Unauthorized(TrustError):  # noqa: N818 -- likewise
     """Credentials are missing or wrong; `challenge` is the header to answer with."""
 
@@ -49,7 +74,15 @@ class Unauthorized(TrustError):  # noqa: N818 -- likewise
 
 def status_of(error: EdgemlError) -> int:
     """The HTTP status that says whose fault it is."""
-    for kind, status in ((NotFound, 404), (Conflict, 409), (Unauthorized, 401), *_STATUS):
+    own = (
+        (NotFound, 404),
+        (Conflict, 409),
+        (Changed, 412),
+        (TooMany, 503),
+        (TooOften, 429),
+        (Unauthorized, 401),
+    )
+    for kind, status in (*own, *_STATUS):
         if isinstance(error, kind):
             return status
     return 500
@@ -81,7 +114,11 @@ def problem(
 
 def of_error(error: EdgemlError, code: str = "") -> JSONResponse:
     """An error as a response."""
-    headers = {"WWW-Authenticate": error.challenge} if isinstance(error, Unauthorized) else None
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = error.challenge
+    if isinstance(error, TooOften):
+        headers["Retry-After"] = str(error.wait_s)
     return problem(
         status_of(error),
         error.what,
@@ -106,6 +143,13 @@ async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     title = HTTPStatus(error.status_code).phrase
     return problem(error.status_code, title, str(error.detail), headers=error.headers)
+
+
+async def on_unholdable(_request: Request, _error: Exception) -> JSONResponse:
+    """Handler for a value that no column holds (NUL, a number too large), or nested too deeply."""
+    what = "The request has a value that cannot be kept."
+    why = "It has a character or a number that a database does not hold, or is nested too deeply."
+    return problem(422, what, why, what=what, why=why, fix="", kind="UserError")
 
 
 async def on_crash(_request: Request, _error: Exception) -> JSONResponse:

@@ -1,10 +1,13 @@
 """The OCI distribution routes over the folder registry: pull for devices, push for operators.
 
-Source: OCI distribution specification 1.1. Blobs are sent by Starlette's `FileResponse`, which
-knows Range and If-Range; the digest is the entity tag.
+Source: OCI distribution specification 1.1. Large blobs and parts of any are sent by Starlette's
+`FileResponse`, which knows Range and If-Range; the digest is the entity tag.
 """
 
+import os
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -13,10 +16,20 @@ from starlette.routing import Route
 
 from cloud_sync.release import oci
 from edgeml.errors import EdgemlError, ReleaseError, UserError
+from fleet.pieces import MAX_BLOB_BYTES, Pieces, Whole
 from fleet.problem import of_error, problem
-from fleet.registry import Registry
+from fleet.registry import Registry, StoredManifest
+
+
+class _Blob(FileResponse):
+    """A file in larger pieces: each is a turn of a thread and of TLS."""
+
+    chunk_size = 256 << 10
+
 
 _Handler = Callable[[Request], Awaitable[Response]]
+_RECENT_S = 2.0
+_MOST_RECENT = 64  # of a MiB at most
 _IMMUTABLE = "private, max-age=31536000, immutable"
 
 
@@ -25,6 +38,9 @@ class RegistryRoutes:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._manifests: dict[tuple[str, str], tuple[float, StoredManifest]] = {}
+        self._files: dict[str, tuple[float, Path, os.stat_result]] = {}
+        self._pieces = Pieces()
 
     def pull(self) -> list[Route]:
         """What devices may use."""
@@ -70,7 +86,10 @@ class RegistryRoutes:
 
     async def _get_manifest(self, request: Request) -> Response:
         model, reference = request.path_params["model"], request.path_params["reference"]
-        found = await run_in_threadpool(self._registry.manifest, model, reference)
+        found = self._recent(model, reference)
+        if found is None:
+            found = await run_in_threadpool(self._registry.manifest, model, reference)
+            self._keep(model, reference, found)
         if found is None:
             return problem(404, "There is no such manifest.", reference, code="MANIFEST_UNKNOWN")
         headers = {
@@ -83,15 +102,43 @@ class RegistryRoutes:
 
     async def _get_blob(self, request: Request) -> Response:
         digest = request.path_params["digest"]
-        path = await run_in_threadpool(self._registry.blob, digest)
-        if path is None:
+        known = self._files.get(digest)
+        if known is None or time.monotonic() > known[0]:
+            known = await run_in_threadpool(self._blob, digest)
+        if known is None:
             return problem(404, "There is no such blob.", digest, code="BLOB_UNKNOWN")
         headers = {
             "Docker-Content-Digest": digest,
             "ETag": f'"{digest}"',
             "Cache-Control": _IMMUTABLE,
+            "Accept-Ranges": "bytes",
         }
-        return FileResponse(path, headers=headers, media_type="application/octet-stream")
+        _, path, stat = known
+        whole = request.method == "GET" and "range" not in request.headers
+        if whole and stat.st_size <= MAX_BLOB_BYTES:
+            return Whole(self._pieces, path, digest, stat.st_size, headers)
+        return _Blob(path, headers=headers, media_type="application/octet-stream", stat_result=stat)
+
+    def _blob(self, digest: str) -> tuple[float, Path, os.stat_result] | None:
+        """Where a blob is, remembered for a moment: in a rollout all devices ask for the same."""
+        path = self._registry.blob(digest)
+        if path is None:
+            return None
+        if len(self._files) >= _MOST_RECENT:
+            self._files.clear()
+        known = self._files[digest] = (time.monotonic() + _RECENT_S, path, path.stat())
+        return known
+
+    def _recent(self, model: str, reference: str) -> StoredManifest | None:
+        found = self._manifests.get((model, reference))
+        return found[1] if found and time.monotonic() < found[0] else None
+
+    def _keep(self, model: str, reference: str, found: StoredManifest | None) -> None:
+        """Remember for a moment what has a digest: in a rollout all devices ask for the same."""
+        if found is not None and found.digest == reference:
+            if len(self._manifests) >= _MOST_RECENT:
+                self._manifests.clear()
+            self._manifests[model, reference] = (time.monotonic() + _RECENT_S, found)
 
     async def _referrers(self, request: Request) -> Response:
         model, digest = request.path_params["model"], request.path_params["digest"]

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 # pydantic wants this one before Python 3.12
 from typing_extensions import TypedDict
 
+from fleet.cost_resources import CostSummary
+
 T = TypeVar("T")
 
 
@@ -121,29 +123,52 @@ class ModelInfo(TypedDict):
 
 
 class PlannedDevice(TypedDict):
-    """What a device of a rollout would get, or why nothing fits it."""
+    """What a device of a rollout would get and what that costs it, or why nothing fits it.
+
+    `bytes` are those that it must fetch: files that it has are not counted, and differences
+    instead of files where the fleet has made them (`delta_bytes` of them; `full_bytes` is the whole
+    variant). `cost_bytes` is what that takes on the network, about, and what is compared with
+    `budget_left` (null: no bound) and priced (`money`, null: no price).
+    """
 
     device: str
     hardware_class: str
+    online: bool
     variant: str | None
     target: str | None
     precision: str | None
     bytes: int
+    full_bytes: int
+    delta_bytes: int
+    cost_bytes: int
+    budget_left: int | None
+    in_budget: bool
+    money: float | None
     reason: str
 
 
 class Plan(TypedDict):
-    """What a rollout would do, before it starts."""
+    """What a rollout would do, before it starts; all but `devices` is over all pages.
+
+    `reasons` counts why nothing fits, the most frequent first; `over_budget` counts the devices
+    that must wait for their data budget.
+    """
 
     model: str
     version: str
     release: str
     selector: str
     devices: list[PlannedDevice]
+    next: str | None
     fitting: int
     unfitting: int
+    over_budget: int
     bytes: int
+    cost_bytes: int
+    currency: str
+    money: float | None
     by_class: dict[str, dict[str, int]]
+    reasons: dict[str, int]
 
 
 class RolloutDevice(TypedDict):
@@ -157,13 +182,20 @@ class RolloutDevice(TypedDict):
     variant: str
     running_version: str
     assigned_at: float | None
+    tries: int
     reason: str
 
 
 class RolloutInfo(TypedDict):
-    """A rollout: where it stands and the sentence that says why."""
+    """A rollout: where it stands and the sentence that says why.
+
+    `kind` is `release` or `configuration`. `waits_for` names what has to come before it goes on
+    (`approval`, `window`, `gate`, ...), `until` is when that is known to come. In a list `devices`
+    is empty, `counts` has those that were given it, and `cost` is null.
+    """
 
     id: str
+    kind: str
     model: str
     version: str
     release: str
@@ -174,10 +206,16 @@ class RolloutInfo(TypedDict):
     reason: str
     created_at: float
     created_by: str
+    started_at: float | None
     finished_at: float | None
+    waits_for: str
+    until: float | None
+    approvals: list[dict[str, Any]]
+    overrides: list[dict[str, Any]]
     policy: dict[str, Any]
     devices: list[RolloutDevice]
     counts: dict[str, int]
+    cost: CostSummary | None
 
 
 class Explanation(TypedDict):
@@ -187,9 +225,24 @@ class Explanation(TypedDict):
     status: str
     wave: int
     sentence: str
+    waits_for: str
+    until: float | None
     gates: list[dict[str, Any]]
     actions: list[dict[str, Any]]
     devices: list[RolloutDevice]
+
+
+class BlockInfo(TypedDict):
+    """A release that no device of a hardware class is given any more, and why."""
+
+    model: str
+    version: str
+    release: str
+    hardware_class: str
+    reason: str
+    rollout: str
+    blocked_at: float
+    blocked_by: str
 
 
 class EvidenceInfo(TypedDict):
@@ -235,13 +288,6 @@ class LedgerInfo(TypedDict):
 
     device: str
     lines: list[LedgerLine]
-
-
-class RolloutCost(TypedDict):
-    """What a rollout cost a device, in bytes."""
-
-    device: str
-    bytes: int
 
 
 class AuditInfo(TypedDict):
@@ -334,3 +380,16 @@ class DecommissionInfo(TypedDict):
     finished_at: float | None
     command: str
     command_status: str
+
+
+class RetentionInfo(TypedDict):
+    """How long, in days, and how much is kept; the rest is forgotten."""
+
+    records_days: float
+    records_bytes: int
+    proofs_days: float
+    minute_days: float
+    hour_days: float
+    day_days: float
+    device_days: float
+    ledger_days: float

@@ -7,7 +7,8 @@ Below the folder `keys`, for the name `director` (and likewise `ca`):
 - `director.old.pem`: public halves that signed before and are still good; of the CA its key, too
   (`ca.old.key`), which revokes what it issued until it is withdrawn.
 
-A crash between two steps of a change is mended when the ring is read.
+A crash between two steps of a change is mended when the ring is read. Several processes may use
+one ring: each change is made under a lock, and `refresh` reads what another has changed.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from cloud_sync.release import write_atomically
 from cloud_sync.trust import PrivateKey, generate, load_key, save_key
 from cloud_sync.trust.keys import split_pems
+from fleet.shared_lock import SharedLock
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,16 +59,40 @@ class Ring:
         self._name = name
         self._publish = publish
         self._keep = keep
+        self._lock = SharedLock(self._path("lock"))
+        with self._lock:
+            self._read()
+
+    def refresh(self) -> None:
+        """Read it again, where another process has changed it."""
+        if self._stamp() != self._seen:
+            with self._lock:
+                self._read()
+
+    def _read(self) -> None:
         self._mend()
         if not self._path("key").exists():
             save_key(generate(), self._path("key"))
         key = load_key(self._path("key"))
         if not self._path("pem").exists():
-            write_atomically(self._path("pem"), publish(key).encode())
+            write_atomically(self._path("pem"), self._publish(key).encode())
         self.current = Held(key, self._path("pem").read_text())
         self.coming = self._coming()
         old = self._path("old.pem")
         self.retired = tuple(split_pems(old.read_text())) if old.exists() else ()
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        """Another one after each change: files are replaced, never written to."""
+        found = []
+        for ending in ("key", "pem", "next.pem", "old.pem"):
+            try:
+                known = self._path(ending).stat()
+            except FileNotFoundError:
+                found.append((0, 0))
+            else:
+                found.append((known.st_ino, known.st_mtime_ns))
+        return tuple(found)
 
     @property
     def retired_key(self) -> Held | None:
@@ -84,37 +110,40 @@ class Ring:
     def announce(self) -> None:
         """Make the next key; it signs nothing yet."""
         key = generate()
-        save_key(key, self._path("next.key"))
-        write_atomically(self._path("next.pem"), self._publish(key).encode())
-        self.coming = self._coming()
+        with self._lock:
+            save_key(key, self._path("next.key"))
+            write_atomically(self._path("next.pem"), self._publish(key).encode())
+            self._read()
 
     def give_up(self) -> None:
         """Forget the next key."""
-        self._path("next.pem").unlink(missing_ok=True)
-        self._path("next.key").unlink(missing_ok=True)
-        self.coming = None
+        with self._lock:
+            self._path("next.pem").unlink(missing_ok=True)
+            self._path("next.key").unlink(missing_ok=True)
+            self._read()
 
     def promote(self) -> None:
         """Have the next key sign; the one before stays good, and its private half is gone."""
         assert self.coming is not None
-        if self._keep:
-            save_key(self.current.key, self._path("old.key"))
-        if self.current.public not in self.retired:
-            self._retire((*self.retired, self.current.public))
-        write_atomically(self._path("pem"), self.coming.public.encode())
-        self._mend()
-        self.current, self.coming = self.coming, None
+        with self._lock:
+            if self._keep:
+                save_key(self.current.key, self._path("old.key"))
+            if self.current.public not in self.retired:
+                self._retire((*self.retired, self.current.public))
+            write_atomically(self._path("pem"), self.coming.public.encode())
+            self._read()
 
     def withdraw(self) -> tuple[str, ...]:
         """Have nothing but the key that signs be good; returns what no longer is."""
-        gone = self.retired
-        self._retire(())
-        self._path("old.key").unlink(missing_ok=True)
+        with self._lock:
+            gone = self.retired
+            self._retire(())
+            self._path("old.key").unlink(missing_ok=True)
+            self._read()
         return gone
 
     def _retire(self, publics: tuple[str, ...]) -> None:
         write_atomically(self._path("old.pem"), "".join(publics).encode())
-        self.retired = publics
 
     def _coming(self) -> Held | None:
         if not self._path("next.pem").exists():
@@ -126,7 +155,7 @@ class Ring:
         key, public = self._path("next.key"), self._path("next.pem")
         if key.exists() and not public.exists():
             key.unlink()
-        elif key.exists() and public.read_bytes() == _read(self._path("pem")):
+        elif key.exists() and public.read_bytes() == _bytes(self._path("pem")):
             key.replace(self._path("key"))
         if public.exists() and not key.exists():
             public.unlink()
@@ -135,5 +164,5 @@ class Ring:
         return self._folder / f"{self._name}.{ending}"
 
 
-def _read(path: Path) -> bytes:
+def _bytes(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""

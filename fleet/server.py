@@ -1,106 +1,75 @@
-"""`edgeml fleet up`: the whole fleet in one process.
+"""`edgeml fleet up` and `edgeml fleet serve`: the whole fleet in one process, or a part of it.
 
 Listeners for operators and devices, the embedded broker, ingest and the rollout controller.
 Everything that can be wrong is found out before anything starts; what is started is stopped in
-the reverse order. All state is in the data folder, so a restart, or `kill -9` and a restart,
-goes on where it was.
+the reverse order. All state is in the data folder and the database, so a restart, or `kill -9`
+and a restart, goes on where it was, and other processes may share it (docs/deploy.md).
 """
 
 import asyncio
 import contextlib
 import datetime as dt
 import fcntl
+import gc
 import hmac
 import logging
+import os
 import secrets
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from socket import socket
+from dataclasses import dataclass
+from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
+import uvloop
+from starlette.types import ASGIApp
 
-from cloud_sync.address import is_loopback, require_private
-from cloud_sync.mqtt_session import MqttSession, parse_url
+from cloud_sync.mqtt_session import MqttSession, OnDelivery, parse_url
 from cloud_sync.trust.keys import split_pems
-from edgeml.errors import EdgemlError, TrustError, UserError
-from fleet import broker, console
+from edgeml.errors import TrustError, UserError
+from fleet import broker
 from fleet.access import Access
-from fleet.controller import Controller
+from fleet.access.oidc import open_provider
+from fleet.broker.cutting import Cutting
 from fleet.db import Database, upgrade
-from fleet.db.database import sqlite_url
-from fleet.device_app import device_app
+from fleet.duties import duties
 from fleet.incarnation import HeadFile
-from fleet.ingest import Ingest, subscriptions
+from fleet.ingest import RECEIVE_MAXIMUM, Ingest, subscriptions
 from fleet.keys import load_or_create
-from fleet.listeners import Listener, Tls, check_free, require_tls, take
-from fleet.operator_app import operator_app
+from fleet.leader import Duty, Leader
+from fleet.listeners import Listener, check_free, take
+from fleet.notices import Notices
+from fleet.options import ExternalBroker, Options, Part, check
+from fleet.presence import Presence
 from fleet.registry import Registry
-from fleet.services import (
-    decommission,
-    enrollment,
-    identity,
-    recovery,
-    reported,
-    retention,
-    revoked,
-    trust,
-)
-from fleet.services.context import GRACE_S, Services
-from fleet.services.deltas import DeltaMaker
-from fleet.services.retention import Retention
+from fleet.services import enrollment, facts, recovery, reported, revoked, trust, users
+from fleet.services.context import Services
 from fleet.serving import Limits, served
+from fleet.shared_lock import SharedLock
 from fleet.trust import Repository
 
 _LOG = logging.getLogger(__name__)
 _BUS_PATIENCE_S = 10.0
-_FORGET_EVERY_S = 600.0
-_END_EVERY_S = 2.0
-_RENEW_EVERY_S = 600.0
 OPERATORS = Limits(bodies=False)
 DEVICES = Limits(bodies=True)
 
 
 @dataclass(frozen=True)
-class ExternalBroker:
-    """A broker that somebody else runs; with mTLS the files speak instead of the password."""
-
-    url: str
-    username: str = ""
-    password: str = ""
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run a fleet."""
-
-    data: Path
-    operators: Listener
-    devices: Listener
-    mqtt: Listener
-    tls: Tls | None = None
-    external: ExternalBroker | None = None
-    database_url: str = ""
-    grace_s: float = GRACE_S
-    keep: Retention = field(default_factory=Retention)
-
-
-@dataclass(frozen=True)
 class Running:
-    """A fleet that is up: where it is, and what it works on."""
+    """A fleet that is up: where it is, and what it works on.
+
+    Without the part `api` there are no listeners, and their addresses are empty. At the first
+    start there is the first admin's password, to be shown once.
+    """
 
     services: Services
     access: Access
-    controller: Controller
     console_url: str
     device_url: str
     mqtt_url: str
+    admin_password: str = ""
 
 
 class BrokerAccounts:
@@ -118,7 +87,7 @@ class BrokerAccounts:
 
 
 def serve(options: Options, on_up: Callable[[Running], None]) -> None:
-    """Run the fleet until SIGINT or SIGTERM.
+    """Run the fleet, or its parts that the options name, until SIGINT or SIGTERM.
 
     Args:
         options: how.
@@ -129,7 +98,7 @@ def serve(options: Options, on_up: Callable[[Running], None]) -> None:
         TrustError: a key can be read by others or is damaged, or the broker's certificate is
             not one of the named CA for the named host.
     """
-    asyncio.run(_until_signal(options, on_up))
+    uvloop.run(_until_signal(options, on_up))
 
 
 async def _until_signal(options: Options, on_up: Callable[[Running], None]) -> None:
@@ -138,6 +107,9 @@ async def _until_signal(options: Options, on_up: Callable[[Running], None]) -> N
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(options, stop) as fleet:
+        # What was imported stays: it need not be looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
         on_up(fleet)
         await stop.wait()
         _LOG.info("stopping")
@@ -146,9 +118,9 @@ async def _until_signal(options: Options, on_up: Callable[[Running], None]) -> N
 @asynccontextmanager
 async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Running]:
     """A fleet that is up within the block; `stop` is set when a part of it has failed."""
-    _check_options(options)
+    check(options)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_locked(options.data))
+        stack.enter_context(_locked(options))
         sockets = stack.enter_context(_listening(options))
         services = stack.enter_context(_services(options, sockets))
         accounts = BrokerAccounts(lambda name, word: _is_device(services, name, word))
@@ -158,101 +130,67 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
             stack.push_async_callback(embedded.stop)
             services.replaced.tell(embedded.disconnect)
             reported.all_offline(services)
+        elif options.external.certificate is not None and Part.CONTROLLER in options.parts:
+            await _begun(stack, Cutting(services, options.external))
+        if not services.database.is_sqlite:
+            await _begun(stack, Notices(services))
         ingest = Ingest(services)
-        ingest.start()
-        stack.push_async_callback(asyncio.to_thread, ingest.stop)
+        services.gauges["ingest.waiting"] = lambda: ingest.waiting
+        await _begun(stack, ingest)
         bus = _bus(options, services, accounts, ingest)
         bus.start()
         services.publisher.attach(bus)
         stack.push_async_callback(asyncio.to_thread, bus.close)
-        controller = Controller(services)
-        controller.start()
-        stack.push_async_callback(asyncio.to_thread, controller.stop)
-        deltas = DeltaMaker(services)
-        deltas.start()
-        stack.push_async_callback(asyncio.to_thread, deltas.stop)
-        forgetting = asyncio.create_task(_forget(services, options.keep))
-        stack.callback(forgetting.cancel)
-        ending = asyncio.create_task(_end_service(services))
-        stack.callback(ending.cancel)
-        signing = asyncio.create_task(_keep_signed(services))
-        stack.callback(signing.cancel)
-        access = Access(services)
-        apps = (operator_app(services, access, console.mount), device_app(services, ingest))
-        for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
-            await stack.enter_async_context(served(app, taken, options.tls, stop, limits))
+        access = _access(options, services)
+        # Before the duties: NiceGUI's start looks at every object there is, tuples that another
+        # thread is just making among them, which CPython does not forgive that thread.
+        apps = _apps(services, access, ingest) if Part.API in options.parts else None
+        if Part.CONTROLLER in options.parts:
+            await _begun(stack, _leader(options, services))
+        if apps is not None:
+            for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
+                await stack.enter_async_context(served(app, taken, options.tls, stop, limits))
         await _bus_ready(bus, stop)
-        scheme = "https" if options.tls else "http"
         yield Running(
             services=services,
             access=access,
-            controller=controller,
             console_url=services.console_url,
-            device_url=f"{scheme}://{_address(options.devices, sockets[1])}",
+            device_url=_url(options, options.devices, sockets[1:]),
             mqtt_url=services.mqtt_url,
+            admin_password=users.begin(services) if Part.API in options.parts else "",
         )
 
 
-def _check_options(options: Options) -> None:
-    for listener in (options.operators, options.devices):
-        require_tls(listener, options.tls)
-    if options.external is None:
-        if not is_loopback(options.mqtt.host):
-            raise UserError(
-                f"The embedded broker at {options.mqtt.address} was refused.",
-                why="It speaks without TLS, and others could reach it.",
-                fix="Run a broker with TLS, such as Mosquitto, and name it: --broker mqtts://HOST",
-            )
-        _check_reach(options, options.mqtt.host)
-        return
-    host, _, secure = parse_url(options.external.url)
-    require_private(options.external.url.partition(":")[0], host, of="broker")
-    _check_reach(options, host)
-    _check_broker_files(options.external, secure=secure)
+async def _begun(stack: AsyncExitStack, duty: Duty) -> None:
+    """Start something that is stopped, on another thread, when the stack ends."""
+    duty.start()
+    stack.push_async_callback(asyncio.to_thread, duty.stop)
 
 
-def _check_reach(options: Options, broker_host: str) -> None:
-    """Refuse to send devices elsewhere to a broker that only this machine reaches."""
-    if is_loopback(broker_host) and not is_loopback(options.devices.host):
-        raise UserError(
-            f"The {options.devices.name} at {options.devices.address} was refused.",
-            why=f"Devices on other machines would be told that MQTT is on {broker_host}, which is "
-            "to each of them itself.",
-            fix="Run a broker with TLS that they reach and name it, --broker mqtts://HOST, "
-            "or listen on 127.0.0.1.",
-        )
+def _apps(services: Services, access: Access, ingest: Ingest) -> tuple[ASGIApp, ASGIApp]:
+    """What the two listeners serve; imported here, for other processes do without."""
+    from fleet import console
+    from fleet.device_app import device_app
+    from fleet.operator_app import operator_app
+
+    return operator_app(services, access, console.mount), device_app(services, ingest)
 
 
-def _check_broker_files(external: ExternalBroker, *, secure: bool) -> None:
-    files = [
-        (option, path)
-        for option, path in (
-            ("--broker-ca", external.ca),
-            ("--broker-cert", external.certificate),
-            ("--broker-key", external.key),
-        )
-        if path is not None
-    ]
-    if files and not secure:
-        raise UserError(
-            f"{files[0][0]} and the broker {external.url} do not go together.",
-            why=f"{external.url.partition(':')[0]}:// speaks without TLS.",
-            fix="Use mqtts:// or wss://.",
-        )
-    if (external.certificate is None) != (external.key is None):
-        raise UserError(
-            "The fleet's certificate for the broker and its key belong together.",
-            fix="Give --broker-cert and --broker-key.",
-        )
-    for option, path in files:
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read.",
-                why=f"{error.strerror or error}.",
-                fix=f"Name another file with {option}.",
-            ) from None
+def _access(options: Options, services: Services) -> Access:
+    if options.oidc is None:
+        return Access(services)
+    secret = services.keys.session_secret
+    return Access(services, oidc=open_provider(options.oidc, secret, services.now))
+
+
+def _leader(options: Options, services: Services) -> Leader:
+    def all_duties(guarded: Services) -> list[Duty]:
+        found = list(duties(guarded, options.keep))
+        if options.shared:
+            found.append(Presence(guarded, partial(_member, options)))
+        return found
+
+    return Leader(services, all_duties, f"{socket.gethostname()}:{os.getpid()}")
 
 
 def broker_ca(external: ExternalBroker | None, own: str) -> str:
@@ -265,8 +203,12 @@ def broker_ca(external: ExternalBroker | None, own: str) -> str:
 
 
 @contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Keep a second fleet off the same folder; the lock goes with the process."""
+def _locked(options: Options) -> Iterator[None]:
+    """Keep a second fleet off the same folder; the lock goes with the process.
+
+    Processes that share a fleet share the lock, too.
+    """
+    data = options.data
     try:
         data.mkdir(parents=True, mode=0o700, exist_ok=True)
         lock = (data / "fleet.lock").open("w")
@@ -278,76 +220,110 @@ def _locked(data: Path) -> Iterator[None]:
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if options.shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
                 f"A fleet is already up on {data}.",
+                why="`edgeml fleet up` has its folder for itself.",
                 fix="Stop it, or name another folder with --data.",
             ) from None
         yield
 
 
 @contextmanager
-def _listening(options: Options) -> Iterator[tuple[socket, socket]]:
+def _listening(options: Options) -> Iterator[tuple[socket.socket, ...]]:
     with ExitStack() as stack:
-        operators = stack.enter_context(contextlib.closing(take(options.operators)))
-        devices = stack.enter_context(contextlib.closing(take(options.devices)))
-        yield operators, devices
+        wanted = (options.operators, options.devices) if Part.API in options.parts else ()
+        yield tuple(stack.enter_context(contextlib.closing(take(one))) for one in wanted)
 
 
 @contextmanager
-def _services(options: Options, sockets: tuple[socket, socket]) -> Iterator[Services]:
-    data = options.data
-    if options.external is None:
-        port = check_free(options.mqtt)
-        mqtt_url = f"mqtt://{options.mqtt.host}:{port}"
-    else:
-        mqtt_url = options.external.url
-    fresh = not (data / "keys").exists()
-    keys = load_or_create(data, dt.datetime.now(dt.UTC))
-    database = Database(options.database_url or sqlite_url(data / "fleet.db"))
+def _services(options: Options, sockets: tuple[socket.socket, ...]) -> Iterator[Services]:
+    database = Database(options.database)
     try:
-        upgrade(database)
-        scheme = "https" if options.tls else "http"
-        services = Services(
-            database=database,
-            keys=keys,
-            registry=Registry(data / "registry"),
-            head=HeadFile(data / "keys" / "head.json"),
-            trust=Repository(data / "trust", time.time),
-            mqtt_url=mqtt_url,
-            mqtt_ca=broker_ca(options.external, keys.authorities),
-            console_url=f"{scheme}://{_address(options.operators, sockets[0])}",
-            grace_s=options.grace_s,
-            now=time.time,
-        )
-        services.registry.prepare()
-        reason = recovery.check(services)
-        if reason:
-            _LOG.warning("rollouts are frozen: %s", reason)
-        try:
-            trust.begin(services, fresh=fresh)
-        except TrustError as error:
-            # Up without it, so that an operator can give the fleet new keys.
-            _LOG.error("what is signed cannot be renewed: %s", error)
-        revoked.write(services)
+        # Of processes that come up together, one makes keys and tables, and the others find them.
+        with SharedLock(options.data / "start.lock"):
+            services = _prepared(options, database, sockets)
         yield services
     finally:
         database.close()
 
 
+def _prepared(options: Options, database: Database, sockets: tuple[socket.socket, ...]) -> Services:
+    data = options.data
+    mqtt_url = _mqtt_url(options)  # a port that is taken is found out before anything is made
+    keys = load_or_create(data, dt.datetime.now(dt.UTC))
+    upgrade(database)
+    services = Services(
+        database=database,
+        keys=keys,
+        registry=Registry(data / "registry"),
+        head=HeadFile(data / "keys" / "head.json"),
+        trust=Repository(data / "trust", time.time),
+        mqtt_url=mqtt_url,
+        mqtt_ca=broker_ca(options.external, keys.authorities),
+        console_url=options.public_url or _url(options, options.operators, sockets[:1]),
+        grace_s=options.grace_s,
+        now=time.time,
+    )
+    services.registry.prepare()
+    with database.read() as session:
+        fresh = not facts.get(session, facts.INCARNATION) and services.head.read() is None
+    reason = recovery.check(services)
+    if reason:
+        _LOG.warning("rollouts are frozen: %s", reason)
+    try:
+        trust.begin(services, fresh=fresh)
+    except TrustError as error:
+        # Up without it, so that an operator can give the fleet new keys.
+        _LOG.error("what is signed cannot be renewed: %s", error)
+    revoked.write(services)
+    return services
+
+
+def _mqtt_url(options: Options) -> str:
+    """Where devices find the broker."""
+    if options.external is None:
+        return f"mqtt://{options.mqtt.host}:{check_free(options.mqtt)}"
+    return options.external.for_devices or options.external.url
+
+
 def _bus(
     options: Options, services: Services, accounts: BrokerAccounts, ingest: Ingest
 ) -> MqttSession:
+    topics = subscriptions(shared=options.shared) if Part.INGEST in options.parts else []
+    if options.shared:
+        return _member(options, ingest.on_delivery, topics)
     outside = options.external
     return MqttSession(
-        services.mqtt_url,
+        outside.url if outside else services.mqtt_url,
         broker.SUPERUSER,
         username=outside.username if outside else broker.SUPERUSER,
         password=outside.password if outside else accounts.password,
-        on_message=ingest.on_message,
-        subscriptions=subscriptions(),
+        on_delivery=ingest.on_delivery,
+        receive_maximum=RECEIVE_MAXIMUM,
+        subscriptions=topics,
         tls=(outside.ca, outside.certificate, outside.key) if outside else None,
+    )
+
+
+def _member(options: Options, on_delivery: OnDelivery, topics: Sequence[str]) -> MqttSession:
+    """A session of one of several processes: its name is its own, and ends with it.
+
+    What a broker would keep for a process that is gone, none of the others would get.
+    """
+    outside = options.external
+    assert outside is not None
+    return MqttSession(
+        outside.url,
+        f"{broker.SUPERUSER}-{secrets.token_hex(8)}",
+        username=outside.username,
+        password=outside.password,
+        on_delivery=on_delivery,
+        receive_maximum=RECEIVE_MAXIMUM,
+        subscriptions=topics,
+        tls=(outside.ca, outside.certificate, outside.key),
+        expires_s=0,
     )
 
 
@@ -371,44 +347,14 @@ async def _bus_ready(bus: MqttSession, stop: asyncio.Event) -> None:
         _LOG.warning("the broker does not answer yet: %s", bus.last_error or "no connection")
 
 
-async def _end_service(services: Services) -> None:
-    """Finish the decommissioning of devices that have said that they wipe themselves."""
-    while True:
-        await asyncio.sleep(_END_EVERY_S)
-        try:
-            await asyncio.to_thread(decommission.go_on, services)
-        except (EdgemlError, SQLAlchemyError):
-            _LOG.exception("a device could not be decommissioned")
-
-
-async def _forget(services: Services, keep: Retention) -> None:
-    """Delete now and then what is not kept any more."""
-    while True:
-        try:
-            number = await asyncio.to_thread(retention.forget, services, keep)
-        except SQLAlchemyError:
-            _LOG.exception("what is old could not be deleted")
-        else:
-            if number:
-                _LOG.info("deleted %d rows that are not kept any more", number)
-        await asyncio.sleep(_FORGET_EVERY_S)
-
-
-async def _keep_signed(services: Services) -> None:
-    """Renew what is signed long before it expires, for as long as the fleet is up."""
-    while True:
-        await asyncio.sleep(_RENEW_EVERY_S)
-        try:
-            await asyncio.to_thread(trust.keep_fresh, services)
-            await asyncio.to_thread(identity.keep_revoked_fresh, services)
-        except (EdgemlError, OSError, SQLAlchemyError):
-            _LOG.exception("what is signed could not be renewed")
-
-
 def _is_device(services: Services, name: str, password: str) -> bool:
     return enrollment.check_mqtt_password(services, name, password)
 
 
-def _address(listener: Listener, taken: socket) -> str:
-    port = taken.getsockname()[1]
-    return Listener(listener.name, listener.host, port, listener.option).address
+def _url(options: Options, listener: Listener, taken: tuple[socket.socket, ...]) -> str:
+    """Where a listener is; empty where it is none of this process."""
+    if not taken:
+        return ""
+    port = taken[0].getsockname()[1]
+    address = Listener(listener.name, listener.host, port, listener.option).address
+    return f"{'https' if options.tls else 'http'}://{address}"

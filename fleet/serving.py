@@ -150,5 +150,8 @@ async def served(
         yield
     finally:
         watch.cancel()
+        end_streams = getattr(getattr(app, "state", None), "end_streams", None)
+        if end_streams is not None:  # no answer of theirs would end by itself
+            await asyncio.to_thread(end_streams)
         server.should_exit = True
         await task

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 
+from fleet.cost_resources import CostInfo, CostSummary
 from fleet.resources import (
     DeviceInfo,
     Explanation,
@@ -16,6 +17,7 @@ from fleet.resources import (
 )
 
 _MAX_NAMED = 10
+_MAX_PLANNED = 100
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -117,7 +119,8 @@ def rollout_line(rollout: RolloutInfo) -> str:
 
 def rollout_text(rollout: RolloutInfo) -> str:
     """A rollout and its devices."""
-    return f"{rollout_line(rollout)}\n{_places(rollout['devices'])}"
+    spent = f"cost so far: {cost_text(rollout['cost'])}\n" if rollout["cost"] else ""
+    return f"{rollout_line(rollout)}\n{spent}{_places(rollout['devices'])}"
 
 
 def explanation_text(explanation: Explanation) -> str:
@@ -154,9 +157,10 @@ def plan_text(
             d["hardware_class"] or "-",
             f"{d['target']} {d['precision']}" if d["variant"] else "nothing",
             str(d["bytes"]),
+            "-" if d["money"] is None else f"{d['money']:.4f}",
             _planned(d, number_of, taken),
         ]
-        for d in planned
+        for d in planned[:_MAX_PLANNED]
     ]
     classes = [
         f"  {name or 'unknown'}: " + ", ".join(f"{n} x {what}" for what, n in counted.items())
@@ -165,12 +169,57 @@ def plan_text(
     lines = [
         f"  wave {n} ({size}): {_added(added, online)}" for n, (size, added) in enumerate(waves, 1)
     ]
-    head = ["device", "wave", "online", "hardware class", "variant", "bytes", "why"]
+    money = f"money ({plan['currency']})"
+    head = ["device", "wave", "online", "hardware class", "variant", "bytes", money, "why"]
     total = plan["fitting"] + plan["unfitting"]
+    more = max(0, len(planned) - _MAX_PLANNED)
     fits = f"{plan['model']}:{plan['version']} fits {plan['fitting']} of {total} devices"
     return "\n".join(
-        [f"{fits}, {plan['bytes']:,} bytes in all.", *classes, *lines, table(head, rows)]
+        [
+            f"{fits}, {plan['bytes']:,} bytes in all.",
+            *_costs(plan),
+            *classes,
+            *[f"  {number} cannot: {why}" for why, number in plan["reasons"].items()],
+            *lines,
+            table(head, rows),
+            *([f"and {more} more devices; --json has them all"] if more else []),
+        ]
     )
+
+
+def cost_text(cost: CostSummary) -> str:
+    """What a rollout cost: `12,345 bytes, 0.25 EUR, 0.4 J an inference on 2 devices that ...`."""
+    said = [f"{cost['bytes']:,} bytes"]
+    if cost["money"] is not None:
+        said.append(f"{cost['money']:.2f} {cost['currency']}")
+        if cost["unpriced"]:
+            said.append(f"{cost['unpriced']} devices without a price")
+    energy = cost["energy_per_inference_j"]
+    if energy is not None:
+        among = cost["energy_devices"]
+        measure = "device that measures" if among == 1 else "devices that measure"
+        said.append(f"{energy:.3g} J an inference on {among} {measure} it")
+    return ", ".join(said)
+
+
+def costs_text(cost: CostInfo) -> str:
+    """What a rollout cost, in all and each device."""
+    rows = [
+        [one["device"], f"{one['bytes']:,}", "-" if one["money"] is None else f"{one['money']:.4f}"]
+        for one in cost["devices"]
+    ]
+    return "\n".join([cost_text(cost), table(["device", "bytes", cost["currency"]], rows)])
+
+
+def _costs(plan: Plan) -> list[str]:
+    """What a plan costs on the network, and who must wait for a budget."""
+    said = f"On the network about {plan['cost_bytes']:,} bytes"
+    if plan["money"] is not None:
+        said += f", {plan['money']:.2f} {plan['currency']}"
+    lines = [f"{said}; what devices have is not counted."]
+    if plan["over_budget"]:
+        lines.append(f"{plan['over_budget']} devices must wait for their data budget.")
+    return lines
 
 
 def devices_text(devices: Sequence[DeviceInfo]) -> str:

@@ -3,24 +3,21 @@
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fleet.resources import BundleContents, CollectInfo, DecommissionInfo
-from fleet.services import bundles, collect, decommission
+from fleet.access.needs import needs
+from fleet.resources import BundleContents, CollectInfo, DecommissionInfo, RetentionInfo
+from fleet.rest.requests import WithReason
+from fleet.roles import Role
+from fleet.services import bundles, collect, decommission, retention
 from fleet.services.context import Caller, Services
 
 
-class _Reason(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    reason: str = Field(default="", max_length=2000, description="Why; kept in the audit log.")
-
-
-class BundleRequest(_Reason):
+class BundleRequest(WithReason):
     """Says why."""
 
 
-class CollectRequest(_Reason):
+class CollectRequest(WithReason):
     """What stays in any case: the newest releases of each model, and what was in use lately."""
 
     dry_run: bool = Field(default=False, description="Only say what would go.")
@@ -28,7 +25,7 @@ class CollectRequest(_Reason):
     grace_s: float = Field(default=collect.GRACE_S, ge=0, le=365 * 86400.0)
 
 
-class DecommissionRequest(_Reason):
+class DecommissionRequest(WithReason):
     """`wipe`: have the device delete its data first, and wait for its word."""
 
     wipe: bool = False
@@ -39,6 +36,7 @@ def upkeep_router(services: Services, caller: Callable[[Request, str], Caller]) 
     routes = APIRouter()
 
     @routes.post("/devices/{device}/bundle", tags=["devices"])
+    @needs(Role.OPERATOR)
     def bundle_contents(
         request: Request, device: str, body: BundleRequest | None = None
     ) -> BundleContents:
@@ -46,6 +44,7 @@ def upkeep_router(services: Services, caller: Callable[[Request, str], Caller]) 
         return bundles.contents(services, caller(request, body.reason if body else ""), device)
 
     @routes.post("/devices/{device}/decommission", tags=["devices"])
+    @needs(Role.ADMIN)
     def decommission_device(
         request: Request, device: str, body: DecommissionRequest | None = None
     ) -> DecommissionInfo:
@@ -55,11 +54,19 @@ def upkeep_router(services: Services, caller: Callable[[Request, str], Caller]) 
         return decommission.decommission(services, who, device, wipe=asked.wipe)
 
     @routes.get("/devices/{device}/decommission", tags=["devices"])
+    @needs(Role.VIEWER)
     def show_decommission(device: str) -> DecommissionInfo:
         """Where the end of a device's service stands."""
         return decommission.show(services, device)
 
+    @routes.get("/retention", tags=["system"])
+    @needs(Role.VIEWER)
+    def show_retention() -> RetentionInfo:
+        """How long and how much is kept; options of `edgeml fleet up` say so."""
+        return retention.held(services)
+
     @routes.post("/releases/collect", tags=["releases"])
+    @needs(Role.ADMIN, whole_fleet=True)
     def collect_garbage(request: Request, body: CollectRequest | None = None) -> CollectInfo:
         """Remove the blobs that no release that is kept refers to."""
         asked = body or CollectRequest()

@@ -75,6 +75,13 @@ def openapi() -> str:
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
+def policy_schema() -> str:
+    """The JSON Schema of a rollout's policy."""
+    from fleet.rollouts.policy import schema
+
+    return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
+
+
 def every_page() -> dict[Path, str]:
     """Every generated page, by where it belongs."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -83,6 +90,7 @@ def every_page() -> dict[Path, str]:
     return {
         DOCS / "commands.md": commands(),
         DOCS / "openapi.json": openapi(),
+        DOCS / "policy.schema.json": policy_schema(),
         DOCS / "asyncapi.json": message_docs.asyncapi(),
         **{DOCS / "messages" / name: text for name, text in message_docs.pages().items()},
     }

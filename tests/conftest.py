@@ -1,10 +1,13 @@
 """What all tests share: nothing of this user's caches and toolchains decides on them."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Toolchains that tests install are kept for the next run, apart from the user's own.
 _KEPT = Path(
@@ -12,6 +15,14 @@ _KEPT = Path(
         "EDGEML_TEST_TOOLCHAINS", str(Path.home() / ".cache/edgeml-tests/toolchains")
     )
 )
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+# A shell's background job is started with SIGINT ignored, and so would the programs be that it
+# starts; a handler of one's own they do not inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["EDGEML_CACHE"] = ""
 os.environ["EDGEML_TOOLCHAINS"] = os.devnull
@@ -23,3 +34,12 @@ def kept_toolchains() -> Iterator[Path]:
     os.environ["EDGEML_TOOLCHAINS"] = str(_KEPT)
     yield _KEPT
     os.environ["EDGEML_TOOLCHAINS"] = os.devnull
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request: pytest.FixtureRequest) -> None:
+    """A module's generator `RNG` begins anew, so that a test draws the same wherever it runs."""
+    drawn = getattr(request.module, "RNG", None) if hasattr(request, "module") else None
+    if isinstance(drawn, np.random.Generator):
+        bits = drawn.bit_generator
+        bits.state = type(bits)(bits.seed_seq).state  # type: ignore[arg-type]

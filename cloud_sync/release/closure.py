@@ -19,6 +19,15 @@ def documents(read: ReadBlob, release: Release) -> set[str]:
     return {release.digest} | manifests | configs
 
 
+def documents_of(read: ReadBlob, release: str, variant: Variant) -> set[str]:
+    """The blobs that one variant of a release is read from: index, manifest and config.
+
+    Raises:
+        ReleaseError: one of them is missing or damaged.
+    """
+    return {release, variant.digest, _manifest(read, variant.digest).config.digest}
+
+
 def on_devices(variant: Variant) -> dict[str, int]:
     """The files, with their sizes, that a device keeps of a variant."""
     return {file.digest: file.size for file in variant.files if file.role not in NOT_ON_DEVICES}

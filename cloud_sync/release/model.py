@@ -16,18 +16,23 @@ class ReleaseFile(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """The model compiled for one target; `rank` 0 is the best of its target."""
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant as its release's index lists it; `rank` 0 is the best of its target."""
 
     digest: str
     size: int
     target: str
     rank: int
     requires: Requirements
+    verification: str
+
+
+class Variant(Listed, frozen=True, kw_only=True):
+    """The model compiled for one target, with its files."""
+
     format: str
     precision: str
     quantization: str
-    verification: str
     files: tuple[ReleaseFile, ...]
 
     @property
@@ -56,19 +61,30 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """One immutable version of a model; `digest` is its identity."""
+class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release is called; `digest`, of its index, is its identity."""
 
     model: str
     version: str
     digest: str
     size: int
-    variants: tuple[Variant, ...]
 
     @property
     def name(self) -> str:
         """`digits:1.2.0`."""
         return f"{self.model}:{self.version}"
+
+
+class ReleaseIndex(ReleaseName, frozen=True, kw_only=True):
+    """What a release's index says: enough to choose a variant by."""
+
+    variants: tuple[Listed, ...]
+
+
+class Release(ReleaseName, frozen=True, kw_only=True):
+    """One immutable version of a model, with all of its variants."""
+
+    variants: tuple[Variant, ...]
 
     def variant(self, digest: str) -> Variant:
         """The variant with that digest.

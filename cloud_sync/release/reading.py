@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+import msgspec
+
 from cloud_sync.release import oci
 from cloud_sync.release.blobs import digest_of
-from cloud_sync.release.model import Release, ReleaseFile, Variant
+from cloud_sync.release.model import Listed, Release, ReleaseFile, ReleaseIndex, Variant
 from edgeml.errors import ReleaseError
 from hardware.requirements import Requirements
 
@@ -24,7 +26,7 @@ _MAX_PATH = 255
 
 
 def read_release(read: ReadBlob, digest: str) -> Release:
-    """Read the release whose index has this digest.
+    """Read the release whose index has this digest, with all of its variants.
 
     Args:
         read: returns the bytes of a blob, given its digest and the most bytes to read.
@@ -32,6 +34,22 @@ def read_release(read: ReadBlob, digest: str) -> Release:
 
     Raises:
         ReleaseError: something in it is missing, damaged, or not allowed.
+    """
+    index = read_index(read, digest)
+    return Release(
+        model=index.model,
+        version=index.version,
+        digest=index.digest,
+        size=index.size,
+        variants=tuple(_variant(read, listed) for listed in index.variants),
+    )
+
+
+def read_index(read: ReadBlob, digest: str) -> ReleaseIndex:
+    """Read what a release's index says, and nothing that it points to.
+
+    Raises:
+        ReleaseError: it is missing, damaged, or something in it is not allowed.
     """
     data = verified(read, digest, oci.MAX_DOCUMENT_BYTES)
     index = oci.from_json(data, oci.Index, "release index")
@@ -41,12 +59,27 @@ def read_release(read: ReadBlob, digest: str) -> Release:
         )
     model = check_model(_annotation(index.annotations, oci.MODEL, "release"))
     version = check_version(_annotation(index.annotations, oci.VERSION, "release"))
-    variants = tuple(_variant(read, entry) for entry in index.manifests)
+    variants = tuple(_listed(entry) for entry in index.manifests)
     if not variants:
         raise ReleaseError(f"{model}:{version} has no variant.")
     if len({variant.digest for variant in variants}) != len(variants):
         raise ReleaseError(f"{model}:{version} lists a variant twice.")
-    return Release(model=model, version=version, digest=digest, size=len(data), variants=variants)
+    return ReleaseIndex(
+        model=model, version=version, digest=digest, size=len(data), variants=variants
+    )
+
+
+def read_variant(read: ReadBlob, release: str, variant: str) -> Variant:
+    """Read one variant of a release: the index, its manifest and its config alone.
+
+    Raises:
+        ReleaseError: the release has none such, or something is missing, damaged, not allowed.
+    """
+    index = read_index(read, release)
+    for listed in index.variants:
+        if listed.digest == variant:
+            return _variant(read, listed)
+    raise ReleaseError(f"{index.name} has no variant {variant}.")
 
 
 def check_model(name: str) -> str:
@@ -68,30 +101,11 @@ def check_version(version: str) -> str:
     return version
 
 
-def _variant(read: ReadBlob, entry: oci.Descriptor) -> Variant:
+def _listed(entry: oci.Descriptor) -> Listed:
     if entry.media_type != oci.MANIFEST or entry.artifact_type != oci.MODEL_ARTIFACT:
         raise ReleaseError(
             f"The manifest {entry.digest} is no model.", why=f"It is {entry.artifact_type}."
         )
-    data = verified(read, entry.digest, oci.MAX_DOCUMENT_BYTES)
-    if len(data) != entry.size:
-        raise ReleaseError(
-            f"The manifest {entry.digest} has the wrong size.",
-            why=f"The index says {entry.size} bytes, it has {len(data)}.",
-        )
-    manifest = oci.from_json(data, oci.Manifest, "variant's manifest")
-    if manifest.media_type != oci.MANIFEST or manifest.artifact_type != oci.MODEL_ARTIFACT:
-        raise ReleaseError(
-            f"The manifest {entry.digest} is no model.", why=f"It is {manifest.artifact_type}."
-        )
-    pack = _pack(read, entry.digest, manifest)
-    files = tuple(_file(layer) for layer in manifest.layers)
-    for key in ("role", "path"):
-        names = [getattr(file, key) for file in files]
-        if len(set(names)) != len(names):
-            raise ReleaseError(f"The manifest {entry.digest} has a {key} twice.")
-    if not any(file.role == "model" for file in files):
-        raise ReleaseError(f"The manifest {entry.digest} has no model file.")
     requires = oci.from_json(
         _annotation(entry.annotations, oci.REQUIRES, "variant").encode(),
         Requirements,
@@ -106,16 +120,41 @@ def _variant(read: ReadBlob, entry: oci.Descriptor) -> Variant:
     rank = _annotation(entry.annotations, oci.RANK, "variant")
     if not re.fullmatch(r"[0-9]{1,4}", rank):
         raise ReleaseError(f"The manifest {entry.digest} has no rank.", why=f"It says {rank!r}.")
-    return Variant(
+    return Listed(
         digest=entry.digest,
         size=entry.size,
         target=_label(entry.annotations, oci.TARGET, "variant"),
         rank=int(rank),
         requires=requires,
+        verification=_label(entry.annotations, oci.VERIFICATION, "variant"),
+    )
+
+
+def _variant(read: ReadBlob, listed: Listed) -> Variant:
+    data = verified(read, listed.digest, oci.MAX_DOCUMENT_BYTES)
+    if len(data) != listed.size:
+        raise ReleaseError(
+            f"The manifest {listed.digest} has the wrong size.",
+            why=f"The index says {listed.size} bytes, it has {len(data)}.",
+        )
+    manifest = oci.from_json(data, oci.Manifest, "variant's manifest")
+    if manifest.media_type != oci.MANIFEST or manifest.artifact_type != oci.MODEL_ARTIFACT:
+        raise ReleaseError(
+            f"The manifest {listed.digest} is no model.", why=f"It is {manifest.artifact_type}."
+        )
+    pack = _pack(read, listed.digest, manifest)
+    files = tuple(_file(layer) for layer in manifest.layers)
+    for key in ("role", "path"):
+        names = [getattr(file, key) for file in files]
+        if len(set(names)) != len(names):
+            raise ReleaseError(f"The manifest {listed.digest} has a {key} twice.")
+    if not any(file.role == "model" for file in files):
+        raise ReleaseError(f"The manifest {listed.digest} has no model file.")
+    return Variant(
+        **msgspec.structs.asdict(listed),
         format=pack.config.format,
         precision=pack.config.precision,
         quantization=pack.config.quantization,
-        verification=_label(entry.annotations, oci.VERIFICATION, "variant"),
         files=files,
     )
 

@@ -3,11 +3,16 @@
 The fleet plans with it before a rollout starts, and the agent chooses with it.
 """
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import msgspec
 
-from cloud_sync.release.model import Release, Variant
+from cloud_sync.release.model import Listed, Release, Variant
 from hardware.capabilities import Capabilities
 from hardware.requirements import unmet
+
+_Choice = TypeVar("_Choice", bound=Listed)
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,13 +32,19 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def resolve(release: Release, capabilities: Capabilities) -> Resolution:
-    """Choose the variant for a device.
+def choose(variants: Iterable[_Choice], capabilities: Capabilities) -> _Choice | None:
+    """Choose the variant for a device; None where nothing fits.
 
     Of those whose requirements are met, the one of the most demanding target (most CPU
     features) wins, then the best rank within it, then the digest, so that the answer is
     the same everywhere.
     """
+    fitting = (variant for variant in variants if not unmet(variant.requires, capabilities))
+    return min(fitting, key=_order, default=None)
+
+
+def resolve(release: Release, capabilities: Capabilities) -> Resolution:
+    """What `choose` chooses, and why."""
     fitting: list[Variant] = []
     rejected: list[Rejection] = []
     for variant in release.variants:
@@ -56,7 +67,7 @@ def resolve(release: Release, capabilities: Capabilities) -> Resolution:
             rejected=tuple(rejected),
             reason=f"No variant of {release.name} fits: {details}.",
         )
-    best = min(fitting, key=lambda v: (-_demands(v), v.rank, v.target, v.digest))
+    best = min(fitting, key=_order)
     return Resolution(
         variant=best,
         rejected=tuple(rejected),
@@ -64,6 +75,7 @@ def resolve(release: Release, capabilities: Capabilities) -> Resolution:
     )
 
 
-def _demands(variant: Variant) -> int:
+def _order(variant: Listed) -> tuple[int, int, str, str]:
     requires = variant.requires
-    return len(requires.cpu_features) + 100 * (requires.accelerator is not None)
+    demands = len(requires.cpu_features) + 100 * (requires.accelerator is not None)
+    return -demands, variant.rank, variant.target, variant.digest

@@ -92,6 +92,17 @@ def split_pems(text: str) -> list[str]:
     return [found.group() for found in _PEM.finditer(text)]
 
 
+def fingerprint(*texts: str) -> str:
+    r"""A short word for what PEM texts hold, in whatever order: another one where a block differs.
+
+    >>> one, two = (f"-----BEGIN A-----\n{x}\n-----END A-----\n" for x in "xy")
+    >>> fingerprint(one + two) == fingerprint(two + one) != fingerprint(one)
+    True
+    """
+    blocks = [sorted(split_pems(text)) for text in texts]
+    return hashlib.sha256(repr(blocks).encode()).hexdigest()[:16]
+
+
 def load_public(pem: str) -> PublicKey:
     """Read a public key.
 

@@ -66,6 +66,15 @@ class Device(Protocol):
         """The next frame of a model that is done; None where none came in time."""
         ...
 
+    def measure(self, model: str, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Report what a program measured of a model with its next telemetry window.
+
+        Raises:
+            UserError: these are too many metrics.
+            DeviceError: the model does not run.
+        """
+        ...
+
 
 class PushSource(Protocol):
     """A source whose frames the local API brings."""

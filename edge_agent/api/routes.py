@@ -73,6 +73,8 @@ class Routes:
                 return self._frame(name.removesuffix(".jpg"))
             case ("POST", "sources", name, "frames"):
                 return self._pushed(name, request)
+            case ("POST", "models", name, "metrics"):
+                return self._measured(name, request)
             case (_, "v2", *rest):
                 return self._protocol(method, rest, request)
         return problem(404, f"There is no {request.method} {request.path[:200]}.")
@@ -160,6 +162,15 @@ class Routes:
             return problem(404, f"No source {name[:100]} takes frames from here.")
         said = source.push(decode_image(request.body))
         return _json({"frame": said}, 503 if said == "refused" else 202)
+
+    def _measured(self, name: str, request: Request) -> Response:
+        from edge_agent.api.measured import read_metrics
+
+        if self._model(name) is None:
+            return problem(404, f"No model {name[:100]} runs here.")
+        metrics = read_metrics(request.body)
+        self._device.measure(name, metrics)
+        return _json({"taken": sum(map(len, metrics.values()))}, 202)
 
     def _metrics(self) -> Response:
         from edge_agent.api.metrics import Figures

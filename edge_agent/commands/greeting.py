@@ -11,6 +11,7 @@ from cloud_sync.device_api import DeviceClient
 from cloud_sync.messages import Hello, ReportedState
 from cloud_sync.outbox import Outbox
 from edge_agent.trust.identity import load_identity
+from edge_agent.update.machine import FEATURES
 from hardware.probes import agent_version, boot_id, probe
 
 
@@ -34,6 +35,8 @@ def greet(config: Path) -> None:
             capabilities=probe(),
             reported=ReportedState(),
             online=False,
+            utc_offset_s=time.localtime().tm_gmtoff,
+            features=FEATURES,
         )
     finally:
         outbox.close()

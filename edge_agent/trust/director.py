@@ -20,6 +20,7 @@ import msgspec
 from cloud_sync.desired import Refusal, StateError, accept
 from cloud_sync.messages import DesiredState, SecurityKind, SecurityRecord, decode
 from cloud_sync.trust import Envelope, PayloadType, PublicKey, open_envelope
+from cloud_sync.trust.keys import fingerprint, public_pem
 from cloud_sync.trust.messages import RootStatement, SignedTime
 from edge_agent.trust.identity import Identity, save_authority
 from edge_agent.trust.renewal import is_due, renew
@@ -37,6 +38,10 @@ ASK_EVERY_S = 3600.0
 AGAIN_S = 30.0
 TELL_EVERY_S = 600.0
 LATE_S = 600.0
+# After a hint that there are other keys: when TUF is asked, so that not all devices come at once,
+# and how soon again where that brought none.
+HINTED_S = 60.0
+HINTED_AGAIN_S = 600.0
 _NONCE_BYTES = 24
 _MAX_HELD = 8
 _KINDS = {
@@ -114,6 +119,19 @@ class Director:
         except TrustError as error:
             self._hold(envelope, kind, keys, error)
             raise
+
+    def hinted(self, keys: str) -> None:
+        """Take a hint at the fleet's own keys (`DeviceClient.keys`): TUF is asked soon if need be.
+
+        Nobody has signed it; whoever forges one has a device ask TUF every ten minutes.
+        """
+        mine = self.identity
+        known = "".join(map(public_pem, mine.director_keys.values()))
+        if keys in {"", fingerprint(known, mine.authorities)} or mine.root is None:
+            return
+        early = self._followed + HINTED_AGAIN_S if self._followed >= 0 else 0.0
+        soon = self._monotonic() + random.uniform(0, HINTED_S)  # noqa: S311 -- as above
+        self._next_keys = min(self._next_keys, max(early, soon))
 
     def command(self, envelope: bytes) -> bytes:
         """The payload of a command's envelope; as `open`."""

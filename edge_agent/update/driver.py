@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cloud_sync.evidence import GateResult, Verdict, combined
-from cloud_sync.messages import DesiredModel, Phase
-from cloud_sync.release import Variant, resolve
+from cloud_sync.messages import DesiredModel, Phase, RollbackCause
+from cloud_sync.release import Variant, choose, resolve
 from edge_agent.budget import BudgetSpent
 from edge_agent.choices import Choices
 from edge_agent.execution import Execution
@@ -48,6 +48,7 @@ from edge_agent.update.machine import (
     Waiting,
     live,
     same_release,
+    waits,
 )
 from edge_agent.update.race import Outcome, RunTest, run_race
 from edge_agent.update.serving import Serving
@@ -157,6 +158,11 @@ class UpdateDriver:
         self._serving.renew = True
         self.wake.set()
 
+    def interrupt(self) -> None:
+        """Have the turn that lasts end soon, whatever of the network it waits for."""
+        self.wake.set()
+        self._fetcher.cut()
+
     def close(self) -> None:
         """Close the connections."""
         self._fetcher.close()
@@ -166,7 +172,8 @@ class UpdateDriver:
         assert wanted is not None
         log.error("%s %s cannot be run: %s", self.model, wanted.release_version, error)
         if state.phase is Phase.TRIAL:
-            return self._apply(Fail(about=wanted, reason=f"it cannot be loaded: {error}"))
+            why = f"it cannot be loaded: {error}"
+            return self._apply(Fail(about=wanted, reason=why, cause=RollbackCause.DAMAGED))
         self._remove_damaged(wanted)
         return self._apply(Broken(about=wanted, reason=f"it cannot be loaded any more: {error}"))
 
@@ -185,6 +192,7 @@ class UpdateDriver:
             Phase.DOWNLOADING: self._download,
             Phase.VERIFYING: self._verify,
             Phase.TESTING: self._test,
+            Phase.PREPARED: self._switch,
             Phase.TRIAL: self._try,
         }.get(state.phase)
         if work is None or desired is None:
@@ -230,29 +238,26 @@ class UpdateDriver:
         self._look_at, self._look = now + self._look, min(2 * self._look, LOOK_S[1])
         try:
             with self._store.in_use():
-                variant = self._fetcher.release(desired).variant(desired.variant)
-                self._preflight(desired, variant)
+                self._preflight(desired, self._fetcher.variant(desired))
         except (EdgemlError, OSError) as error:
             log.debug("%s: %s", self.model, error)
             return state
         return self._apply(Again(about=desired))
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
-        release = self._fetcher.release(desired)
-        if release.model != self.model:
+        index = self._fetcher.index(desired)
+        if index.model != self.model:
             return Refuse(
-                about=desired, reason=f"the release is {release.name}, wanted is {self.model}"
+                about=desired, reason=f"the release is {index.name}, wanted is {self.model}"
             )
-        self._hooks.trusted(self.model, release.version, release.digest)
-        found = resolve(release, self._capabilities)
-        if found.variant is None:
-            return Refuse(about=desired, reason=found.reason)
-        if found.variant.digest != desired.variant:
-            return Refuse(
-                about=desired,
-                reason=f"the fleet chose another variant than this device would: {found.reason}",
-            )
-        self._preflight(desired, found.variant)
+        self._hooks.trusted(self.model, index.version, index.digest)
+        best = choose(index.variants, self._capabilities)
+        if best is None or best.digest != desired.variant:
+            # Only who has to say why reads what he will not run.
+            why = resolve(self._fetcher.release(desired), self._capabilities).reason
+            other = "the fleet chose another variant than this device would: " if best else ""
+            return Refuse(about=desired, reason=f"{other}{why}")
+        self._preflight(desired, self._fetcher.variant(desired))
         return Done(about=desired, phase=Phase.RESOLVING)
 
     def _preflight(self, desired: DesiredModel, variant: Variant) -> None:
@@ -269,7 +274,7 @@ class UpdateDriver:
             require_below(self._ceiling, rss_bytes() + 2 * model)
 
     def _download(self, _state: ModelState, desired: DesiredModel) -> Event:
-        self._fetcher.files(desired, self._fetcher.release(desired).variant(desired.variant))
+        self._fetcher.files(desired, self._fetcher.variant(desired))
         return Done(about=desired, phase=Phase.DOWNLOADING)
 
     def _verify(self, _state: ModelState, desired: DesiredModel) -> Event:
@@ -287,13 +292,25 @@ class UpdateDriver:
         if verdict is not Verdict.PASS:
             reason = f"the test on the device is {verdict}: {reasons(gates, verdict)}"
             if verdict is Verdict.FAIL:
-                return Fail(about=desired, reason=reason)
+                crashed = outcome.result.crashed
+                cause = RollbackCause.CRASHED if crashed else RollbackCause.GATE
+                return Fail(about=desired, reason=reason, cause=cause)
             if not desired.trial.try_undecided:
                 return Refuse(about=desired, reason=reason)
             log.warning("%s: %s; its trial decides", self.model, reason)
         # Two models will be in memory: the one that runs stays warm until the trial ends.
         require_memory(outcome.result.memory_bytes, "the trial")
         return Done(about=desired, phase=Phase.TESTING, baseline=self._baseline(state, desired))
+
+    def _switch(self, _state: ModelState, desired: DesiredModel) -> Event | None:
+        """Go live, where the fleet lets it, within the time that it said."""
+        if desired.until == "prepared":
+            return None
+        now = self._hooks.now()
+        if now is not None and not desired.switch_at <= now <= (desired.switch_by or now):
+            return None
+        reach("switching")
+        return Done(about=desired, phase=Phase.PREPARED)
 
     def _tune(self, state: ModelState) -> None:
         """Race what runs where that was not done with the runtimes that are installed now."""
@@ -347,8 +364,8 @@ class UpdateDriver:
             gates = (*gates, too_much_memory(rss_bytes(), self._ceiling))
             event = Fail(about=desired, reason=gates[-1].reason)
         else:
-            event = self._judged(desired, running, gates, result.seconds)
-        if event is not None:
+            event = self._judged(state, desired, running, gates, result.seconds)
+        if isinstance(event, Fail) or (event is not None and state.passed is None):
             placement = {} if stuck_s else running.session.placement()
             self._hooks.evidence(
                 of_trial(self._subject(desired, running.execution), result, gates, placement)
@@ -358,6 +375,7 @@ class UpdateDriver:
 
     def _judged(
         self,
+        state: ModelState,
         desired: DesiredModel,
         running: LoadedRelease,
         gates: tuple[GateResult, ...],
@@ -367,6 +385,9 @@ class UpdateDriver:
         verdict = combined(gates)
         if verdict is Verdict.FAIL and done.inferred + done.errors >= policy.min_inferred:
             return Fail(about=desired, reason=reasons(gates, Verdict.FAIL))
+        if state.passed is not None:
+            done_before = Done(about=desired, phase=Phase.TRIAL, baseline=state.passed)
+            return None if waits(state) else done_before
         if verdict is Verdict.PASS and is_enough(seconds, done.inferred, policy):
             return Done(
                 about=desired,

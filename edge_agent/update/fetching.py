@@ -7,14 +7,24 @@ has no room for. A delta that fails is no leave to fetch the whole: the budget i
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from cloud_sync.messages import Cause, DesiredModel
 from cloud_sync.metering import Traffic
-from cloud_sync.release import Blobs, Release, Variant, read_release
+from cloud_sync.release import (
+    Blobs,
+    Release,
+    ReleaseIndex,
+    Variant,
+    read_index,
+    read_release,
+    read_variant,
+)
+from cloud_sync.release.reading import ReadBlob
 from cloud_sync.watch import Watch
 from edge_agent.budget import BudgetSpent
 from edge_agent.failpoints import reach
@@ -26,6 +36,8 @@ if TYPE_CHECKING:
     from edge_agent.ledger import Ledger
     from edge_agent.update.deltas import Deltas, Offer
 
+# How long an answer about deltas holds: an update that waits may have one made meanwhile.
+ASK_AGAIN_S = 600.0
 # What a release's documents take, before it is known how many there are.
 _DOCUMENTS, _DOCUMENTS_BYTES = 4, 256 << 10
 
@@ -50,10 +62,14 @@ class Registry(Protocol):
     def buffered(self) -> int:
         """What may have come that was not counted when the process is killed."""
 
+    def cut(self) -> None:
+        """Cut the connections, from any thread."""
+
     def close(self) -> None:
         """Close the connections."""
 
 
+_Read = TypeVar("_Read")
 # Makes the registry's client of how it sleeps.
 Connect = Callable[[Callable[[float], None]], Registry]
 
@@ -113,14 +129,34 @@ class Fetcher:
         self._connected: Registry | None = None
         self._spoilt: set[str] = set()
         self._planned: tuple[str, Plan] | None = None
+        self._planned_at = 0.0
+
+    def cut(self) -> None:
+        """Cut the connections, from any thread: what comes is charged, and the work interrupted."""
+        if (connected := self._connected) is not None:
+            connected.cut()
 
     def close(self) -> None:
         """Close the connections."""
         if self._connected is not None:
             self._connected.close()
 
+    def index(self, desired: DesiredModel) -> ReleaseIndex:
+        """The release's index; see `_documents` for what is raised."""
+        return self._documents(desired, lambda read: read_index(read, desired.release))
+
+    def variant(self, desired: DesiredModel) -> Variant:
+        """The variant, of its own documents alone; see `_documents` for what is raised."""
+        return self._documents(
+            desired, lambda read: read_variant(read, desired.release, desired.variant)
+        )
+
     def release(self, desired: DesiredModel) -> Release:
-        """Read the release from the registry and keep the documents that it is read from.
+        """The release with all its variants; see `_documents` for what is raised."""
+        return self._documents(desired, lambda read: read_release(read, desired.release))
+
+    def _documents(self, desired: DesiredModel, what: Callable[[ReadBlob], _Read]) -> _Read:
+        """Read documents from the registry, and keep them.
 
         Raises:
             RemoteError: the registry cannot be asked now.
@@ -147,7 +183,7 @@ class Fetcher:
             return data
 
         try:
-            return read_release(read, desired.release)
+            return what(read)
         finally:
             account.ended()
 
@@ -195,8 +231,16 @@ class Fetcher:
         self._planned = None
 
     def _plan(self, variant: Variant) -> Plan:
-        """What is to be done; the fleet is asked once for the deltas to what is missing."""
+        """What is to be done; the fleet is asked for the deltas to what is missing.
+
+        Raises:
+            RemoteError: nobody can be asked yet, which is no leave to fetch the whole.
+        """
         missing = self.missing(variant)
+        if missing:
+            self._connect_once()
+        if time.monotonic() > self._planned_at + ASK_AGAIN_S:
+            self._planned, self._planned_at = None, time.monotonic()
         known = self._planned[1] if self._planned and self._planned[0] == variant.digest else None
         offers: dict[str, Offer] = {}
         for digest, size in missing.items():
@@ -265,6 +309,9 @@ class Fetcher:
 
     @property
     def _registry(self) -> Registry:
+        return self._connect_once()
+
+    def _connect_once(self) -> Registry:
         # Late: a device that only runs what it has needs none.
         if self._connected is None:
             self._connected = self._connect(self._pause)

@@ -11,7 +11,10 @@ from edge_agent.update.machine import Event, ModelState
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module. `trusted` takes model, version and digest, and raises."""
+    """See the module. `trusted` takes model, version and digest, and raises.
+
+    `now` is the fleet's time as far as it is proven, in Unix seconds; None where it is not.
+    """
 
     apply: Callable[[str, Event], ModelState]
     evidence: Callable[[Evidence], None]
@@ -23,3 +26,4 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     site: Callable[[str], Mapping[str, Any]]
     version: Callable[[], tuple[int, int]]
     trusted: Callable[[str, str, str], None]
+    now: Callable[[], float | None] = lambda: None

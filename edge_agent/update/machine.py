@@ -1,8 +1,12 @@
 """The update of one model: what may follow on what. Pure; nothing here reads or writes.
 
-    idle -> resolving -> downloading -> verifying -> testing -> trial -> committed
-                 |            |             |           |          |
-                 +-> refused <+-------------+           +----------+-> rolled_back
+    idle -> resolving -> downloading -> verifying -> testing -> (prepared) -> trial -> committed
+                 |            |             |           |           |           |
+                 +-> refused <+-------------+           +-----------+-----------+-> rolled_back
+
+A device that switches together with others stops where the candidate's `until` says: at
+`prepared`, while what runs goes on, or at the end of its trial, which then has `passed`. It goes on
+when a later state of the fleet says so, and goes back at once when that wants what runs.
 
 The machine is level-triggered: a state says which work is due (its phase) and what takes
 frames (`live`), and every step is journalled before the next begins, so that after a crash
@@ -21,14 +25,28 @@ from typing import Literal
 
 import msgspec
 
-from cloud_sync.messages import DesiredModel, Phase, ReportedModel
+from cloud_sync.messages import (
+    DesiredModel,
+    Feature,
+    Phase,
+    ReportedModel,
+    RollbackCause,
+)
 
+FEATURES = (str(Feature.PREPARE),)  # what this machine can do that older ones could not
 MAX_TRIAL_BOOTS = 3
 MAX_CRASHES = 3
 MAX_BLOCKED = 32
 
 IN_MOTION = frozenset(
-    {Phase.RESOLVING, Phase.DOWNLOADING, Phase.VERIFYING, Phase.TESTING, Phase.TRIAL}
+    {
+        Phase.RESOLVING,
+        Phase.DOWNLOADING,
+        Phase.VERIFYING,
+        Phase.TESTING,
+        Phase.PREPARED,
+        Phase.TRIAL,
+    }
 )
 
 
@@ -53,7 +71,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the device knows of one model's releases; it is what is journalled.
 
     `baseline` is what a trial is compared with; `proven` what the running release did in its
-    own trial, for the times when it has not run long enough to be asked again. `crashes` counts
+    own trial, for the times when it has not run long enough to be asked again. `passed` is what
+    the candidate did in a trial that has passed and is not to be committed yet. `crashes` counts
     how often in a row the agent did not end well soon after it came up with `running`, which is
     `steady` once it has run for a while. A `refused` one that is `lacking` is taken up again when
     the device has what it lacked.
@@ -64,12 +83,14 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     previous: DesiredModel | None = None
     candidate: DesiredModel | None = None
     reason: str = ""
+    cause: str = ""
     trial_boots: int = 0
     crashes: int = 0
     steady: bool = False
     lacking: bool = False
     baseline: Baseline = Baseline()
     proven: Baseline = Baseline()
+    passed: Baseline | None = None
     blocked: tuple[Blocked, ...] = ()
 
 
@@ -117,6 +138,7 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
 
     about: DesiredModel
     reason: str
+    cause: RollbackCause = RollbackCause.GATE
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,10 +149,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
-    """The running release cannot be loaded any more: its files are damaged or gone."""
+    """The running release cannot be used any more: mostly, its files are damaged or gone."""
 
     about: DesiredModel
     reason: str
+    cause: RollbackCause = RollbackCause.DAMAGED
 
 
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +172,11 @@ _NEXT: dict[Phase, Phase] = {
     Phase.RESOLVING: Phase.DOWNLOADING,
     Phase.DOWNLOADING: Phase.VERIFYING,
     Phase.VERIFYING: Phase.TESTING,
-    Phase.TESTING: Phase.TRIAL,
+    Phase.TESTING: Phase.PREPARED,
+    Phase.PREPARED: Phase.TRIAL,
 }
+_PREPARED = "it is ready, and waits for its group"
+_PASSED = "its trial has passed, and it waits for its group"
 
 
 def step(state: ModelState, event: Event) -> ModelState:
@@ -182,7 +208,7 @@ def _worked(state: ModelState, event: Done | Refuse | Again | Fail | Waiting) ->
         case Again():
             return _again(state)
         case Fail():
-            return _end(state, Phase.ROLLED_BACK, event.reason)
+            return _end(state, Phase.ROLLED_BACK, event.reason, cause=event.cause)
         case Waiting():
             moving = state.phase in IN_MOTION
             return msgspec.structs.replace(state, reason=event.reason) if moving else state
@@ -191,6 +217,14 @@ def _worked(state: ModelState, event: Done | Refuse | Again | Fail | Waiting) ->
 def live(state: ModelState) -> DesiredModel | None:
     """The release that takes frames in this state."""
     return state.candidate if state.phase is Phase.TRIAL else state.running
+
+
+def waits(state: ModelState) -> bool:
+    """Whether the device has gone as far with its candidate as the fleet lets it."""
+    until = state.candidate.until if state.candidate else ""
+    if state.phase is Phase.PREPARED:
+        return until == "prepared"
+    return state.phase is Phase.TRIAL and until != "" and state.passed is not None
 
 
 def kept(state: ModelState) -> tuple[DesiredModel, ...]:
@@ -227,6 +261,7 @@ def report(state: ModelState) -> ReportedModel:
         rollout=about.rollout if about else "",
         attempt=about.attempt if about else 0,
         reason=state.reason,
+        cause=state.cause if state.phase is Phase.ROLLED_BACK else "",
     )
 
 
@@ -244,7 +279,13 @@ def _wanted(state: ModelState, desired: DesiredModel) -> ModelState:
     if same_release(state.running, desired):
         # Nothing to install; an update to something else, in motion or given up, is over.
         return replace(
-            state, phase=Phase.COMMITTED, running=desired, candidate=None, reason="", trial_boots=0
+            state,
+            phase=Phase.COMMITTED,
+            running=desired,
+            candidate=None,
+            reason="",
+            trial_boots=0,
+            passed=None,
         )
     current = state.candidate
     if current and same_release(current, desired) and desired.attempt <= current.attempt:
@@ -256,7 +297,9 @@ def _wanted(state: ModelState, desired: DesiredModel) -> ModelState:
             phase=Phase.ROLLED_BACK,
             candidate=desired,
             reason="it was rolled back on this device before; a higher attempt tries it again",
+            cause="",
             trial_boots=0,
+            passed=None,
         )
     return replace(
         state,
@@ -265,6 +308,7 @@ def _wanted(state: ModelState, desired: DesiredModel) -> ModelState:
         reason="",
         trial_boots=0,
         baseline=Baseline(),
+        passed=None,
     )
 
 
@@ -272,6 +316,9 @@ def _done(state: ModelState, event: Done) -> ModelState:
     if state.phase is not event.phase:
         return state
     replace = msgspec.structs.replace
+    until = state.candidate.until if state.candidate else ""
+    if state.phase is Phase.TRIAL and until:
+        return state if state.passed else replace(state, passed=event.baseline, reason=_PASSED)
     if state.phase is Phase.TRIAL:
         return replace(
             state,
@@ -284,11 +331,18 @@ def _done(state: ModelState, event: Done) -> ModelState:
             crashes=0,
             steady=False,
             proven=event.baseline,
+            passed=None,
         )
     if state.phase not in _NEXT:
         return state
+    if state.phase is Phase.PREPARED and until == "prepared":
+        return state
     baseline = event.baseline if state.phase is Phase.TESTING else state.baseline
-    return replace(state, phase=_NEXT[state.phase], baseline=baseline, reason="")
+    after = _NEXT[state.phase]
+    if after is Phase.PREPARED and until != "prepared":
+        after = Phase.TRIAL
+    reason = _PREPARED if after is Phase.PREPARED else ""
+    return replace(state, phase=after, baseline=baseline, reason=reason)
 
 
 def _again(state: ModelState) -> ModelState:
@@ -303,6 +357,7 @@ def _end(
     reason: str,
     *,
     lacking: bool = False,
+    cause: str = "",
 ) -> ModelState:
     if state.phase not in IN_MOTION or state.candidate is None:
         return state
@@ -310,7 +365,14 @@ def _end(
     if phase is Phase.ROLLED_BACK:
         blocked = _block(blocked, state.candidate)
     return msgspec.structs.replace(
-        state, phase=phase, reason=reason, blocked=blocked, trial_boots=0, lacking=lacking
+        state,
+        phase=phase,
+        reason=reason,
+        cause=cause,
+        blocked=blocked,
+        trial_boots=0,
+        lacking=lacking,
+        passed=None,
     )
 
 
@@ -337,7 +399,13 @@ def _broken(state: ModelState, event: Broken) -> ModelState:
     )
     if state.phase in IN_MOTION:
         return fallen
-    return replace(fallen, phase=Phase.ROLLED_BACK, candidate=event.about, reason=event.reason)
+    return replace(
+        fallen,
+        phase=Phase.ROLLED_BACK,
+        candidate=event.about,
+        reason=event.reason,
+        cause=event.cause,
+    )
 
 
 def blamed(models: Mapping[str, ModelState]) -> frozenset[str]:
@@ -352,11 +420,12 @@ def blamed(models: Mapping[str, ModelState]) -> frozenset[str]:
 def _restarted(state: ModelState, event: Restarted) -> ModelState:
     replace = msgspec.structs.replace
     if state.phase is Phase.TRIAL:
+        if state.passed is not None and not event.crashed:
+            return state
         boots = state.trial_boots + 1
         if boots >= MAX_TRIAL_BOOTS:
-            return _end(
-                state, Phase.ROLLED_BACK, f"the agent had to start {boots} times during its trial"
-            )
+            why = f"the agent had to start {boots} times during its trial"
+            return _end(state, Phase.ROLLED_BACK, why, cause=RollbackCause.CRASHED)
         return replace(state, trial_boots=boots)
     if not event.crashed or state.running is None:
         return state
@@ -365,7 +434,8 @@ def _restarted(state: ModelState, event: Restarted) -> ModelState:
         return replace(state, crashes=min(crashes, MAX_CRASHES))
     why = f"the agent crashed {crashes} times in a row with it"
     blocked = _block(state.blocked, state.running)
-    return _broken(replace(state, blocked=blocked), Broken(about=state.running, reason=why))
+    crashed = Broken(about=state.running, reason=why, cause=RollbackCause.CRASHED)
+    return _broken(replace(state, blocked=blocked), crashed)
 
 
 def _steady(state: ModelState) -> ModelState:

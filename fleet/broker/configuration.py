@@ -22,7 +22,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     `authorities` vouch for its clients (PEM, one or more), `revoked` lists those that are not
     let in any more (PEM CRL). `websockets` is the port of a second listener, 0 for none. `user`
-    is who Mosquitto runs as, `state` the folder in which it keeps sessions.
+    is who Mosquitto runs as, `state` the folder in which it keeps sessions. `members` is the port
+    of a listener for the fleet's own processes, 0 for none.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     websockets: int = 0
     user: str = "mosquitto"
     state: str = "/var/lib/mosquitto"
+    members: int = 0
 
     def file(self, name: str) -> str:
         """A file of the configuration."""
@@ -44,6 +46,8 @@ def mosquitto(place: Place) -> dict[str, str]:
     listeners = [_mosquitto_listener(place, place.port, "mqtt")]
     if place.websockets:
         listeners.append(_mosquitto_listener(place, place.websockets, "websockets"))
+    if place.members:
+        listeners.append(_mosquitto_members(place))
     head = f"""\
 # Mosquitto for an edgeml fleet. Written by `edgeml fleet broker-config mosquitto`.
 user {place.user}
@@ -53,8 +57,9 @@ acl_file {place.file("acl")}
 
 # An envelope is a message in base64; what is larger is no message of ours.
 max_packet_size {LARGEST}
+# Each client says itself how many it takes at once: a device 100, the fleet 1000.
+max_inflight_messages 1000
 # Per client: as much as the embedded broker keeps. What is lost here, outbox and HTTPS bring.
-max_inflight_messages 100
 max_queued_messages {DEVICE_BOUNDS.messages}
 max_queued_bytes {DEVICE_BOUNDS.bytes}
 persistent_client_expiration {SESSION_EXPIRY_S // _DAY}d
@@ -87,6 +92,23 @@ require_certificate true
 # another's gets its own.
 use_identity_as_username true
 use_username_as_clientid true
+"""
+
+
+def _mosquitto_members(place: Place) -> str:
+    """Where several processes of the fleet have one account, and each a session's name of its own.
+
+    An authority that has issued their certificate, and will issue no other, lets nobody else in.
+    """
+    return f"""\
+listener {place.members} {place.address}
+protocol mqtt
+cafile {place.file("members.pem")}
+certfile {place.file("broker.pem")}
+keyfile {place.file("broker.key")}
+tls_version tlsv1.2
+require_certificate true
+use_identity_as_username true
 """
 
 

@@ -6,7 +6,7 @@ and a client that does not read its acknowledgements is not read from either.
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from fleet.broker import encoding
 from fleet.broker.decoding import Frames, decode
@@ -76,8 +76,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; a connection too many is dropped at once."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's are transports in all but their class.
+        self._transport = transport = cast("asyncio.Transport", transport)
         if not self._hub.opened(self):
             transport.abort()
 

@@ -24,13 +24,12 @@ def connack(
     properties = b""
     if reason is Reason.SUCCESS:
         properties = struct.pack(
-            ">BIBHBBBIBBBB",
+            ">BIBHBBBIBB",
             *(0x11, expiry_s),
             *(0x21, RECEIVE_MAXIMUM),
             *(0x24, 1),
             *(0x27, MAX_PACKET),
             *(0x29, 0),
-            *(0x2A, 0),
         )
         if keepalive_s is not None:
             properties += struct.pack(">BH", 0x13, keepalive_s)

@@ -13,7 +13,14 @@ from fleet.broker.access import may_use
 from fleet.broker.credentials import SUPERUSER
 from fleet.broker.packets import Connect, Message, PacketError, Reason, Subscription
 from fleet.broker.sessions import DEVICE_BOUNDS, FLEET_BOUNDS, Session
-from fleet.broker.topics import TopicTree, matches, valid_filter, valid_topic
+from fleet.broker.topics import (
+    SHARE,
+    TopicTree,
+    matches,
+    shared_group,
+    valid_filter,
+    valid_topic,
+)
 
 MAX_EXPIRY_S: Final = 7 * 86400
 RETAINED_MESSAGES: Final = 16
@@ -38,6 +45,7 @@ class Router:
         self._tree: TopicTree[tuple[Session, str]] = TopicTree()
         self._retained: dict[str, tuple[str, Message]] = {}
         self._retained_of: dict[str, list[int]] = {}
+        self._turn = 0
 
     def session(self, username: str, client_id: str) -> Session | None:
         """Return the session of this name, if there is one."""
@@ -72,7 +80,7 @@ class Router:
     def forget(self, session: Session) -> None:
         """End a session."""
         for topic_filter in session.subscriptions:
-            self._tree.remove(topic_filter, (session, topic_filter))
+            self._tree.remove(shared_group(topic_filter)[1], (session, topic_filter))
         session.subscriptions.clear()
         self._absent.pop(session, None)
         self._sessions.pop((session.username, session.client_id), None)
@@ -97,7 +105,7 @@ class Router:
         if message.retain and not self._retain(session.username, message):
             return Answer(reason=Reason.QUOTA_EXCEEDED)
         receivers: dict[Session, list[Subscription]] = {}
-        for receiver, topic_filter in self._tree.find(message.topic):
+        for receiver, topic_filter in self._chosen(message.topic):
             subscription = receiver.subscriptions[topic_filter]
             if not (subscription.no_local and receiver is session):
                 receivers.setdefault(receiver, []).append(subscription)
@@ -114,29 +122,49 @@ class Router:
         reasons = []
         for topic_filter in filters:
             known = session.subscriptions.pop(topic_filter, None)
-            self._tree.remove(topic_filter, (session, topic_filter))
+            self._tree.remove(shared_group(topic_filter)[1], (session, topic_filter))
             reasons.append(Reason.SUCCESS if known else Reason.NO_SUBSCRIPTION_EXISTED)
         return reasons
 
     def _subscribe(self, session: Session, wanted: Subscription) -> Reason:
         topic_filter = wanted.topic_filter
-        if topic_filter.startswith("$share/"):
-            return Reason.SHARED_UNSUPPORTED
-        if not valid_filter(topic_filter):
+        group, unshared = shared_group(topic_filter)
+        if not valid_filter(unshared) or (group and set("+#") & set(group)):
             return Reason.FILTER_INVALID
-        if not may_use(session.username, topic_filter):
+        if group and wanted.no_local:
+            raise PacketError(Reason.PROTOCOL_ERROR, "a shared subscription with No Local")
+        if not may_use(session.username, unshared):
             return Reason.NOT_AUTHORIZED
         known = topic_filter in session.subscriptions
         if not known and len(session.subscriptions) >= session.bounds.subscriptions:
             return Reason.QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = wanted
-        self._tree.add(topic_filter, (session, topic_filter))
+        self._tree.add(unshared, (session, topic_filter))
+        if group:
+            return Reason.GRANTED_QOS_1 if wanted.qos else Reason.SUCCESS
         if wanted.retain_handling == 0 or (wanted.retain_handling == 1 and not known):
             for message in self._retained_for(topic_filter):
                 session.offer(
                     msgspec.structs.replace(message, qos=min(message.qos, wanted.qos), retain=True)
                 )
         return Reason.GRANTED_QOS_1 if wanted.qos else Reason.SUCCESS
+
+    def _chosen(self, topic: str) -> Iterator[tuple[Session, str]]:
+        """Those that a message is for: of each shared subscription one, in turns (4.8.2).
+
+        Who is connected comes before who is away, among these who has the least to do.
+        """
+        shared: dict[str, list[Session]] = {}
+        for receiver, topic_filter in self._tree.find(topic):
+            if topic_filter.startswith(SHARE):
+                shared.setdefault(topic_filter, []).append(receiver)
+            else:
+                yield receiver, topic_filter
+        for topic_filter, members in shared.items():
+            self._turn += 1
+            at = self._turn % len(members)
+            in_turn = members[at:] + members[:at]
+            yield min(in_turn, key=lambda one: (one in self._absent, one.waiting)), topic_filter
 
     def _retained_for(self, topic_filter: str) -> Iterator[Message]:
         if not set("+#") & set(topic_filter):

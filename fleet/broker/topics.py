@@ -15,6 +15,8 @@ MAX_LEVELS: Final = 16
 MAX_TOPIC: Final = 512
 """Characters of the longest topic or filter."""
 
+SHARE: Final = "$share/"
+
 T = TypeVar("T")
 
 
@@ -28,6 +30,20 @@ def valid_filter(topic_filter: str) -> bool:
     *above, last = topic_filter.split("/")
     whole = all(level == "+" or not set("+#") & set(level) for level in above)
     return _bounded(topic_filter) and whole and (last in {"+", "#"} or not set("+#") & set(last))
+
+
+def shared_group(topic_filter: str) -> tuple[str, str]:
+    """The group that shares a subscription, empty for none, and the filter in it (4.8.2).
+
+    >>> shared_group("$share/fleet/edgeml/#")
+    ('fleet', 'edgeml/#')
+    >>> shared_group("$share//x")
+    ('', '')
+    """
+    if not topic_filter.startswith(SHARE):
+        return "", topic_filter
+    group, _, shared = topic_filter.removeprefix(SHARE).partition("/")
+    return (group, shared) if group else ("", "")
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -37,6 +37,15 @@ def broker_config(
     websockets: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of MQTT over wss://; 0: none.")
     ] = 0,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port for the fleet's own processes, where there are several "
+            "(edgeml fleet serve; mosquitto only); 0: none.",
+        ),
+    ] = 0,
     user: Annotated[
         str, typer.Option(help="Who Mosquitto runs as; the files are given to it, by root.")
     ] = "mosquitto",
@@ -63,6 +72,13 @@ def broker_config(
     from fleet.broker.configuration import Place, emqx, mosquitto
     from fleet.keys import AUTHORITIES, REVOKED, load_or_create
 
+    if members and kind is not Kind.MOSQUITTO:
+        raise UserError(
+            f"--members and {kind} do not go together.",
+            why="Its rules give every client the name of its certificate: all processes of the "
+            "fleet would have one session.",
+            fix="Use mosquitto, or one process: edgeml fleet up",
+        )
     now = dt.datetime.now(dt.UTC)
     keys = load_or_create(data.expanduser(), now)
     folder = out.expanduser().resolve()
@@ -82,6 +98,8 @@ def broker_config(
         write_atomically(folder / "fleet.pem", client.encode(), 0o644)
         write_atomically(folder / AUTHORITIES, keys.authorities.encode(), 0o644)
         write_atomically(folder / REVOKED, listed.read_bytes(), 0o644)
+        if members:
+            _write_members(folder, now)
         place = Place(
             folder=there,
             authorities=f"{there}/{AUTHORITIES}",
@@ -91,6 +109,7 @@ def broker_config(
             websockets=websockets,
             user=user,
             state=state,
+            members=members,
         )
         files = mosquitto(place) if kind is Kind.MOSQUITTO else emqx(place)
         for name, text in files.items():
@@ -103,9 +122,12 @@ def broker_config(
             fix="Name another folder with --out.",
         ) from error
     url = f"mqtts://{host[0]}:{port}"
+    at_members = f"mqtts://{host[0]}:{members} --device-broker {url}"
+    mine = folder / ("member" if members else "fleet")
     up = (
-        f"edgeml fleet up --broker {url} --broker-ca {folder / AUTHORITIES} "
-        f"--broker-cert {folder / 'fleet.pem'} --broker-key {folder / 'fleet.key'}"
+        f"edgeml fleet {'serve' if members else 'up'} --broker {at_members if members else url} "
+        f"--broker-ca {folder / AUTHORITIES} "
+        f"--broker-cert {mine.with_suffix('.pem')} --broker-key {mine.with_suffix('.key')}"
     )
     body = {
         "folder": str(folder),
@@ -120,6 +142,21 @@ def broker_config(
         f"Written to {folder}. On the broker's machine: {started} {conf}\nThen:\n  {up}",
         as_json=as_json,
     )
+
+
+def _write_members(folder: Path, now: dt.datetime) -> None:
+    """Write the certificate of the fleet's processes, of an authority whose key is not kept."""
+    from cloud_sync.release import write_atomically
+    from cloud_sync.trust import generate, save_key
+    from cloud_sync.trust.identity import issue, make_ca
+    from fleet.broker import SUPERUSER
+
+    authority, key = generate(), generate()
+    ca = make_ca(authority, now)
+    save_key(key, folder / "member.key")
+    client = issue(SUPERUSER, key.public_key(), ca, authority, now)
+    write_atomically(folder / "member.pem", client.encode(), 0o644)
+    write_atomically(folder / "members.pem", ca.encode(), 0o644)
 
 
 def _give(user: str, files: list[Path]) -> None:

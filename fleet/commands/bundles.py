@@ -6,27 +6,18 @@ from typing import Annotated
 import typer
 
 from fleet.commands.connection import (
-    DATA,
-    FLEET,
-    AsJson,
-    Data,
-    FleetUrl,
-    Token,
     Why,
-    connect,
-    show,
 )
+from fleet.commands.session import Session, command
 
 
+@command
 def export(
+    fleet: Session,
     *,
     device: Annotated[str, typer.Option(help="The device that it is for.")],
     out: Annotated[Path, typer.Option(help="A new folder, or a new file whose name ends in .tar.")],
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Write what is wanted of a device onto a stick, for a device without a network.
 
@@ -39,8 +30,7 @@ def export(
     from fleet.bundling import export as write
 
     sizes: dict[str, int] = {}
-    with connect(fleet, token, data) as client:
-        info = write(client, device, out, why, sizes.__setitem__)
+    info = write(fleet.client, device, out, why, sizes.__setitem__)
     names = ", ".join(f"{model}:{version}" for model, version in info.models.items())
     text = f"{names} for {device}: {len(sizes)} blobs, {sum(sizes.values()):,} bytes, in {out}"
-    show({**msgspec.to_builtins(info), "out": str(out)}, text, as_json=as_json)
+    fleet.show({**msgspec.to_builtins(info), "out": str(out)}, text)

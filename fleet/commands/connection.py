@@ -4,10 +4,12 @@ import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from edgeml.errors import UserError
+from edgeml.plain import plain
 
 if TYPE_CHECKING:
     from fleet.client import FleetClient
@@ -26,7 +28,7 @@ Token = Annotated[
         "--token",
         envvar="EDGEML_TOKEN",
         show_default=False,
-        help="The operator's token; otherwise it is read from the data folder.",
+        help="An API token; otherwise that of edgeml login, or the operator's of the data folder.",
     ),
 ]
 Data = Annotated[
@@ -37,23 +39,33 @@ ReleaseName = Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="Such 
 
 
 def connect(fleet: str, token: str, data: Path) -> "FleetClient":
-    """A client of the fleet.
+    """A client of the fleet: as the token's owner, as who has logged in, or as the machine's owner.
 
     Raises:
         UserError: the address is none, or no token was given or found.
     """
+    from cloud_sync.address import is_loopback
+    from fleet import logins
     from fleet.client import FleetClient
     from fleet.keys import OPERATOR_TOKEN
 
+    if not token and data == DATA and (login := logins.find(fleet)) is not None:
+        token = login["token"]
+    if not token and data == DATA and not is_loopback(urlsplit(fleet).hostname or ""):
+        raise UserError(
+            f"You are not logged in at {fleet}.",
+            why="The operator's token of this machine is not sent to another one by itself.",
+            fix="Run edgeml login, give --token, or --data with that fleet's folder.",
+        )
     if not token:
         path = data.expanduser() / OPERATOR_TOKEN
         try:
             token = path.read_text().strip()
         except OSError as error:
             raise UserError(
-                "The operator's token was not found.",
+                "You are not logged in, and the operator's token was not found.",
                 why=f"{path}: {error.strerror}.",
-                fix="Give --token, or --data with the folder of `edgeml fleet up`.",
+                fix="Run edgeml login, give --token, or --data with the folder of edgeml fleet up.",
             ) from None
     return FleetClient(fleet, token)
 
@@ -121,4 +133,4 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def show(body: Any, text: str, *, as_json: bool) -> None:
     """Print a result: the API's object as JSON, or text."""
-    typer.echo(json.dumps(body, indent=2) if as_json else text)
+    typer.echo(json.dumps(body, indent=2) if as_json else plain(text))

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgeml.errors import UserError
-from fleet.commands.connection import DATA, FLEET, AsJson, Data, FleetUrl, Token, Why, connect, show
+from fleet.commands.connection import Why
+from fleet.commands.session import Session, command
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _NONE = "none"
@@ -23,15 +24,13 @@ def add(devices_app: typer.Typer) -> None:
     devices_app.command("budget")(budget)
 
 
+@command
 def ledger(
+    fleet: Session,
     device: Device,
     *,
     month: Annotated[str, typer.Option(help="Only of this month, such as 2026-11.")] = "",
     rollout: Annotated[str, typer.Option(help="Only of this rollout.")] = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Show what a device spent on the network, by month, rollout and cause.
 
@@ -40,15 +39,16 @@ def ledger(
     """
     from fleet.show_data import ledger_text
 
-    with connect(fleet, token, data) as client:
-        found = client.ledger(device, month=month, rollout=rollout)
+    found = fleet.client.ledger(device, month=month, rollout=rollout)
     text = ledger_text(found)
     if not found["lines"] and (month or rollout):
         text = f"{device} has told of no cost of {' and '.join(filter(None, (month, rollout)))}."
-    show(found, text, as_json=as_json)
+    fleet.show(found, text)
 
 
+@command
 def budget(
+    fleet: Session,
     device: Device,
     *,
     month: Size = None,
@@ -60,10 +60,6 @@ def budget(
         Literal["wait", "refuse"] | None, typer.Option(help="What an update does then.")
     ] = None,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Show or set what a device may spend on the network.
 
@@ -83,15 +79,14 @@ def budget(
     }
     given = {"month_bytes": month, "rollout_bytes": rollout}
     changes = {k: v for k, v in changes.items() if v is not None or given.get(k) is not None}
-    with connect(fleet, token, data) as client:
-        found = client.device(device)
-        settings = {k: v for k, v in found["configuration"].items() if k != "config_version"}
-        if changes:
-            settings["data_budget"] = {**settings.get("data_budget", {}), **changes}
-            found = client.configure(device, settings, why)
-        spent = client.ledger(device)
+    found = fleet.client.device(device)
+    if changes:
+        settings = fleet.client.settings(device)
+        settings["data_budget"] = {**settings.get("data_budget", {}), **changes}
+        found = fleet.client.configure(device, settings, why)
+    spent = fleet.client.ledger(device)
     wanted = found["configuration"].get("data_budget", {})
-    show({"device": device, "data_budget": wanted}, budget_text(wanted, spent), as_json=as_json)
+    fleet.show({"device": device, "data_budget": wanted}, budget_text(wanted, spent))
 
 
 def _size(text: str | None) -> int | None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeml.errors import DeviceError, RemoteError, UserError
-from fleet.commands.connection import DATA, FLEET, AsJson, Data, FleetUrl, Token, Why, connect, show
+from edgeml.plain import plain
+from fleet.commands.connection import Why, show
+from fleet.commands.session import Session, fleet_command
 
 if TYPE_CHECKING:
     from fleet.client import FleetClient
@@ -34,8 +36,9 @@ Out = Annotated[
 ]
 
 
-@command_app.command("snapshot")
+@fleet_command(command_app, "snapshot")
 def snapshot(
+    fleet: Session,
     device: Device,
     *,
     source: Annotated[str, typer.Option(help="The source; the first by default.")] = "",
@@ -43,22 +46,18 @@ def snapshot(
     wait: Wait = 60.0,
     ttl: Ttl = 3600.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Fetch the next frame of a source, as JPEG.
 
     Example: edgeml devices command snapshot cam-1 --source belt --out belt.jpg
     """
-    with connect(fleet, token, data) as client:
-        made = client.command(device, "snapshot", source=source, ttl_s=ttl, reason=why)
-        _answer(client, made, wait, out, as_json=as_json)
+    made = fleet.client.command(device, "snapshot", source=source, ttl_s=ttl, reason=why)
+    _answer(fleet.client, made, wait, out, as_json=fleet.as_json)
 
 
-@command_app.command("log-tail")
+@fleet_command(command_app, "log-tail")
 def log_tail(
+    fleet: Session,
     device: Device,
     *,
     lines: Annotated[int, typer.Option(min=1, max=2000, help="How many lines.")] = 200,
@@ -66,91 +65,69 @@ def log_tail(
     wait: Wait = 60.0,
     ttl: Ttl = 3600.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Fetch the last lines of the agent's log."""
-    with connect(fleet, token, data) as client:
-        made = client.command(device, "log-tail", lines=lines, ttl_s=ttl, reason=why)
-        _answer(client, made, wait, out, as_json=as_json)
+    made = fleet.client.command(device, "log-tail", lines=lines, ttl_s=ttl, reason=why)
+    _answer(fleet.client, made, wait, out, as_json=fleet.as_json)
 
 
-@command_app.command("restart")
+@fleet_command(command_app, "restart")
 def restart(
+    fleet: Session,
     device: Device,
     *,
     wait: Wait = 60.0,
     ttl: Ttl = 3600.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Have the agent end, for its supervisor to start it again; refused where there is none."""
-    with connect(fleet, token, data) as client:
-        made = client.command(device, "restart", ttl_s=ttl, reason=why)
-        _answer(client, made, wait, None, as_json=as_json)
+    made = fleet.client.command(device, "restart", ttl_s=ttl, reason=why)
+    _answer(fleet.client, made, wait, None, as_json=fleet.as_json)
 
 
-@command_app.command("diagnostics")
+@fleet_command(command_app, "diagnostics")
 def diagnostics(
+    fleet: Session,
     device: Device,
     *,
     out: Out = None,
     wait: Wait = 60.0,
     ttl: Ttl = 3600.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Have the device examine itself, as `edgeml agent doctor` does there."""
-    with connect(fleet, token, data) as client:
-        made = client.command(device, "diagnostics", ttl_s=ttl, reason=why)
-        _answer(client, made, wait, out, as_json=as_json)
+    made = fleet.client.command(device, "diagnostics", ttl_s=ttl, reason=why)
+    _answer(fleet.client, made, wait, out, as_json=fleet.as_json)
 
 
-@command_app.command("show")
+@fleet_command(command_app, "show")
 def show_command(
+    fleet: Session,
     device: Device,
     command: Annotated[str, typer.Argument(help="The command's id.")],
     *,
     out: Out = None,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Show a command, and what it brought."""
-    with connect(fleet, token, data) as client:
-        _show(client.command_of(device, command), out, as_json=as_json)
+    _show(fleet.client.command_of(device, command), out, as_json=fleet.as_json)
 
 
-@command_app.command("list")
+@fleet_command(command_app, "list")
 def list_commands(
+    fleet: Session,
     device: Device,
-    *,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """List the commands to a device, newest first."""
     from fleet.show import table, when
 
-    with connect(fleet, token, data) as client:
-        found = client.commands(device)
+    found = fleet.client.commands(device)
     rows = [
         [i["id"], when(i["created_at"]), i["created_by"], i["kind"], _status(i), i["reason"]]
         for i in found
     ]
     head = ["command", "at", "by", "kind", "status", "why"]
     text = table(head, rows) if rows else f"Nothing was asked of {device}."
-    show(found, text, as_json=as_json)
+    fleet.show(found, text)
 
 
 def _answer(
@@ -192,7 +169,7 @@ def _show(info: "CommandInfo", out: Path | None, *, as_json: bool) -> None:
     else:
         typer.echo(f"{info['id']}  {info['kind']}  {_status(info)}", err=True)
         if info["content"] and not info["base64"]:
-            typer.echo(_text(info))
+            typer.echo(plain(_text(info)))
         elif info["content"]:
             size = len(_content(info))
             typer.echo(f"{size:,} bytes of {info['media_type']}; write them with --out", err=True)

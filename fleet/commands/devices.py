@@ -8,21 +8,15 @@ import typer
 from edgeml.errors import UserError
 from fleet.commands import data as data_commands
 from fleet.commands import upkeep
+from fleet.commands.configuration import configuration_app
 from fleet.commands.connection import (
-    DATA,
-    FLEET,
-    AsJson,
-    Data,
-    FleetUrl,
-    Token,
     Why,
-    connect,
     parse_labels,
     read_text,
     read_toml,
-    show,
 )
 from fleet.commands.device_commands import command_app
+from fleet.commands.session import Session, fleet_command
 
 DAY_S = 86400.0
 BootstrapFolder = Annotated[
@@ -34,84 +28,68 @@ DevicesUrl = Annotated[
 devices_app = typer.Typer(help="See, configure, command and retire devices.", no_args_is_help=True)
 
 
-@devices_app.command("list")
+@fleet_command(devices_app, "list")
 def list_devices(
+    fleet: Session,
     *,
     selector: Annotated[str, typer.Option(help="Label selector, such as site=north.")] = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """List the devices, with what they run."""
     from fleet.show import devices_text
 
-    with connect(fleet, token, data) as client:
-        found = client.devices(selector)
-    show(found, devices_text(found), as_json=as_json)
+    found = fleet.client.devices(selector)
+    fleet.show(found, devices_text(found))
 
 
-@devices_app.command("show")
+@fleet_command(devices_app, "show")
 def show_device(
+    fleet: Session,
     device: Annotated[str, typer.Argument(help="The device's id.")],
-    *,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Show a device: what is wanted of it, beside what it says."""
     from fleet.show import device_text
     from fleet.show_data import budget_text
 
-    with connect(fleet, token, data) as client:
-        found = client.device(device)
-        spent = client.ledger(device)
+    found = fleet.client.device(device)
+    spent = fleet.client.ledger(device)
     cost = budget_text(found["configuration"].get("data_budget", {}), spent)
-    show(found, f"{device_text(found)}\n\ndata budget\n{cost}", as_json=as_json)
+    fleet.show(found, f"{device_text(found)}\n\ndata budget\n{cost}")
 
 
-@devices_app.command("configure")
+@fleet_command(devices_app, "configure")
 def configure(
+    fleet: Session,
     device: Annotated[str, typer.Argument(help="The device's id.")],
     file: Annotated[Path, typer.Argument(help="The configuration, a TOML file.")],
     *,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Replace a device's configuration; it goes out as a new desired state."""
     from fleet.show import device_text
 
-    with connect(fleet, token, data) as client:
-        found = client.configure(device, read_toml(file), why)
-    show(found, device_text(found), as_json=as_json)
+    found = fleet.client.configure(device, read_toml(file), why)
+    fleet.show(found, device_text(found))
 
 
-@devices_app.command("revoke")
+@fleet_command(devices_app, "revoke")
 def revoke(
+    fleet: Session,
     device: Annotated[str, typer.Argument(help="The device's id.")],
     *,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Let a device in no more, neither at the API nor at the broker: lost, stolen or cloned.
 
     What it sent stays. Another machine may take its place: edgeml fleet enroll with the same name.
     """
-    with connect(fleet, token, data) as client:
-        found = client.revoke(device, why)
+    found = fleet.client.revoke(device, why)
     text = f"{device} is revoked. To let a new machine take its place: edgeml fleet enroll {device}"
-    show(found, text, as_json=as_json)
+    fleet.show(found, text)
 
 
-@devices_app.command("tokens")
+@fleet_command(devices_app, "tokens")
 def tokens(
+    fleet: Session,
     *,
     csv: Annotated[Path, typer.Option("--csv", help="Columns: device, and one for each label.")],
     out: Annotated[
@@ -121,10 +99,6 @@ def tokens(
     devices_url: DevicesUrl = "",
     ttl_days: Annotated[float, typer.Option(help="Days that the tokens are good for.")] = 30.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Make a one-time token for each device of a list, and a bootstrap file for each, if wanted."""
     from fleet import bootstrap as files
@@ -134,8 +108,7 @@ def tokens(
         raise UserError(
             "Bootstrap files name the fleet.", fix="Give --devices-url https://HOST:8081"
         )
-    with connect(fleet, token, data) as client:
-        made = client.enroll_many(listed, ttl_days * DAY_S, why)
+    made = fleet.client.enroll_many(listed, ttl_days * DAY_S, why)
     now = made[0]["expires_at"] - ttl_days * DAY_S
     if out:
         files.write_private(out, files.tokens_csv(made))
@@ -146,13 +119,14 @@ def tokens(
     if out or bootstrap:
         written = [f"{len(made)} tokens to {out}"] if out else []
         written += [f"{len(made)} bootstrap files to {bootstrap}"] if bootstrap else []
-        show({"tokens": len(made)}, f"Written: {', '.join(written)}.", as_json=as_json)
+        fleet.show({"tokens": len(made)}, f"Written: {', '.join(written)}.")
     else:
-        show(made, files.tokens_csv(made).rstrip(), as_json=as_json)
+        fleet.show(made, files.tokens_csv(made).rstrip())
 
 
-@devices_app.command("bootstrap")
+@fleet_command(devices_app, "bootstrap")
 def bootstrap_file(
+    fleet: Session,
     file: Annotated[Path, typer.Argument(help="The file to write, for a disk image.")],
     *,
     device: Annotated[str, typer.Option(help="One id, or cam-*: * is the board's serial number.")],
@@ -163,10 +137,6 @@ def bootstrap_file(
     ] = None,
     ttl_days: Annotated[float, typer.Option(help="Days that it is good for.")] = 30.0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Write a file with which a device, or many from one disk image, enrol on their first boot.
 
@@ -177,16 +147,16 @@ def bootstrap_file(
     """
     from fleet import bootstrap as files
 
-    with connect(fleet, token, data) as client:
-        [made] = client.enroll_many(
-            {device: parse_labels(label or [])}, ttl_days * DAY_S, why, uses=uses
-        )
+    [made] = fleet.client.enroll_many(
+        {device: parse_labels(label or [])}, ttl_days * DAY_S, why, uses=uses
+    )
     now = made["expires_at"] - ttl_days * DAY_S
     files.write_private(file, files.bootstrap_text(made, devices_url, now))
     body = {"file": str(file), "device": device, "uses": uses, "expires_at": made["expires_at"]}
-    show(body, f"{file} lets {device} in, {uses} times within {ttl_days:g} days.", as_json=as_json)
+    fleet.show(body, f"{file} lets {device} in, {uses} times within {ttl_days:g} days.")
 
 
 data_commands.add(devices_app)
 devices_app.command("decommission")(upkeep.decommission)
 devices_app.add_typer(command_app, name="command")
+devices_app.add_typer(configuration_app, name="configuration")

@@ -8,25 +8,21 @@ import typer
 from edgeml.errors import UserError
 from fleet.commands import bundles, upkeep
 from fleet.commands.connection import (
-    DATA,
-    FLEET,
     AsJson,
-    Data,
-    FleetUrl,
     ReleaseName,
-    Token,
     Why,
-    connect,
     show,
     split_name,
 )
+from fleet.commands.session import Session, fleet_command
 from fleet.commands.trust import sign_pushed
 
 releases_app = typer.Typer(help="Push, look at, carry and remove releases.", no_args_is_help=True)
 
 
-@releases_app.command("push")
+@fleet_command(releases_app, "push")
 def push(
+    fleet: Session,
     folder: Annotated[Path, typer.Argument(help="The folder that edgeml convert wrote.")],
     *,
     version: Annotated[
@@ -38,10 +34,6 @@ def push(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name each blob.")] = False,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Push a release to the fleet's registry and register it."""
     from fleet.show import release_text
@@ -50,19 +42,18 @@ def push(
 
     def tell(digest: str, size: int) -> None:
         if verbose and digest not in sizes:
-            typer.echo(f"  {digest} {size:,} bytes", err=True)
+            fleet.remark(f"  {digest} {size:,} bytes")
         sizes[digest] = size
 
-    with connect(fleet, token, data) as client:
-        found = client.push(folder, version, on_blob=tell, reason=why)
-        if sign_key is not None and found["trust"] != "signed":
-            sign_pushed(client, folder, version, sign_key, why)
-            found = client.release(found["model"], found["version"])
+    found = fleet.client.push(folder, version, on_blob=tell, reason=why)
+    if sign_key is not None and found["trust"] != "signed":
+        sign_pushed(fleet.client, folder, version, sign_key, why)
+        found = fleet.client.release(found["model"], found["version"])
     total = f"{len(sizes)} blobs, {sum(sizes.values()):,} bytes"
-    typer.echo(f"{total}, are in the fleet's registry.", err=True)
+    fleet.remark(f"{total}, are in the fleet's registry.")
     if found["trust"] == "waits for signatures":
-        typer.echo("No rollout begins with it before it is signed: edgeml trust show", err=True)
-    show(found, release_text(found), as_json=as_json)
+        fleet.remark("No rollout begins with it before it is signed: edgeml trust show")
+    fleet.show(found, release_text(found))
 
 
 @releases_app.command("publish")
@@ -129,45 +120,36 @@ def _secret(file: Path | None) -> str:
         raise UserError(f"{file} cannot be read.", why=f"{error}.") from None
 
 
-@releases_app.command("list")
+@fleet_command(releases_app, "list")
 def list_releases(
+    fleet: Session,
     *,
     model: Annotated[str, typer.Option(help="Only of this model.")] = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """List the releases, newest first."""
     from fleet.show import releases_text
 
-    with connect(fleet, token, data) as client:
-        found = client.releases(model)
-        models = [m["model"] for m in client.models()] if model and not found else []
+    found = fleet.client.releases(model)
+    models = [m["model"] for m in fleet.client.models()] if model and not found else []
     if models:
         raise UserError(
             f"There is no release of a model {model[:128]!r}.",
             why=f"The fleet has releases of {', '.join(models)}.",
             fix="Name one of these with --model, or push one: edgeml releases push FOLDER",
         )
-    show(found, releases_text(found), as_json=as_json)
+    fleet.show(found, releases_text(found))
 
 
-@releases_app.command("show")
+@fleet_command(releases_app, "show")
 def show_release(
+    fleet: Session,
     name: ReleaseName,
-    *,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Show a release and its variants."""
     from fleet.show import release_text
 
-    with connect(fleet, token, data) as client:
-        found = client.release(*split_name(name))
-    show(found, release_text(found), as_json=as_json)
+    found = fleet.client.release(*split_name(name))
+    fleet.show(found, release_text(found))
 
 
 releases_app.command("export")(bundles.export)

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeml.errors import TrustError, UserError
+from edgeml.plain import plain
 from fleet.commands.connection import (
-    DATA,
-    FLEET,
     AsJson,
-    Data,
-    FleetUrl,
-    Token,
     Why,
-    connect,
     read_text,
     show,
 )
+from fleet.commands.session import Session, fleet_command
 
 if TYPE_CHECKING:
     from cloud_sync.trust import PrivateKey
@@ -75,8 +71,9 @@ def make_key(
     show({"key": str(path), "public": str(public)}, f"{text}.", as_json=as_json)
 
 
-@trust_app.command("init")
+@fleet_command(trust_app, "init")
 def init(
+    fleet: Session,
     *,
     root: Annotated[
         list[Path] | None,
@@ -89,10 +86,6 @@ def init(
     ] = None,
     targets_threshold: Threshold = 1,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Begin to sign releases: from then on no rollout begins with one that is not.
 
@@ -101,27 +94,22 @@ def init(
     """
     signs_keys = _role_keys(root, root_threshold)
     signs_releases = _role_keys(targets, targets_threshold)
-    with connect(fleet, token, data) as client:
-        info = client.trust_init(signs_keys, signs_releases, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_init(signs_keys, signs_releases, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("show")
+@fleet_command(trust_app, "show")
 def show_trust(
-    *,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
+    fleet: Session,
 ) -> None:
     """Show who signs releases, until when, and what waits for whose signature."""
-    with connect(fleet, token, data) as client:
-        info = client.trust()
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust()
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("add-key")
+@fleet_command(trust_app, "add-key")
 def add_key(
+    fleet: Session,
     role: Role,
     keys: Annotated[list[Path], typer.Argument(metavar="KEY.pub...", help="Public keys.")],
     *,
@@ -129,84 +117,68 @@ def add_key(
         int, typer.Option(min=0, help="How many must sign from then on; 0: as many as before.")
     ] = 0,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Let more keys sign for a role."""
     given = _role_keys(keys, threshold)
-    with connect(fleet, token, data) as client:
-        info = client.trust_add_key(role, given, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_add_key(role, given, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("rotate")
+@fleet_command(trust_app, "rotate")
 def rotate(
+    fleet: Session,
     role: Role,
     *,
     to: PublicKeys = None,
     threshold: Threshold = 1,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Put new keys in place of a role's: to take root and targets offline, or after a theft.
 
     Without --to the fleet makes a key and holds it, as it always does for snapshot and timestamp.
     """
     given = _role_keys(to, threshold)
-    with connect(fleet, token, data) as client:
-        info = client.trust_rotate(role, given, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_rotate(role, given, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("rotate-key")
+@fleet_command(trust_app, "rotate-key")
 def rotate_key(
+    fleet: Session,
     which: OwnKeyName,
     *,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Put a new key in place of one that devices know: the director's, or the CA's.
 
     It signs as soon as the list `targets` that names it is public. The key before stays good, so
     that devices follow in their own time, also those that are away; then withdraw it.
     """
-    with connect(fleet, token, data) as client:
-        info = client.trust_rotate_key(which, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_rotate_key(which, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("withdraw-key")
+@fleet_command(trust_app, "withdraw-key")
 def withdraw_key(
+    fleet: Session,
     which: OwnKeyName,
     *,
     force: Annotated[
         bool, typer.Option("--force", help="Also while devices have certificates of an old CA.")
     ] = False,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """End the overlap of a rotation: what the key before signs is refused from then on.
 
     After a theft, withdraw right after rotating.
     """
-    with connect(fleet, token, data) as client:
-        info = client.trust_withdraw_key(which, why, force=force)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_withdraw_key(which, why, force=force)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("delegate")
+@fleet_command(trust_app, "delegate")
 def delegate(
+    fleet: Session,
     team: Annotated[str, typer.Argument(help="The team's name.")],
     *,
     model: Annotated[
@@ -215,50 +187,36 @@ def delegate(
     to: PublicKeys = None,
     threshold: Threshold = 1,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Let a team sign the releases of its models with its own keys."""
     given = _role_keys(to, threshold)
-    with connect(fleet, token, data) as client:
-        info = client.trust_delegate(team, model, given, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_delegate(team, model, given, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("refresh")
+@fleet_command(trust_app, "refresh")
 def refresh(
+    fleet: Session,
     *,
     role: Annotated[
         str, typer.Option(help="Make this role's next version, to be signed offline.")
     ] = "",
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Renew what will expire. What the fleet may sign it renews by itself, before it is time."""
-    with connect(fleet, token, data) as client:
-        info = client.trust_refresh(role, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_refresh(role, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("export")
+@fleet_command(trust_app, "export")
 def export(
+    fleet: Session,
     folder: Annotated[Path, typer.Argument(help="A new folder, for instance on a USB stick.")],
-    *,
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Write what waits for signatures into a folder that travels to the keys."""
     from fleet.trust import offline
 
-    with connect(fleet, token, data) as client:
-        files = client.trust_waiting()
+    files = fleet.client.trust_waiting()
     waiting = sorted(Path(name).stem for name in files if name.startswith("staged/"))
     if not waiting:
         raise UserError(
@@ -268,7 +226,7 @@ def export(
     offline.write(files, folder)
     text = f"{', '.join(waiting)} wait in {folder}. Where the key is:\n"
     text += f"  edgeml trust sign {folder} --key NAME.key"
-    show({"folder": str(folder), "waiting": waiting}, text, as_json=as_json)
+    fleet.show({"folder": str(folder), "waiting": waiting}, text)
 
 
 @trust_app.command("sign")
@@ -328,45 +286,37 @@ def sign_pushed(
 def _agreed(item: "ToSign", *, yes: bool) -> bool:
     """Show what a signature would say; returns whether it shall be given."""
     lines = [f"{item.role}, version {item.version}, good until {item.expires}", item.since]
-    typer.echo("\n".join([*lines, *(f"  {line}" for line in item.changes)]), err=True)
+    typer.echo(plain("\n".join([*lines, *(f"  {line}" for line in item.changes)])), err=True)
     return yes or typer.confirm(f"Sign {item.role}?", err=True)
 
 
-@trust_app.command("publish")
+@fleet_command(trust_app, "publish")
 def publish(
+    fleet: Session,
     folder: Annotated[Path, typer.Argument(help="The folder that was signed.")],
     *,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Hand in a folder's signatures; what has enough of them is published."""
     from fleet.trust import offline
 
     handed = offline.signatures(offline.read(folder))
-    with connect(fleet, token, data) as client:
-        info = client.trust()
-        for role, found in handed.items():
-            if any(waiting["role"] == role for waiting in info["waiting"]):
-                info = client.trust_signatures(role, found, why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust()
+    for role, found in handed.items():
+        if any(waiting["role"] == role for waiting in info["waiting"]):
+            info = fleet.client.trust_signatures(role, found, why)
+    _tell(info, as_json=fleet.as_json)
 
 
-@trust_app.command("discard")
+@fleet_command(trust_app, "discard")
 def discard(
+    fleet: Session,
     *,
     why: Why = "",
-    fleet: FleetUrl = FLEET,
-    token: Token = "",
-    data: Data = DATA,
-    as_json: AsJson = False,
 ) -> None:
     """Give up all that waits for signatures; what is published stays."""
-    with connect(fleet, token, data) as client:
-        info = client.trust_discard(why)
-    _tell(info, as_json=as_json)
+    info = fleet.client.trust_discard(why)
+    _tell(info, as_json=fleet.as_json)
 
 
 def _role_keys(paths: list[Path] | None, threshold: int) -> "RoleKeys":

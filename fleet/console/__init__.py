@@ -1,7 +1,7 @@
-"""The console: the page that an operator keeps open, on the operators' listener.
+"""The console: the pages that an operator keeps open, on the operators' listener.
 
-NiceGUI draws it in the browser (ADR 3). `reader` says what is read, `view` decides what of it
-is shown, `page` and `sections` show it; `feed` lets all open pages share one reading.
+NiceGUI draws them in the browser (ADR 3). `shell` is the frame and what a page works with, `parts`
+is what pages are made of, `pages` holds them, and `views` decides, purely, what they show.
 """
 
 from fastapi import FastAPI
@@ -11,10 +11,11 @@ from fleet.services.context import Services
 
 def mount(app: FastAPI, services: Services) -> None:
     """Add the console to the operators' application, whose middleware lets nobody else in."""
-    from fleet.console.page import mount_reader
-    from fleet.console.reader import ServicesReader
+    from fleet.console import pages
+    from fleet.console.shell import mount_pages
 
-    mount_reader(app, ServicesReader(services))
+    pages.load()
+    mount_pages(app, services)
 
 
 __all__ = ["mount"]

@@ -1,53 +1,65 @@
-"""One reading of the fleet for all open pages, at most every second and only when asked for."""
+"""Readings that open pages share: each is read at most every second, and only when asked for."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from fleet.console.reader import Reader
-from fleet.console.view import Overview, overview
+T = TypeVar("T")
 
 EVERY_S = 1.0
 # Without an announced change the fleet is read again all the same: devices fall silent.
 AT_LEAST_EVERY_S = 5.0
+_MAX_READINGS = 256
 
 
-def read(reader: Reader) -> Overview:
-    """Read everything that the overview shows; blocks."""
-    rollouts = [(info, reader.explain(info["id"])) for info in reader.rollouts()]
-    return overview(
-        health=reader.health(),
-        devices=reader.devices(),
-        rollouts=rollouts,
-        releases=reader.releases(),
-        events=reader.events(),
-        now=reader.now(),
-    )
+@dataclass
+class _Reading:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    value: Any = None
+    changes: int = -1
+    at: float = float("-inf")
 
 
-class Feed:
-    """Reads on a worker thread and shares what it read.
+class Readings:
+    """Reads on worker threads and shares what was read, the latest used of a bounded number.
 
     Args:
-        reader: the fleet.
+        changes: a number that rises when something may have changed.
         clock: monotonic seconds.
     """
 
-    def __init__(self, reader: Reader, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reader = reader
+    def __init__(
+        self, changes: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._changes = changes
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self._shown: Overview | None = None
-        self._changes = -1
-        self._read_at = 0.0
+        self._readings: OrderedDict[Hashable, _Reading] = OrderedDict()
 
-    async def latest(self) -> Overview:
-        """The overview, not older than a second where something changed."""
-        async with self._lock:
-            age = self._clock() - self._read_at
-            changes = self._reader.changes()
-            fresh = age < EVERY_S or (changes == self._changes and age < AT_LEAST_EVERY_S)
-            if self._shown is None or not fresh:
-                self._shown = await asyncio.to_thread(read, self._reader)
-                self._changes, self._read_at = changes, self._clock()
-            return self._shown
+    def __len__(self) -> int:
+        """How many readings are kept."""
+        return len(self._readings)
+
+    async def get(self, key: Hashable, read: Callable[[], T], every_s: float = EVERY_S) -> T:
+        """What `read` gave, not older than `every_s` seconds where something changed.
+
+        Args:
+            key: names the reading; what is read for another scope has another key.
+            read: blocks; runs on a worker thread.
+            every_s: how often it is read at most.
+        """
+        reading = self._readings.setdefault(key, _Reading())
+        self._readings.move_to_end(key)
+        if len(self._readings) > _MAX_READINGS:
+            self._readings.popitem(last=False)
+        async with reading.lock:
+            now, changes = self._clock(), self._changes()
+            age = now - reading.at
+            at_least = max(every_s, AT_LEAST_EVERY_S)
+            if age >= at_least or (age >= every_s and changes != reading.changes):
+                reading.value = await asyncio.to_thread(read)
+                reading.changes, reading.at = changes, self._clock()
+            found: T = reading.value
+            return found

@@ -5,220 +5,288 @@ are counted for failures, latency and live behaviour, and golden-set figures are
 a class is as good as its worst device.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 
 import msgspec
 
 from cloud_sync.evidence import GateResult, Verdict
-from cloud_sync.messages import Phase
-from fleet.rollouts.observe import DeviceObservation
-from fleet.rollouts.policy import Policy
+from fleet.rollouts.failures import Threshold
+from fleet.rollouts.observe import RolloutState
+from fleet.rollouts.policy import Metric, Policy
+from fleet.rollouts.shares import CONFIDENCE, Share
+from fleet.rollouts.standing import LATENCY, latency_bound, told
+from fleet.rollouts.survey import Class, Shown, Survey
 
 FAILURES = "devices.failed"
-LATENCY = "live.latency_p95"  # the agent's gate, which carries p95 and that of the release before
-_SEVERITY = {Verdict.FAIL: 0, Verdict.UNDECIDED: 1, Verdict.PASS: 2}
+SUCCESSES = "devices.committed"
 _MAX_NAMED = 3
+__all__ = ["FAILURES", "LATENCY", "SUCCESSES", "count", "wave_gates"]
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A device that counts as failed, and why."""
-
-    device: DeviceObservation
-    why: str
-
-
-def is_done(device: DeviceObservation, release: str) -> bool:
-    """Whether the device committed and has shown evidence for it.
-
-    Nothing more is asked of one that ran this very release before.
-    """
-    return device.phase is Phase.COMMITTED and bool(device.gates or device.previous == release)
-
-
-def is_refusing(device: DeviceObservation) -> bool:
-    """Whether the device refused what the plan still resolves for it.
-
-    It is left out, as if nothing fitted it, until the plan gives it another variant: a refusal
-    is no failure, and asking the same again would only be refused again.
-    """
-    return device.phase is Phase.REFUSED and device.variant in {"", device.assigned_variant}
-
-
-def failure(
-    device: DeviceObservation, release: str, policy: Policy, now: float, up_since: float = 0.0
-) -> Failure | None:
-    """Why a device counts as failed, if it does.
-
-    Its silence counts only while the fleet listened: what it said while the fleet was down is in
-    its outbox. So one that was given the release before `up_since` must be heard from first.
-    """
-    if device.phase is Phase.ROLLED_BACK:
-        return Failure(device=device, why=f"rolled back: {device.reason or 'it gave no reason'}")
-    if device.phase is Phase.COMMITTED:
-        for gate in device.gates:
-            if gate.result is Verdict.FAIL:
-                return Failure(
-                    device=device, why=f"committed, but {gate.name} fails: {gate.reason}"
-                )
-        slow = _latency_over(device, policy)
-        if slow:
-            return Failure(device=device, why=f"is too slow: {slow}")
-    if device.phase is Phase.REFUSED or device.assigned_at is None:
-        return None
-    if device.assigned_at < up_since and (device.last_seen or 0.0) < up_since:
-        return None
-    waited = now - max(device.assigned_at, up_since)
-    if waited <= policy.limits.device_timeout_s or is_done(device, release):
-        return None
-    lack = "sent no evidence" if device.phase is Phase.COMMITTED else "has not committed"
-    return Failure(device=device, why=f"{lack} within {policy.limits.device_timeout_s:.0f} s")
-
-
-def wave_gates(
-    wave: Sequence[DeviceObservation],
-    release: str,
-    policy: Policy,
-    now: float,
-    up_since: float = 0.0,
-) -> tuple[GateResult, ...]:
-    """The gates of a wave's devices: failures over all, then evidence for each class.
+def wave_gates(seen: Survey, policy: Policy, rollout: RolloutState) -> tuple[GateResult, ...]:
+    """The gates of a wave: failures over all its devices, then what each class shows.
 
     Failures within the policy's limit are tolerated: those devices have their say in the first
-    gate only. Above it, their figures are shown too, since they say why the rollout stops.
+    gates only. Above it, their figures are shown too, since they say why the rollout stops. A gate
+    that was overridden in this wave passes with the words of who did it.
     """
-    found = [f for device in wave if (f := failure(device, release, policy, now, up_since))]
-    gates = [_failures(wave, found, release, policy)]
-    tolerated = gates[0].result is not Verdict.FAIL
-    failed = {f.device.device for f in found}
-    classes: dict[str, list[DeviceObservation]] = defaultdict(list)
-    for device in wave:
-        classes[device.hardware_class].append(device)
-    for name, devices in sorted(classes.items()):
-        good = [d for d in devices if d.device not in failed]
-        gates.append(_evidence(name, devices, good, release, policy))
-        counted = good if tolerated else devices
-        gates += _device_gates(name, counted)
-        gates += _latency(name, counted, policy)
-    return tuple(gates)
+    failed = _failures(seen, policy, rollout)
+    gates = [failed, *_successes(seen, policy, rollout)]
+    gates += [_threshold(seen, one) for one in policy.thresholds]
+    tolerated = failed.result is not Verdict.FAIL
+    for name, of_class in sorted(seen.classes.items()):
+        if not of_class.assigned + of_class.taken:
+            continue
+        shown = of_class.good if tolerated else of_class.good.merged(of_class.bad)
+        gates.append(_evidence(name, of_class, policy))
+        gates += _device_gates(name, shown, policy)
+        gates += _latency(name, shown, policy)
+        gates += [_metric(name, of_class, shown, m, policy) for m in policy.gates.bounds()]
+        gates += _crashes(name, of_class, policy)
+    return tuple(_overridden(gate, rollout) for gate in gates)
 
 
-def _failures(
-    wave: Sequence[DeviceObservation], found: list[Failure], release: str, policy: Policy
-) -> GateResult:
-    limit = policy.limits.max_failures
-    if len(found) > limit:
+def _failures(seen: Survey, policy: Policy, rollout: RolloutState) -> GateResult:
+    found, limit, reached = seen.failures, policy.failures_allowed, seen.reached
+    if limit is not None and len(found) > limit:
         result = Verdict.FAIL
     else:
-        done = sum(is_done(d, release) for d in wave)
-        result = Verdict.PASS if done + len(found) >= len(wave) else Verdict.UNDECIDED
-    named = [f"{f.device.device} {f.why.rstrip('.')}" for f in found[:_MAX_NAMED]]
+        result = Verdict.PASS if is_through(seen, policy, rollout) else Verdict.UNDECIDED
+    first = sorted(found, key=lambda f: f.device.device)[:_MAX_NAMED]
+    named = [f"{f.device.device} {f.why.rstrip('.')}" for f in first]
     if len(found) > _MAX_NAMED:
         named.append(f"and {len(found) - _MAX_NAMED} more")
     more = f" ({'; '.join(named)})" if named else ""
-    allowed = f"{limit} may" if limit else "none may"
+    allowed = "" if limit is None else f", {limit} may" if limit else ", none may"
     return GateResult(
         name=FAILURES,
         result=result,
         value=float(len(found)),
-        bound=float(limit),
-        n=len(wave),
-        n_needed=len(wave) if result is Verdict.UNDECIDED else None,
+        bound=None if limit is None else float(limit),
+        n=reached,
+        n_needed=reached if result is Verdict.UNDECIDED else None,
         unit="devices",
-        reason=f"{len(found)} of {count(len(wave))} failed, {allowed}{more}",
+        reason=f"{len(found)} of {count(reached)} failed{allowed}{more}",
     )
 
 
-def _evidence(
-    name: str,
-    devices: list[DeviceObservation],
-    good: list[DeviceObservation],
-    release: str,
-    policy: Policy,
-) -> GateResult:
-    done = sum(is_done(d, release) for d in good)
-    needed = min(policy.gates.min_evidence, len(devices))
+def is_through(seen: Survey, policy: Policy, rollout: RolloutState) -> bool:
+    """Whether the wave waits for no device any more: all have finished, or enough committed."""
+    if seen.done + len(seen.failures) >= seen.reached:
+        return True
+    return policy.wave(rollout.wave).success_percent is not None and (
+        not seen.ungiven and seen.done >= _successes_needed(seen, policy, rollout)
+    )
+
+
+def _successes_needed(seen: Survey, policy: Policy, rollout: RolloutState) -> int:
+    return math.ceil(seen.reached * (policy.wave(rollout.wave).success_percent or 100.0) / 100)
+
+
+def _successes(seen: Survey, policy: Policy, rollout: RolloutState) -> Iterator[GateResult]:
+    """The share that must commit, where the wave says one."""
+    if policy.wave(rollout.wave).success_percent is None:
+        return
+    needed = _successes_needed(seen, policy, rollout)
+    if seen.done >= needed:
+        result = Verdict.PASS
+    else:
+        result = Verdict.FAIL if seen.reached - len(seen.failures) < needed else Verdict.UNDECIDED
+    yield GateResult(
+        name=SUCCESSES,
+        result=result,
+        value=float(seen.done),
+        bound=float(needed),
+        n=seen.reached,
+        n_needed=needed if result is Verdict.UNDECIDED else None,
+        unit="devices",
+        reason=f"{seen.done} of {count(seen.reached)} committed with evidence, {needed} must",
+    )
+
+
+def _threshold(seen: Survey, threshold: Threshold) -> GateResult:
+    """A share of the devices that have finished; it has its say from the minimum on."""
+    kind = threshold.failures
+    failed = sum(kind in {"any", f.kind.value} for f in seen.failures)
+    finished = seen.done + len(seen.failures)
+    if kind == "refused":
+        failed = len(seen.refusing)
+        finished += failed
+    share = 100 * failed / finished if finished else 0.0
+    beyond = finished >= threshold.minimum and share > threshold.percent
+    what = "failed" if kind == "any" else kind.replace("_", " ")
+    return GateResult(
+        name=threshold.name,
+        result=Verdict.FAIL if beyond else Verdict.PASS,
+        value=share,
+        bound=threshold.percent,
+        n=finished,
+        unit="%",
+        reason=f"{failed} of {count(finished)} that have finished {what} ({share:.3g} %); above "
+        f"{threshold.percent:g} % of at least {threshold.minimum} it stops",
+    )
+
+
+def _evidence(name: str, of_class: Class, policy: Policy) -> GateResult:
+    devices, done = of_class.assigned + of_class.taken, of_class.done
+    needed, good = min(policy.gates.min_evidence, devices), devices - of_class.failed
     if done >= needed:
         result = Verdict.PASS
     else:
-        result = Verdict.UNDECIDED if len(good) >= needed else Verdict.FAIL
+        result = Verdict.UNDECIDED if good >= needed else Verdict.FAIL
     return GateResult(
         name=f"{name}: committed",
         result=result,
         value=float(done),
         bound=float(needed),
-        n=len(devices),
+        n=devices,
         n_needed=needed if result is Verdict.UNDECIDED else None,
         unit="devices",
-        reason=f"{done} of {count(len(devices))} of {name} committed with evidence, "
-        f"{needed} must" + ("" if len(good) >= needed else " and no more can"),
+        reason=f"{done} of {count(devices)} of {name} committed with evidence, "
+        f"{needed} must" + ("" if good >= needed else " and no more can"),
     )
 
 
-def _device_gates(name: str, devices: list[DeviceObservation]) -> list[GateResult]:
+def _device_gates(name: str, shown: Shown, policy: Policy) -> Iterator[GateResult]:
     """For each gate that devices decided themselves, the worst of this class."""
-    shown: dict[str, list[tuple[GateResult, str]]] = defaultdict(list)
-    for device in devices:
-        for gate in device.gates:
-            shown[gate.name].append((gate, device.device))
-    results = []
-    for gate_name, gates in sorted(shown.items()):
-        gate, worst = min(gates, key=lambda found: (_SEVERITY[found[0].result], _margin(found[0])))
-        among = f"{worst}, the closest of {len(gates)}" if len(gates) > 1 else worst
-        results.append(
-            msgspec.structs.replace(
-                gate, name=f"{name}: {gate_name}", reason=f"{among}: {gate.reason}"
-            )
+    for gate_name, worst in sorted(shown.gates.items()):
+        gate = worst.gate
+        if gate is None:
+            continue
+        among = f"{worst.device}, the closest of {worst.n}" if worst.n > 1 else worst.device
+        reason, result = f"{among}: {gate.reason}", gate.result
+        if result is Verdict.UNDECIDED and policy.gates.undecided == "accept":
+            result = Verdict.PASS
+            reason = f"{reason.rstrip('.')} (undecided, which the policy accepts)"
+        yield msgspec.structs.replace(
+            gate, name=f"{name}: {gate_name}", result=result, reason=reason
         )
-    return results
 
 
-def _latency(name: str, devices: list[DeviceObservation], policy: Policy) -> list[GateResult]:
+def _latency(name: str, shown: Shown, policy: Policy) -> Iterator[GateResult]:
     """The p95 against the release before, where devices have both."""
-    measured = [
-        (gate.value / _latency_bound(gate, policy), gate, device.device)
-        for device in devices
-        for gate in device.gates
-        if gate.name == LATENCY and gate.value is not None and gate.baseline is not None
-    ]
-    if not measured:
-        return []
-    share, gate, device = max(measured, key=lambda found: (found[0], found[2]))
-    bound = _latency_bound(gate, policy)
-    slowest = f"{device}, the slowest of {len(measured)}," if len(measured) > 1 else device
-    return [
-        GateResult(
-            name=f"{name}: latency_p95_ratio",
-            result=Verdict.PASS if share <= 1 else Verdict.FAIL,
-            value=gate.value,
-            baseline=gate.baseline,
-            bound=bound,
-            n=len(measured),
-            unit="ms",
-            reason=f"p95 on {slowest} is {gate.value:.2f} ms, the release before had "
-            f"{gate.baseline:.2f} ms; at most {bound:.2f} ms is wanted",
+    worst = shown.latency
+    if worst is None or worst.gate is None:
+        return
+    gate, bound = worst.gate, latency_bound(worst.gate, policy.gates)
+    slowest = f"{worst.device}, the slowest of {worst.n}," if worst.n > 1 else worst.device
+    yield GateResult(
+        name=f"{name}: latency_p95_ratio",
+        result=Verdict.PASS if (gate.value or 0.0) <= bound else Verdict.FAIL,
+        value=gate.value,
+        baseline=gate.baseline,
+        bound=bound,
+        n=worst.n,
+        unit="ms",
+        reason=f"p95 on {slowest} is {gate.value:.2f} ms, the release before had "
+        f"{gate.baseline:.2f} ms; at most {bound:.2f} ms is wanted",
+    )
+
+
+def _metric(name: str, of_class: Class, shown: Shown, metric: Metric, policy: Policy) -> GateResult:
+    """A bound on a reported figure: the worst device of the class, or the share beyond it."""
+    devices = of_class.assigned + of_class.taken
+    needed = min(policy.gates.min_evidence, max(1, devices - of_class.failed))
+    beyond = shown.beyond[metric.name]
+    judged = beyond + shown.within[metric.name]
+    worst = shown.figures.get(metric.name)
+    full_name = f"{name}: {metric.name}"
+    if worst is None or worst.figure is None:
+        return GateResult(
+            name=full_name,
+            result=Verdict.UNDECIDED,
+            bound=metric.max if metric.max is not None else metric.min,
+            n_needed=needed,
+            unit=metric.unit,
+            reason=f"no device of {name} has reported {metric.name} yet; "
+            f"{count(needed)} with {_samples(metric)} would decide it",
         )
-    ]
+    if metric.max_failing_percent:
+        share = Share(count=beyond, n=judged, of=max(devices, judged))
+        reason = f"{beyond} of {count(judged)} are beyond {_bounds(metric)}"
+        return _share(full_name, share, metric.max_failing_percent, needed, reason)
+    unsure, figure = shown.unsure[metric.name], worst.figure
+    enough = Verdict.PASS if judged >= needed else Verdict.UNDECIDED
+    result = Verdict.FAIL if beyond else enough
+    among = f"{worst.device}, the closest of {worst.n}," if worst.n > 1 else worst.device
+    lack = f"; {needed - judged} more of {name} must report it" if judged < needed else ""
+    if unsure and judged < needed:
+        lack += f" ({count(unsure)} with fewer than {metric.min_samples} samples, or too close)"
+    return GateResult(
+        name=full_name,
+        result=result,
+        value=figure.value,
+        bound=metric.max if metric.max is not None else metric.min,
+        low=figure.low,
+        high=figure.high,
+        confidence=CONFIDENCE if figure.low is not None else None,
+        n=judged,
+        n_needed=needed if result is Verdict.UNDECIDED else None,
+        unit=metric.unit,
+        reason=f"on {among} {told(figure, metric)}{lack}",
+    )
 
 
-def _latency_over(device: DeviceObservation, policy: Policy) -> str:
-    """What is wrong with a device's p95, if it is above the policy's bound."""
-    for result in _latency(device.hardware_class, [device], policy):
-        if result.result is Verdict.FAIL:
-            return result.reason
-    return ""
+def _crashes(name: str, of_class: Class, policy: Policy) -> Iterator[GateResult]:
+    """The share of the class on which the release crashed, where the policy bounds it."""
+    bound = policy.gates.max_crash_percent
+    if bound is None:
+        return
+    devices = of_class.assigned + of_class.taken
+    finished = of_class.done + of_class.failed
+    share = Share(count=of_class.crashed, n=finished, of=max(devices, finished))
+    reason = f"it crashed on {of_class.crashed} of {count(finished)}"
+    needed = min(policy.gates.min_evidence, devices)
+    yield _share(f"{name}: crash_rate", share, bound, needed, reason)
 
 
-def _latency_bound(gate: GateResult, policy: Policy) -> float:
-    bound = (gate.baseline or 0.0) * policy.gates.max_latency_p95_ratio
-    return max(bound + policy.gates.latency_slack_ms, 1e-9)
+def _share(name: str, share: Share, percent: float, needed: int, reason: str) -> GateResult:
+    """A share of devices against its bound, decided by its interval."""
+    bound = percent / 100
+    low, high = share.interval
+    if low > bound:
+        result = Verdict.FAIL
+    else:
+        result = Verdict.PASS if high <= bound and share.n >= needed else Verdict.UNDECIDED
+    doubt = result is Verdict.UNDECIDED
+    return GateResult(
+        name=name,
+        result=result,
+        value=share.value,
+        bound=bound,
+        low=low,
+        high=high,
+        confidence=CONFIDENCE,
+        n=share.n,
+        n_needed=max(needed, share.needed(bound)) if doubt else None,
+        reason=f"{reason}: {share.value:.1%} (95 % interval {low:.1%} to {high:.1%}), "
+        f"{percent:g} % may",
+    )
 
 
-def _margin(gate: GateResult) -> float:
-    """How far a gate's value is from its bound, relative to it; what has no bound is far."""
-    if gate.value is None or gate.bound is None:
-        return float("inf")
-    return abs(gate.value - gate.bound) / max(abs(gate.bound), 1e-9)
+def _overridden(gate: GateResult, rollout: RolloutState) -> GateResult:
+    """A gate that someone let pass in this wave, and whose result is no worse than it was then."""
+    if gate.result is Verdict.PASS:
+        return gate
+    for one in rollout.overrides:
+        covers = one.result is Verdict.FAIL or gate.result is Verdict.UNDECIDED
+        if (one.gate, one.wave) == (gate.name, rollout.wave) and covers:
+            words = (
+                f"{gate.reason.rstrip('.')} ({gate.result}, overridden by {one.by}: {one.reason})"
+            )
+            return msgspec.structs.replace(gate, result=Verdict.PASS, reason=words)
+    return gate
+
+
+def _samples(metric: Metric) -> str:
+    return f"{metric.min_samples} sample" + ("" if metric.min_samples == 1 else "s")
+
+
+def _bounds(metric: Metric) -> str:
+    unit = f" {metric.unit}" if metric.unit else ""
+    both = [f"{bound:g}{unit}" for bound in (metric.min, metric.max) if bound is not None]
+    return f"{metric.name} {' to '.join(both)}"
 
 
 def count(devices: int) -> str:

@@ -29,6 +29,9 @@ _SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)")
 _EXISTS = re.compile(rf"(!?)\s*({_KEY})")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _MAX_LENGTH = 4096
+# Each is a query of its own within the database's one.
+_MAX_REQUIREMENTS = 64
+_MAX_LABELS = 64
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,9 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True):
         return ",".join(str(requirement) for requirement in self.requirements)
 
 
+EVERYTHING = Selector()
+
+
 def parse_selector(text: str) -> Selector:
     """Parse a selector; an empty one selects everything.
 
@@ -91,6 +97,10 @@ def parse_selector(text: str) -> Selector:
     if len(text) > _MAX_LENGTH:
         raise UserError("The selector is too long.", why=f"{_MAX_LENGTH} characters are allowed.")
     parts = re.split(r",(?![^(]*\))", text) if text.strip() else []
+    if len(parts) > _MAX_REQUIREMENTS:
+        raise UserError(
+            "The selector has too many parts.", why=f"{_MAX_REQUIREMENTS} of them are allowed."
+        )
     return Selector(text=text, requirements=tuple(_requirement(part.strip()) for part in parts))
 
 
@@ -98,8 +108,10 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return labels if they can be labels.
 
     Raises:
-        UserError: a key or value is not allowed.
+        UserError: a key or value is not allowed, or there are too many.
     """
+    if len(labels) > _MAX_LABELS:
+        raise UserError(f"{len(labels)} labels are too many.", fix=f"Give up to {_MAX_LABELS}.")
     for key, value in labels.items():
         if not re.fullmatch(_KEY, key) or not re.fullmatch(_VALUE, value):
             raise UserError(

@@ -4,15 +4,18 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from edgeml.errors import TrustError
 from fleet.db import tables
 from fleet.resources import AuditInfo, Page
+from fleet.services import rollout_events
 from fleet.services.context import Caller, Services
+from fleet.services.selection import chosen
 
 _FIRST = "0" * 64
 _MAX_PAGE = 1000
@@ -33,7 +36,12 @@ def audited(
 def append(
     services: Services, session: Session, caller: Caller, action: str, subject: str, **detail: Any
 ) -> None:
-    """Add an entry in a session that the caller commits; call `sync_head` after that."""
+    """Add an entry in a session that the caller commits; call `sync_head` after that.
+
+    Webhooks are told of what is done with rollouts.
+    """
+    if action.startswith("rollout."):
+        rollout_events.tell(services, session, caller, action, subject)
     services.database.one_at_a_time(session, "audit")
     last = _last(session)
     entry = tables.AuditEntry(
@@ -60,12 +68,60 @@ def sync_head(services: Services) -> None:
         services.head.change(audit_seq=last.seq, audit_hash=last.hash)
 
 
-def entries(services: Services, *, after: int = 0, limit: int = 100) -> Page[AuditInfo]:
-    """The entries, newest first; `after` is the cursor of the page before."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries; what is empty chooses all.
+
+    `who` is a user with all their tokens, a token `alice/ci`, or a part of the fleet; `action` is
+    one such as `rollout.pause`, or what it begins with, `rollout`; `since` and `until` are Unix
+    seconds.
+    """
+
+    who: str = ""
+    action: str = ""
+    subject: str = ""
+    since: float = 0.0
+    until: float = 0.0
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """What must hold of an entry."""
+        table = tables.AuditEntry
+        if self.who:
+            yield _done_by(self.who)
+        if self.action:
+            below = table.action.startswith(f"{self.action}.", autoescape=True)
+            yield or_(table.action == self.action, below)
+        if self.subject:
+            yield table.subject == self.subject
+        if self.since:
+            yield table.at >= self.since
+        if self.until:
+            yield table.at < self.until
+
+
+ALL = Wanted()
+
+
+def entries(
+    services: Services,
+    *,
+    after: int = 0,
+    limit: int = 100,
+    caller: Caller | None = None,
+    wanted: Wanted = ALL,
+) -> Page[AuditInfo]:
+    """The entries, newest first; `after` is the cursor of the page before.
+
+    A caller with a scope sees what was done with its devices and with rollouts that reach no
+    further, and what they did themselves.
+    """
     limit = max(1, min(limit, _MAX_PAGE))
     query = select(tables.AuditEntry).order_by(tables.AuditEntry.seq.desc()).limit(limit)
+    query = query.where(*wanted.conditions())
     if after:
         query = query.where(tables.AuditEntry.seq < after)
+    if caller is not None and caller.scope.requirements:
+        query = query.where(_seen_by(caller))
     with services.database.read() as session:
         found = list(session.scalars(query))
     return {
@@ -91,6 +147,20 @@ def verify(services: Services) -> int:
                 )
             previous = entry.hash
     return number
+
+
+def _seen_by(caller: Caller) -> ColumnElement[bool]:
+    from fleet.access.scope import confined
+
+    subject, device = tables.AuditEntry.subject, tables.Device
+    devices = subject.in_(select(device.id).where(chosen(caller.scope)))
+    return or_(_done_by(caller.person), devices, confined(subject, caller.scope))
+
+
+def _done_by(who: str) -> ColumnElement[bool]:
+    """`alice` did what her token `alice/ci` did."""
+    actor = tables.AuditEntry.actor
+    return or_(actor == who, actor.startswith(f"{who}/", autoescape=True))
 
 
 def _last(session: Session) -> tables.AuditEntry | None:

@@ -14,6 +14,8 @@ from fleet.identity_ledger import Ledger
 from fleet.incarnation import HeadFile
 from fleet.keys import FleetKeys
 from fleet.registry import Registry
+from fleet.roles import Role, person_of
+from fleet.rollouts.selector import EVERYTHING, Selector
 from fleet.trust import Repository
 
 _MAX_NAMES = 10_000
@@ -22,10 +24,21 @@ GRACE_S = 365 * 86400.0
 
 @dataclass(frozen=True)
 class Caller:
-    """Who does something, and why: both go into the audit log."""
+    """Who does something, and why: both go into the audit log; and what they may.
+
+    `actor` is a user, `alice`, her token, `alice/ci`, or a part of the fleet itself. `scope`
+    selects the devices that the caller may see; empty, all of them.
+    """
 
     actor: str
     reason: str = ""
+    role: Role = Role.ADMIN
+    scope: Selector = EVERYTHING
+
+    @property
+    def person(self) -> str:
+        """Whose doing it is, whichever token they used."""
+        return person_of(self.actor)
 
 
 class Bus(Protocol):
@@ -149,6 +162,7 @@ class Services:
     changes: Changes = field(default_factory=Changes)
     publisher: Publisher = field(default_factory=Publisher)
     counters: Counters = field(default_factory=Counters)
+    gauges: dict[str, Callable[[], float]] = field(default_factory=dict)
     replaced: Replaced = field(default_factory=Replaced)
     revoked: Told = field(default_factory=Told)
     started_at: float = field(default_factory=time.time)

@@ -16,7 +16,7 @@ from cloud_sync.messages import Configuration
 from fleet.db import tables
 from fleet.problem import NotFound
 from fleet.resources import DecommissionInfo
-from fleet.services import commands, identity
+from fleet.services import commands, configuration, identity, rollups
 from fleet.services.audit import append, audited
 from fleet.services.context import Caller, Services
 
@@ -125,6 +125,7 @@ def _forget(session: Session, device: str) -> None:
     row = session.get_one(tables.Device, device, with_for_update=True)
     for table in (
         tables.Record,
+        tables.DeviceRollUp,
         tables.Command,
         tables.DeviceLabel,
         tables.DesiredState,
@@ -133,6 +134,8 @@ def _forget(session: Session, device: str) -> None:
         tables.Enrollment,
     ):
         session.execute(delete(table).where(table.device == device))
+    rollups.forgot(session)
+    configuration.forget(session, device)
     row.configuration = msgspec.json.encode(Configuration()).decode()
     row.sources, row.config_error, row.boot_id = "{}", "", ""
     row.online = False

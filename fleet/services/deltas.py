@@ -10,10 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_sync.release import Release, Variant
-from edgeml.errors import EdgemlError
 from fleet.db import tables
 from fleet.deltas import Deltas, Pair
 from fleet.services.context import Services
@@ -118,7 +116,7 @@ class DeltaMaker:
                 self.turn()
             except _Stopped:
                 return
-            except (EdgemlError, OSError, SQLAlchemyError):
+            except Exception:
                 log.exception("deltas could not be made")
             self._stop.wait(EVERY_S)
 

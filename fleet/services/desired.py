@@ -6,7 +6,7 @@ changes what is wanted, the epoch when the database turned out to be an old one.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import delete, insert, select
@@ -167,8 +167,20 @@ def models_of(session: Session, devices: Sequence[str]) -> dict[str, dict[str, D
             nonce=row.nonce,
             trial=msgspec.json.decode(row.trial, type=TrialPolicy),
             data_budget_bytes=row.data_budget_bytes,
+            until=stage(row.until),
+            switch_at=row.switch_at,
+            switch_by=row.switch_by,
         )
     return found
+
+
+def stage(until: str) -> Literal["", "prepared", "trial"]:
+    """How far a device is let go, as the column has it."""
+    match until:
+        case "prepared" | "trial":
+            return until
+        case _:
+            return ""
 
 
 def want(session: Session, device: str, model: str, wanted: DesiredModel | None) -> None:
@@ -190,6 +202,9 @@ def want(session: Session, device: str, model: str, wanted: DesiredModel | None)
             nonce=wanted.nonce,
             trial=msgspec.json.encode(wanted.trial).decode(),
             data_budget_bytes=wanted.data_budget_bytes,
+            until=wanted.until,
+            switch_at=wanted.switch_at,
+            switch_by=wanted.switch_by,
         )
     )
 

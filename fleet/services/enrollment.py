@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from cloud_sync.messages import Configuration, Enrolled, EnrollRequest, MqttAccess
 from cloud_sync.trust import PublicKey, key_id
 from cloud_sync.trust.identity import check_device_id, read_request, validity
 from edgeml.errors import TrustError, UserError
+from fleet.access.scope import require_labels, within
 from fleet.broker.credentials import SUPERUSER
 from fleet.db import tables
 from fleet.identity_ledger import Spent
 from fleet.keys import hash_of, new_token
+from fleet.problem import Conflict
 from fleet.resources import EnrollmentToken
 from fleet.rollouts.selector import check_labels
-from fleet.services import identity, revoked, trust
+from fleet.services import configuration, identity, revoked, trust
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services
 
@@ -62,6 +64,7 @@ def create_tokens(
     checked = {device: check_labels(labels) for device, labels in devices.items()}
     for device in devices:
         _check_name(device, uses)
+    _check_scope(services, caller, checked)
     if len(devices) > MAX_TOKENS:
         raise UserError("Too many tokens at once.", why=f"At most {MAX_TOKENS} are made.")
     if not 0 < ttl_s <= MAX_TTL_S:
@@ -91,6 +94,26 @@ def create_tokens(
         {"device": d, "token": t, "labels": checked[d], "expires_at": now + ttl_s}
         for d, t in made.items()
     ]
+
+
+def _check_scope(
+    services: Services, caller: Caller, devices: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Refuse to let in what the caller would not see, or to replace what they do not see."""
+    for labels in devices.values():
+        require_labels(labels, caller.scope)
+    if not caller.scope.requirements:
+        return
+    table = tables.Device
+    others = select(table.id).where(table.id.in_(devices), ~within(table.id, caller.scope))
+    with services.database.read() as session:
+        taken = session.scalars(others.order_by(table.id)).first()
+    if taken is not None:
+        raise Conflict(
+            f"{taken} is a name that is taken.",
+            why="A device outside your scope has it.",
+            fix="Take another name.",
+        )
 
 
 def _check_name(device: str, uses: int) -> None:
@@ -127,7 +150,7 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
         token = session.get(tables.Enrollment, hash_of(request.token), with_for_update=True)
         row = session.get(tables.Device, device)
         again = row is not None and _is_unanswered(row, key)
-        used = _use(token, device, now, is_new=row is None, again=again)
+        used = _use(token, device, now, enrolled_at=row.enrolled_at if row else None, again=again)
         labels: dict[str, str] = json.loads(used.labels)
         row = row or new_device(device)
         row.enrolled_at = now
@@ -140,6 +163,7 @@ def enroll(services: Services, request: EnrollRequest) -> Enrolled:
                 tables.DeviceLabel(device=device, key=name, value=value)
                 for name, value in labels.items()
             )
+        configuration.refresh_and_sign(services, session, [device])
         append(services, session, Caller(f"device {device}"), "device.enroll", device)
         certificate = row.certificate
         services.ledger.append(
@@ -184,9 +208,14 @@ def _is_unanswered(row: tables.Device, key: PublicKey) -> bool:
 
 
 def _use(
-    token: tables.Enrollment | None, device: str, now: float, *, is_new: bool, again: bool
+    token: tables.Enrollment | None,
+    device: str,
+    now: float,
+    *,
+    enrolled_at: float | None,
+    again: bool,
 ) -> tables.Enrollment:
-    """Use a token for a device; one that asks `again` has used it."""
+    """Use a token for a device, enrolled when, if it is; one that asks `again` has used it."""
     if token is None:
         raise _refused("The fleet does not know it.")
     if token.used_at is not None and not again:
@@ -200,9 +229,12 @@ def _use(
         raise _refused(f"It is for {token.device}, not for {device}.")
     if again:
         return token
-    if several and not is_new:
+    if several and enrolled_at is not None:
         # Whoever has a disk image shall not take the place of a device that is there.
         raise _refused(f"It lets in new devices only, and there is a {device} already.")
+    if enrolled_at is not None and token.created_at < enrolled_at:
+        # Made when the name was free, perhaps by somebody who does not even see the device.
+        raise _refused(f"It is older than the enrolment of {device}.")
     token.uses -= 1
     if token.uses == 0:
         token.used_at = now

@@ -15,6 +15,7 @@ from tuf.api.metadata import Root, Targets
 from cloud_sync.messages import encode
 from cloud_sync.release import write_atomically
 from cloud_sync.trust import PayloadType, key_id, sign
+from cloud_sync.trust.keys import fingerprint
 from cloud_sync.trust.messages import RootStatement
 from cloud_sync.trust.releases import AUTHORITIES, DIRECTOR
 from edgeml.errors import UserError
@@ -39,8 +40,14 @@ def files(services: Services) -> dict[str, bytes]:
     return {DIRECTOR: keys.director_pem.encode(), AUTHORITIES: keys.authorities.encode()}
 
 
+def told(services: Services) -> str:
+    """The fingerprint of both, by which devices notice that there is something to learn."""
+    return fingerprint(services.keys.director_pem, services.keys.authorities)
+
+
 def ring(services: Services, which: OwnKey) -> Ring:
-    """The key's ring."""
+    """The key's ring, as it is now on the disk."""
+    services.keys.refresh()
     return services.keys.directors if which is OwnKey.DIRECTOR else services.keys.cas
 
 

@@ -1,31 +1,28 @@
 """Records from devices' outboxes: verified, stored once, acknowledged after the commit.
 
-Many batches go into one transaction. What was stored of a stream is kept as a mark (all up to
-`through`) and ranges above it, so that a repeated record is known even when its row is long
-gone; a gap record accounts for what the device itself has dropped.
+Many batches go into one transaction, which holds the rows of their devices: so consumers that
+work side by side on one database take turns at a device, and each record is stored once. What was
+stored of a stream is kept as a mark (all up to `through`) and ranges above it, so that a repeated
+record is known even when its row is long gone; a gap record accounts for what the device itself
+has dropped.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
-from cloud_sync.commands import CommandResult
-from cloud_sync.evidence import Evidence
 from cloud_sync.messages import (
     Ack,
     Batch,
     Down,
     Gap,
-    LedgerRecord,
-    Record,
     RecordKind,
-    SecurityRecord,
-    StateRecord,
-    Window,
     decode,
     encode,
     topic,
@@ -34,35 +31,26 @@ from cloud_sync.ranges import runs
 from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope, sign
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
-from fleet.db.bulk import insert_rows
+from fleet.db.bulk import insert_rows, upsert_rows
 from fleet.intervals import IntervalSet, Mark
+from fleet.opening.reading import MALFORMED, ReadBatch, Row, decode_body, read, why_not
 from fleet.resources import Page, TelemetryWindow
-from fleet.services import commands, ledger, reported, security
+from fleet.rollouts.selector import EVERYTHING, Selector
+from fleet.services import security
 from fleet.services.columns import fit
 from fleet.services.context import Services
+from fleet.services.heeding import Fetched, OpenedBatch, fetch, finish, heed
+from fleet.services.selection import chosen
 
-MAX_SEQ = 2**62
 MAX_RANGES = 4096
-MAX_RECORDS = 10_000
-MALFORMED = "malformed"
-_MAX_STREAM = 128
+WRITERS = 0x65646765  # the advisory lock that those who store share
 _MAX_PAGE = 10_000
-
-_Known = StateRecord | Window | Evidence | SecurityRecord | CommandResult | LedgerRecord | Gap
-_Body = _Known | None
-
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(body)
-    for kind, body in (
-        (RecordKind.STATE, StateRecord),
-        (RecordKind.TELEMETRY, Window),
-        (RecordKind.EVIDENCE, Evidence),
-        (RecordKind.SECURITY, SecurityRecord),
-        (RecordKind.RESULT, CommandResult),
-        (RecordKind.LEDGER, LedgerRecord),
-        (RecordKind.GAP, Gap),
-    )
-}
+_COLUMNS = ("device", "stream", "seq", "kind", "model", "release", "at", "received_at", "body")
+_STREAM = ("device", "stream", "through", "ranges", "boot_id", "first_at", "last_at")
+_ORDINARY = {str(RecordKind.TELEMETRY)}
+# Telemetry is only stored; these are also taken to heart.
+_TOLD = frozenset(map(str, RecordKind)) - {RecordKind.TELEMETRY, RecordKind.GAP}
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,17 +62,25 @@ class SignedBatch:
 
 
 @dataclass
+class _Known:
+    """What is stored of a stream, the boot it is from, and since when it is known."""
+
+    mark: Mark = Mark()  # noqa: RUF009 -- it is immutable
+    boot: str = ""
+    first_at: float | None = None
+
+
+@dataclass
 class _Open:
     """What a transaction gathers before it writes."""
 
     now: float
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    marks: dict[tuple[str, str], Mark] = field(default_factory=dict)
-    boots: dict[tuple[str, str], str] = field(default_factory=dict)
+    streams: dict[_Key, _Known]
+    fetched: Fetched
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     duplicates: int = 0
     malformed: int = 0
     notable: bool = False
-    as_it_came: bool = False
 
 
 def verify(
@@ -121,7 +117,8 @@ def verify(
         raise
     try:
         batch = decode(payload, Batch)
-        _check(batch)
+        if reason := why_not(batch):
+            raise RemoteError("A batch was refused.", why=reason)
     except RemoteError as error:
         security.unreadable(services, device, error)
         raise
@@ -133,28 +130,35 @@ def verify(
 
 
 def store(
-    services: Services, batches: Sequence[SignedBatch], *, as_it_came: bool = False
+    services: Services, batches: Sequence[SignedBatch | OpenedBatch], *, as_it_came: bool = False
 ) -> list[bytes]:
     """Store batches in one transaction; returns the signed ack of each, in their order.
 
     Batches of one stream share their ack: it says what is stored after all of them. Nothing
     is acknowledged that is not committed. A record that cannot be read is counted, kept as it
     came, and acknowledged: sent again it would be no better. With `as_it_came` none is read.
+    The ack is empty, and nothing stored, where an `OpenedBatch` was signed with a key that is not
+    its device's any more.
+
+    Raises:
+        NoResultFound: there is no such device.
+        DBAPIError: the database refuses, or is not there; nothing is stored.
     """
-    work = _Open(now=services.now(), as_it_came=as_it_came)
+    given = [_read(signed, as_it_came=as_it_came) for signed in batches]
     with services.database.write() as session:
-        for signed in batches:
-            _take(services, session, signed, work)
-        if work.rows:
-            insert_rows(session, tables.Record, work.rows)
-        for (device, stream), mark in work.marks.items():
-            _keep_mark(session, device, stream, mark, work)
-        for device in {signed.batch.device for signed in batches}:
-            row = session.get_one(tables.Device, device)
-            row.online = True
-            row.last_seen = work.now
+        _beside_others(services, session)
+        keys = _hold(session, {one.read.device for one in given})
+        good = [one for one in given if _is_of(one.read, keys)]
+        known = _streams(session, {_key(one.read) for one in good})
+        work = _Open(services.now(), known, fetch(session, (one.read for one in good)))
+        for one in good:
+            _take(services, session, one, work)
+        finish(session, work.fetched)
+        insert_rows(session, tables.Record, _COLUMNS, work.rows)
+        _keep_streams(session, work)
+        _seen(session, {one.read.device for one in good}, work.now)
     counters = services.counters
-    counters.add("ingest.batches", len(batches))
+    counters.add("ingest.batches", len(good))
     counters.add("ingest.records", len(work.rows))
     if work.duplicates:
         counters.add("ingest.duplicates", work.duplicates)
@@ -162,8 +166,8 @@ def store(
         counters.add("ingest.malformed", work.malformed)
     if work.notable:
         services.changes.announce()
-    acks = {key: _ack(services, *key, mark) for key, mark in work.marks.items()}
-    return [acks[signed.batch.device, signed.batch.stream] for signed in batches]
+    acks = {key: _ack(services, *key, known.mark) for key, known in work.streams.items()}
+    return [acks[_key(one.read)] if _is_of(one.read, keys) else b"" for one in given]
 
 
 def apart(signed: SignedBatch) -> list[SignedBatch]:
@@ -194,12 +198,20 @@ def publish_ack(services: Services, device: str, envelope: bytes) -> None:
 
 
 def telemetry(
-    services: Services, *, device: str = "", model: str = "", after: int = 0, limit: int = 100
+    services: Services,
+    *,
+    device: str = "",
+    model: str = "",
+    after: int = 0,
+    limit: int = 100,
+    scope: Selector = EVERYTHING,
 ) -> Page[TelemetryWindow]:
-    """Windows of telemetry, newest first."""
+    """Windows of telemetry of a scope's devices, newest first."""
     table = tables.Record
     limit = max(1, min(limit, _MAX_PAGE))
-    query = select(table).where(table.kind == str(RecordKind.TELEMETRY))
+    query = select(table).where(
+        table.kind == str(RecordKind.TELEMETRY), chosen(scope, table.device)
+    )
     if device:
         query = query.where(table.device == device)
     if model:
@@ -235,147 +247,116 @@ def _opened(envelope: bytes, key: PublicKey, newer: Callable[[], PublicKey] | No
         return open_envelope(envelope, {key_id(now): now}, PayloadType.BATCH)
 
 
-def _check(batch: Batch) -> None:
-    named = batch.stream.isprintable() and 0 < len(batch.stream) <= _MAX_STREAM
-    if not named or len(batch.records) > MAX_RECORDS:
-        raise RemoteError("A batch was refused.", why="Its stream or its length is not allowed.")
-    if any(not 1 <= record.seq <= MAX_SEQ for record in batch.records):
-        raise RemoteError("A batch was refused.", why="A sequence number is out of range.")
+def _read(signed: SignedBatch | OpenedBatch, *, as_it_came: bool) -> OpenedBatch:
+    if isinstance(signed, OpenedBatch):
+        return signed
+    return OpenedBatch(read(signed.batch, as_it_came=as_it_came), signed.envelope)
 
 
-def _take(services: Services, session: Session, signed: SignedBatch, work: _Open) -> None:
-    batch = signed.batch
-    key = (batch.device, batch.stream)
-    before = mark = work.marks.get(key) or _mark(session, key)
-    fresh: list[tuple[Record, _Body]] = []
-    seen: set[int] = set()
-    for record in batch.records:
-        if record.seq in seen or record.seq in mark:
-            work.duplicates += 1
-            continue
-        body = None if work.as_it_came else _read(batch.device, record)
-        if isinstance(body, Gap):
-            mark = mark.with_range(body.first, body.last)
-        seen.add(record.seq)
-        fresh.append((record, body))
-    for first, last in runs(seen):
-        mark = mark.with_range(first, last)
-    work.marks[key] = before
+def _key(batch: ReadBatch) -> _Key:
+    return batch.device, batch.stream
+
+
+def _is_of(batch: ReadBatch, keys: Mapping[str, str]) -> bool:
+    return not batch.key or batch.key == keys[batch.device]
+
+
+def _beside_others(services: Services, session: Session) -> None:
+    """Let `rollups` wait until nobody is in the midst of storing; others are not held up."""
+    if not services.database.is_sqlite:
+        session.execute(select(func.pg_advisory_xact_lock_shared(WRITERS)))
+
+
+def _hold(session: Session, devices: AbstractSet[str]) -> dict[str, str]:
+    """Hold the devices' rows until the commit; returns the id of each key, empty if revoked.
+
+    In one order, so that consumers never wait for one another in a circle.
+    """
+    row = tables.Device
+    query = select(row.id, row.key_id, row.revoked_at).where(row.id.in_(sorted(devices)))
+    # What refers to a device need not wait: its key stays as it is.
+    found = session.execute(query.order_by(row.id).with_for_update(key_share=True)).all()
+    if missing := devices - {device for device, _, _ in found}:
+        raise NoResultFound(f"There is no device {min(missing)[:64]!r}.")
+    return {device: "" if revoked_at else key for device, key, revoked_at in found}
+
+
+def _streams(session: Session, keys: Collection[_Key]) -> dict[_Key, _Known]:
+    row = tables.Stream
+    columns = (row.device, row.stream, row.through, row.ranges, row.boot_id, row.first_at)
+    query = select(*columns).where(tuple_(row.device, row.stream).in_(sorted(keys)))
+    known = {key: _Known() for key in keys}
+    for device, stream, through, ranges, boot, first_at in session.execute(query):
+        above = msgspec.json.decode(ranges, type=tuple[tuple[int, int], ...]) if ranges else ()
+        known[device, stream] = _Known(Mark(through, IntervalSet(above)), boot, first_at)
+    return known
+
+
+def _take(services: Services, session: Session, one: OpenedBatch, work: _Open) -> None:
+    batch = one.read
+    known = work.streams[_key(batch)]
+    fresh, mark = _fresh(batch.rows, known.mark)
+    work.duplicates += len(batch.rows) - len(fresh)
     if len(mark.above.ranges) > MAX_RANGES:
         # Nothing of it is stored or acknowledged: such a stream is no outbox of ours.
         services.counters.add("ingest.too-many-ranges")
         return
-    work.marks[key] = mark
-    work.boots[key] = fit(batch.boot_id, 128)
-    work.rows += [_row(batch, record, body, work.now) for record, body in fresh]
-    work.malformed += sum(body is None for _, body in fresh)
-    states = [body for _, body in fresh if isinstance(body, StateRecord)]
-    evidence = [body for _, body in fresh if isinstance(body, Evidence)]
-    refused = [body for _, body in fresh if isinstance(body, SecurityRecord)]
-    results = [body for _, body in fresh if isinstance(body, CommandResult)]
-    for said in states:
-        reported.apply_model(
-            session,
-            batch.device,
-            fit(said.model, 128),
-            said.state,
-            stream=batch.stream,
-            now=work.now,
-            snapshot=False,
+    known.mark = mark
+    known.boot = fit(batch.boot_id, 128)
+    device, stream, now = batch.device, batch.stream, work.now
+    work.rows += [
+        (device, stream, row.seq, row.kind, row.model, row.release, row.at, now, row.body)
+        for row in fresh
+    ]
+    if {row.kind for row in fresh} != _ORDINARY:
+        work.malformed += sum(row.kind == MALFORMED for row in fresh)
+        told = [decode_body(row) for row in fresh if row.kind in _TOLD]
+        work.notable |= heed(services, session, one, told, fetched=work.fetched, now=work.now)
+
+
+def _fresh(rows: Sequence[Row], mark: Mark) -> tuple[Sequence[Row], Mark]:
+    """The rows that are not stored yet, and the mark when they are."""
+    kinds = {row.kind for row in rows}
+    following = all(row.seq == seq for seq, row in enumerate(rows, mark.through + 1))
+    if following and RecordKind.GAP not in kinds and not mark.above.ranges:
+        return rows, Mark(mark.through + len(rows))  # as nearly always
+    fresh: list[Row] = []
+    seen: set[int] = set()
+    for row in rows:
+        if row.seq in seen or row.seq in mark:
+            continue
+        if row.kind == RecordKind.GAP:
+            gap = decode_body(row)
+            assert isinstance(gap, Gap)
+            mark = mark.with_range(gap.first, gap.last)
+        seen.add(row.seq)
+        fresh.append(row)
+    for first, last in runs(seen):
+        mark = mark.with_range(first, last)
+    return fresh, mark
+
+
+def _keep_streams(session: Session, work: _Open) -> None:
+    rows = [
+        (
+            device,
+            stream,
+            known.mark.through,
+            msgspec.json.encode(known.mark.above.ranges).decode(),
+            known.boot,
+            work.now if known.first_at is None else known.first_at,
+            work.now,
         )
-    if evidence:
-        _keep_evidence(session, signed, evidence, work.now)
-    if refused:
-        security.keep(services, session, batch.device, refused)
-    if results:
-        commands.keep(services, session, batch.device, results)
-    spent = [body for _, body in fresh if isinstance(body, LedgerRecord)]
-    ledger.keep(session, batch.device, spent, work.now)
-    work.notable |= bool(states or evidence or refused or results)
+        for (device, stream), known in sorted(work.streams.items(), key=lambda item: item[0])
+    ]
+    changes = ("through", "ranges", "boot_id", "last_at")
+    upsert_rows(session, tables.Stream, _STREAM, rows, changes)
 
 
-def _read(device: str, record: Record) -> _Body:
-    """A record's body; None where it cannot be read or is not true to its kind."""
-    decoder = _DECODERS.get(record.kind)
-    if decoder is None:
-        return None
-    try:
-        body = decoder.decode(record.body)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return None
-    if isinstance(body, Gap) and not 1 <= body.first <= body.last < record.seq:
-        return None
-    if isinstance(body, Evidence) and body.device != device:
-        return None
-    assert isinstance(body, _Known)
-    return body
-
-
-def _row(batch: Batch, record: Record, body: _Body, now: float) -> dict[str, Any]:
-    release = body.state.release if isinstance(body, StateRecord) else getattr(body, "release", "")
-    return {
-        "device": batch.device,
-        "stream": batch.stream,
-        "seq": record.seq,
-        "kind": MALFORMED if body is None else str(record.kind),
-        "model": fit(str(getattr(body, "model", "")), 128),
-        "release": fit(str(release), 71),
-        "at": record.at,
-        "received_at": now,
-        # What was understood, not what came: no device can put in what a reader stumbles over.
-        "body": bytes(record.body) if body is None else msgspec.json.encode(body),
-    }
-
-
-def _keep_evidence(
-    session: Session, signed: SignedBatch, records: Iterable[Evidence], now: float
-) -> None:
-    device = signed.batch.device
-    proof = tables.SignedBatch(device=device, received_at=now, envelope=signed.envelope)
-    session.add(proof)
-    session.flush()
-    for record in records:
-        session.add(
-            tables.Evidence(
-                device=device,
-                model=fit(record.model, 128),
-                release=fit(record.release, 71),
-                variant=fit(record.variant, 71),
-                rollout=_rollout(session, device, record),
-                stage=fit(record.stage, 16),
-                nonce=fit(record.nonce, 64),
-                received_at=now,
-                document=msgspec.json.encode(record),
-                signed_batch=proof.id,
-            )
-        )
-
-
-def _rollout(session: Session, device: str, record: Evidence) -> str:
-    """The rollout that asked for this evidence: the one whose nonce it returns."""
-    query = select(tables.Assignment.rollout).where(
-        tables.Assignment.device == device, tables.Assignment.nonce == fit(record.nonce, 64)
-    )
-    return (session.scalars(query).first() or "") if record.nonce else ""
-
-
-def _mark(session: Session, key: tuple[str, str]) -> Mark:
-    row = session.get(tables.Stream, key, with_for_update=True)
-    if row is None:
-        return Mark()
-    ranges = msgspec.json.decode(row.ranges, type=tuple[tuple[int, int], ...])
-    return Mark(row.through, IntervalSet(ranges))
-
-
-def _keep_mark(session: Session, device: str, stream: str, mark: Mark, work: _Open) -> None:
-    row = session.get(tables.Stream, (device, stream))
-    if row is None:
-        row = tables.Stream(device=device, stream=stream, first_at=work.now)
-        session.add(row)
-    row.through = mark.through
-    row.ranges = msgspec.json.encode(mark.above.ranges).decode()
-    row.boot_id = work.boots.get((device, stream), row.boot_id or "")
-    row.last_at = work.now
+def _seen(session: Session, devices: Collection[str], now: float) -> None:
+    row = tables.Device
+    change = update(row).where(row.id.in_(sorted(devices))).values(online=True, last_seen=now)
+    session.execute(change.execution_options(synchronize_session=False))
 
 
 def _ack(services: Services, device: str, stream: str, mark: Mark) -> bytes:

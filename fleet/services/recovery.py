@@ -8,7 +8,6 @@ desired states get a higher epoch, and each device's own state is taken over at 
 
 import uuid
 
-import msgspec
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -20,7 +19,7 @@ from edgeml.errors import EdgemlError
 from fleet.db import tables
 from fleet.identity_ledger import Admitted, Revoked, Spent
 from fleet.incarnation import Head
-from fleet.services import desired, facts
+from fleet.services import configuration, credentials, desired, facts
 from fleet.services.audit import append, audited, sync_head
 from fleet.services.context import Caller, Services
 from fleet.services.enrollment import new_device
@@ -72,7 +71,8 @@ def remember(services: Services) -> None:
     """Bring a restored database up to the ledger beside the keys.
 
     Who was revoked after the backup is revoked again, who was enrolled or renewed has the key of
-    then, and a token that was used is used.
+    then, and a token that was used is used. Operators' sessions and tokens end: which of them were
+    revoked after the backup nobody knows any more.
     """
     changed: list[str] = []
     with services.database.write() as session:
@@ -90,6 +90,9 @@ def remember(services: Services) -> None:
                 services, session, caller, "fleet.remember", "identities", number=len(changed),
                 what=what,
             )  # fmt: skip
+        if number := credentials.end_all(services, session):
+            caller = Caller(_FLEET, "The database is an older copy than the keys.")
+            append(services, session, caller, "fleet.forget", "credentials", number=number)
     sync_head(services)
 
 
@@ -189,8 +192,7 @@ def reconcile(
         for model, wanted in held.models.items():
             desired.want(session, row.id, model, wanted)
         if held.configuration.config_version > row.config_version:
-            row.configuration = msgspec.json.encode(held.configuration).decode()
-            row.config_version = held.configuration.config_version
+            configuration.take_over(services, session, row, held.configuration)
     if held is not None or last is not None:
         desired.reissue(services, session, row.id)
 

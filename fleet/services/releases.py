@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,9 +14,12 @@ from edgeml.errors import ReleaseError
 from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.resources import EvidenceInfo, ModelInfo, Page, ReleaseInfo, VariantInfo
+from fleet.rollouts.selector import EVERYTHING, Selector
 from fleet.services import trust
 from fleet.services.audit import audited
+from fleet.services.columns import moment
 from fleet.services.context import Caller, Services
+from fleet.services.selection import chosen
 
 _MAX_PAGE = 1000
 
@@ -119,8 +122,42 @@ def show(services: Services, model: str, version: str) -> ReleaseInfo:
         return _info(require(session, model, version), trust.standing(services))
 
 
-def list_models(services: Services) -> list[ModelInfo]:
-    """All models, with what runs where."""
+def page(
+    services: Services, *, model: str = "", after: str = "", limit: int = 100
+) -> Page[ReleaseInfo]:
+    """The releases, newest first; `after` is when the last one came, and its digest."""
+    table = tables.Release
+    query = select(table).order_by(table.created_at.desc(), table.digest).limit(limit + 1)
+    if model:
+        query = query.where(table.model == model)
+    if after:
+        at, digest = moment(after)
+        later = and_(table.created_at == at, table.digest > digest)
+        query = query.where(or_(table.created_at < at, later))
+    with services.database.read() as session:
+        rows = list(session.scalars(query))
+    stands = trust.standing(services)
+    last = rows[:limit][-1] if len(rows) > limit else None
+    return {
+        "items": [_info(row, stands) for row in rows[:limit]],
+        "next": f"{last.created_at!r} {last.digest}" if last else None,
+    }
+
+
+def show_model(services: Services, model: str, scope: Selector = EVERYTHING) -> ModelInfo:
+    """One model, with what runs where.
+
+    Raises:
+        NotFound: there is none such.
+    """
+    for found in list_models(services, scope):
+        if found["model"] == model:
+            return found
+    raise NotFound(f"There is no model {model[:128]!r}.", fix="See them all: edgeml models list")
+
+
+def list_models(services: Services, scope: Selector = EVERYTHING) -> list[ModelInfo]:
+    """All models, with what runs on the devices of a scope."""
     running: dict[str, dict[str, int]] = {}
     with services.database.read() as session:
         counted = session.execute(
@@ -128,7 +165,9 @@ def list_models(services: Services) -> list[ModelInfo]:
                 tables.ReportedModel.model,
                 tables.ReportedModel.running_version,
                 func.count(),
-            ).group_by(tables.ReportedModel.model, tables.ReportedModel.running_version)
+            )
+            .where(chosen(scope, tables.ReportedModel.device))
+            .group_by(tables.ReportedModel.model, tables.ReportedModel.running_version)
         )
         for model, version, number in counted:
             if version:
@@ -154,18 +193,26 @@ def list_evidence(
     release: str = "",
     rollout: str = "",
     device: str = "",
+    stage: str = "",
     after: int = 0,
     limit: int = 100,
+    scope: Selector = EVERYTHING,
 ) -> Page[EvidenceInfo]:
-    """Evidence of converters and devices, newest first."""
+    """Evidence of converters and of a scope's devices, newest first."""
     table = tables.Evidence
     limit = max(1, min(limit, _MAX_PAGE))
     query = select(table).order_by(table.id.desc()).limit(limit)
-    for column, value in ((table.release, release), (table.rollout, rollout)):
+    for column, value in (
+        (table.release, release),
+        (table.rollout, rollout),
+        (table.stage, stage),
+    ):
         if value:
             query = query.where(column == value)
     if device:
         query = query.where(table.device == device)
+    if scope.requirements:
+        query = query.where(or_(table.device.is_(None), chosen(scope, table.device)))
     if after:
         query = query.where(table.id < after)
     with services.database.read() as session:

@@ -1,6 +1,6 @@
 """What devices say of themselves: hellos, and the states that come with their records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope
 from cloud_sync.trust.keys import load_public
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
-from fleet.services import clones, desired, recovery, security
+from fleet.services import clones, configuration_answers, desired, recovery, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
 
@@ -20,6 +20,7 @@ _MODEL = 128
 _MAX_SOURCES = 64
 _MAX_INT = 2**31 - 1
 _MAX_COUNTER = 2**62
+_DAY_S = 86400
 SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
 
 
@@ -74,6 +75,7 @@ def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
             services.counters.add("hello.late")
         else:
             _take(services, session, row, said)
+            configuration_answers.note(session, device, said.reported, held, services.now())
         if row.unreconciled:
             recovery.reconcile(services, session, row, held)
         answer = desired.current(services, session, device)
@@ -107,19 +109,25 @@ def all_offline(services: Services) -> None:
             row.online = False
 
 
-def state_of(session: Session, row: tables.Device) -> ReportedState | None:
-    """What a device last said of itself; None before its first hello."""
-    if row.last_seen is None or not row.capabilities:
-        return None
-    query = select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
-    return ReportedState(
-        desired_epoch=row.reported_epoch,
-        desired_counter=row.reported_counter,
-        config_version=row.reported_config_version,
-        config_error=row.config_error,
-        models={m.model: model_of(m) for m in session.scalars(query)},
-        sources=msgspec.json.decode(row.sources, type=dict[str, ReportedSource]),
-    )
+def states_of(session: Session, rows: Sequence[tables.Device]) -> dict[str, ReportedState]:
+    """What devices last said of themselves; one that never said hello is left out."""
+    heard = [row for row in rows if row.last_seen is not None and row.capabilities]
+    table = tables.ReportedModel
+    query = select(table).where(table.device.in_([row.id for row in heard]))
+    models: dict[str, dict[str, ReportedModel]] = {}
+    for said in session.scalars(query.order_by(table.device, table.model)):
+        models.setdefault(said.device, {})[said.model] = model_of(said)
+    return {
+        row.id: ReportedState(
+            desired_epoch=row.reported_epoch,
+            desired_counter=row.reported_counter,
+            config_version=row.reported_config_version,
+            config_error=row.config_error,
+            models=models.get(row.id, {}),
+            sources=msgspec.json.decode(row.sources, type=dict[str, ReportedSource]),
+        )
+        for row in heard
+    }
 
 
 def model_of(row: tables.ReportedModel) -> ReportedModel:
@@ -135,11 +143,13 @@ def model_of(row: tables.ReportedModel) -> ReportedModel:
         rollout=row.rollout,
         attempt=row.attempt,
         reason=row.reason,
+        cause=row.cause,
     )
 
 
 def apply_model(
     session: Session,
+    row: tables.ReportedModel | None,
     device: str,
     model: str,
     said: ReportedModel,
@@ -147,11 +157,12 @@ def apply_model(
     stream: str,
     now: float,
     snapshot: bool,
-) -> None:
-    """Keep what a device said of one model.
+) -> tables.ReportedModel:
+    """Keep what a device said of one model; returns the row that has it.
 
     Args:
         session: a writing one.
+        row: what is known of it; None if nothing is.
         device: who said it.
         model: of what.
         said: what it said.
@@ -161,7 +172,6 @@ def apply_model(
             then does not undo the end of the same attempt.
     """
     said = _bounded(said)
-    row = session.get(tables.ReportedModel, (device, model))
     attempt = (said.release, said.variant, said.attempt)
     if (
         row is not None
@@ -171,9 +181,14 @@ def apply_model(
         and row.phase in SETTLED
         and said.phase not in SETTLED
     ):
-        return
-    fields = msgspec.structs.asdict(said)
-    session.merge(tables.ReportedModel(device=device, model=model, stream=stream, at=now, **fields))
+        return row
+    fields = msgspec.structs.asdict(said) | {"stream": stream, "at": now}
+    if row is None:
+        row = tables.ReportedModel(device=device, model=model, **fields)
+        session.add(row)
+    else:
+        for name, value in fields.items():
+            setattr(row, name, value)
     place = session.get(tables.Assignment, (said.rollout, device)) if said.rollout else None
     if (
         place is not None
@@ -183,7 +198,9 @@ def apply_model(
     ):
         place.phase = said.phase
         place.reason = said.reason
+        place.cause = said.cause
         place.phase_at = now
+    return row
 
 
 def _is_late(row: tables.Device, said: Hello) -> bool:
@@ -197,14 +214,14 @@ def _is_late(row: tables.Device, said: Hello) -> bool:
 
 
 def _take(services: Services, session: Session, row: tables.Device, said: Hello) -> None:
-    now = services.now()
-    if row.stream and said.stream != row.stream:
-        _note_stream(services, session, row, said.stream)
+    now, stream = services.now(), fit(said.stream, 128)
+    if row.stream and stream != row.stream:
+        _note_stream(services, session, row, stream)
     row.capabilities = msgspec.json.encode(said.capabilities).decode()
     row.hardware_class = fit(said.capabilities.hardware_class, 128)
     row.agent_version = fit(said.agent_version, 128)
     row.boot_id = fit(said.boot_id, 128)
-    row.stream = fit(said.stream, 128)
+    row.stream = stream
     row.hello_counter = max(0, min(said.counter, _MAX_COUNTER))
     row.reported_epoch = min(said.reported.desired_epoch, _MAX_INT)
     row.reported_counter = min(said.reported.desired_counter, _MAX_INT)
@@ -212,15 +229,18 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.config_error = fit(said.reported.config_error, 2000)
     row.sources = msgspec.json.encode(_sources(said.reported.sources)).decode()
     row.online = said.online
+    row.utc_offset_s = _offset(said.utc_offset_s)
+    row.features = fit(" ".join(said.features), 2000)
     row.last_seen = now
     named = {fit(model, _MODEL): state for model, state in said.reported.models.items()}
     for model, state in named.items():
-        apply_model(session, row.id, model, state, stream=row.stream, now=now, snapshot=True)
-    for known in session.scalars(
+        known = session.get(tables.ReportedModel, (row.id, model))
+        apply_model(session, known, row.id, model, state, stream=row.stream, now=now, snapshot=True)
+    for kept in session.scalars(
         select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
     ):
-        if known.model not in named:
-            session.delete(known)
+        if kept.model not in named:
+            session.delete(kept)
 
 
 def _note_stream(services: Services, session: Session, row: tables.Device, stream: str) -> None:
@@ -238,6 +258,11 @@ def _note_stream(services: Services, session: Session, row: tables.Device, strea
     )
 
 
+def _offset(said: int | None) -> int | None:
+    """What a device said of its time zone, if it can be one."""
+    return said if said is not None and abs(said) <= _DAY_S else None
+
+
 def _sources(said: Mapping[str, ReportedSource]) -> dict[str, ReportedSource]:
     """What a device said of its sources, cut to what a configuration may have of them."""
     return {
@@ -253,7 +278,8 @@ def _sources(said: Mapping[str, ReportedSource]) -> dict[str, ReportedSource]:
 
 def _bounded(said: ReportedModel) -> ReportedModel:
     """What a device said, cut to what the columns hold."""
-    limits = {"reason": 2000, "rollout": 64, "running_version": 128, "release_version": 128}
+    limits = {"reason": 2000, "cause": 32, "rollout": 64}
+    limits |= {"running_version": 128, "release_version": 128}
     texts = {
         name: fit(value, limits.get(name, _DIGEST))
         for name, value in msgspec.structs.asdict(said).items()

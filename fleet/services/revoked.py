@@ -11,6 +11,7 @@ from fleet.db import tables
 from fleet.keys import REVOKED
 from fleet.ring import Held
 from fleet.services.context import Services
+from fleet.shared_lock import SharedLock
 
 
 def write(services: Services) -> None:
@@ -19,12 +20,14 @@ def write(services: Services) -> None:
     One for each authority that is good; what has expired is left out, it is refused anyway.
     """
     table, now = tables.RevokedCertificate, services.now()
-    with services.database.write() as session:
-        session.execute(delete(table).where(table.expires_at < now))
-        rows = list(session.scalars(select(table).order_by(table.serial)))
-    cas = services.keys.cas
-    lists = [_list(held, rows, now) for held in (cas.retired_key, cas.current) if held]
-    write_atomically(services.keys.folder / REVOKED, "".join(lists).encode(), 0o644)
+    path = services.keys.folder / REVOKED
+    with SharedLock(path.with_suffix(".lock")):  # else an older reading could be written last
+        with services.database.write() as session:
+            session.execute(delete(table).where(table.expires_at < now))
+            rows = list(session.scalars(select(table).order_by(table.serial)))
+        cas = services.keys.cas
+        lists = [_list(held, rows, now) for held in (cas.retired_key, cas.current) if held]
+        write_atomically(path, "".join(lists).encode(), 0o644)
     services.revoked()
 
 

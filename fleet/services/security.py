@@ -12,8 +12,10 @@ from cloud_sync.trust.keys import load_public
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
 from fleet.resources import Page, SecurityEventInfo
+from fleet.rollouts.selector import EVERYTHING, Selector
 from fleet.services.columns import fit
 from fleet.services.context import Services
+from fleet.services.selection import chosen
 
 _EVERY_S = 5.0
 _OVERTAKEN_S = 600.0
@@ -117,10 +119,13 @@ def keep(
         )
 
 
-def events(services: Services, *, after: int = 0, limit: int = 100) -> Page[SecurityEventInfo]:
-    """The events, newest first."""
+def events(
+    services: Services, *, after: int = 0, limit: int = 100, scope: Selector = EVERYTHING
+) -> Page[SecurityEventInfo]:
+    """The events of a scope's devices, newest first."""
     limit = max(1, min(limit, _MAX_PAGE))
-    query = select(tables.SecurityEvent).order_by(tables.SecurityEvent.id.desc()).limit(limit)
+    table = tables.SecurityEvent
+    query = select(table).where(chosen(scope, table.device)).order_by(table.id.desc()).limit(limit)
     if after:
         query = query.where(tables.SecurityEvent.id < after)
     with services.database.read() as session:

@@ -11,7 +11,6 @@ those of a fleet that was restored from a backup are not older than what devices
 
 import copy
 import datetime as dt
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from tuf.api.metadata import (
 )
 
 from edgeml.errors import TrustError
+from fleet.shared_lock import SharedLock
 from fleet.trust.store import Store
 
 DAY_S = 86400.0
@@ -44,7 +44,7 @@ AnyMetadata = Metadata[Any]
 
 
 class Repository:
-    """See the module; safe to use from several threads of one process.
+    """See the module; safe to use from several threads and processes.
 
     Args:
         folder: where it is kept; nothing is there before `init`.
@@ -54,7 +54,7 @@ class Repository:
     def __init__(self, folder: Path, now: Callable[[], float]) -> None:
         self.store = Store(folder)
         self.now = now
-        self._lock = threading.RLock()
+        self._lock = SharedLock(folder / "repository.lock")
 
     @property
     def is_initialised(self) -> bool:

@@ -12,6 +12,7 @@ from hardware.capabilities import Capabilities, RuntimeInfo
 from hardware.probes import files
 from hardware.probes.accelerators import accelerators
 from hardware.probes.cpu import cpu
+from hardware.probes.energy import EnergyMeter
 from hardware.probes.thermal import (
     Temperature,
     clock_share,
@@ -23,6 +24,7 @@ from hardware.probes.thermal import (
 from hardware.runtimes import runtimes
 
 __all__ = [
+    "EnergyMeter",
     "Temperature",
     "agent_version",
     "boot_id",

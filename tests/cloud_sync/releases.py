@@ -1,8 +1,10 @@
 """Releases for tests: real ones, of a tiny model, with golden set and recorded outputs."""
 
+import random
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from cloud_sync.evidence import Verification
 from cloud_sync.golden import GoldenSet, Recorded, encode_golden, encode_recorded
@@ -49,13 +51,20 @@ def make_release(
     recorded_with: str = "",
     model: str = "toy",
     architecture: str = "",
+    ballast: int = 0,
 ) -> tuple[Layout, Release]:
     """A release that this machine (or one of an architecture) can run, made and recorded here.
 
-    Without a pipeline its golden samples are the model's own inputs.
+    Without a pipeline its golden samples are the model's own inputs. `ballast` makes the model so
+    many bytes larger, the same ones in each, that hardly compress: a delta pays then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     onnx_file = linear(folder / "model.onnx", seed=seed)
+    if ballast:
+        loaded = onnx.load(onnx_file)
+        text = random.Random(1).randbytes(ballast // 2).hex()
+        loaded.metadata_props.add(key="ballast", value=text)
+        onnx.save(loaded, onnx_file)
     session = open_session("onnxruntime", onnx_file)
     images = np.random.default_rng(3).integers(0, 256, (6, 8, 8), np.uint8)
     if pipeline:

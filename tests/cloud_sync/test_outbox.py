@@ -277,6 +277,22 @@ def test_what_a_restored_fleet_has_lost_is_sent_again_under_its_old_numbers(
     assert box.append(RecordKind.STATE, Note("newer")) == 32
 
 
+def test_a_restored_fleet_gets_what_it_has_lost_also_where_it_took_newer_records_first(
+    tmp_path: Path,
+) -> None:
+    box = outbox(tmp_path / "o.db")
+    acknowledged(box, 30, at=100.0)
+    assert box.append(RecordKind.STATE, Note("new")) == 31
+    assert numbers(box.batch()) == [31]
+    box.acknowledge(
+        Ack(device="cam-1", stream=box.stream, through=20, ranges=((31, 31),), at=200.0)
+    )
+    assert box.sequences() == list(range(21, 31))
+    assert numbers(box.batch()) == list(range(21, 31))
+    box.acknowledge(Ack(device="cam-1", stream=box.stream, through=31, at=201.0))
+    assert box.depth() == 0
+
+
 def test_an_acknowledgement_that_comes_late_brings_nothing_back(tmp_path: Path) -> None:
     box = outbox(tmp_path / "o.db")
     acknowledged(box, 30, at=100.0)

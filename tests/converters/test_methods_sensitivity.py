@@ -136,7 +136,7 @@ def test_the_node_that_loses_most_comes_first_and_reverting_it_helps() -> None:
     constants = {f"w{i}": RNG.normal(0, 0.5, (CHANNELS, CHANNELS, 1, 1)) for i in (1, 2, 3)}
     constants["w1"] = constants["w1"][:, :3]
     constants["w1"][0] = -1  # a channel that is always zero behind its ReLU
-    constants["w2"][:, 0] = 50  # and weights that read it, which take the whole scale
+    constants["w2"][:, 0] = 500  # and weights that read it, which take the whole scale
     prepared = model(nodes, constants)
     statistics = observe(prepared, feeds())
     made = quantize(prepared, statistics, RULES)

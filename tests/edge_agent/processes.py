@@ -22,7 +22,7 @@ SOON_S = 20.0  # on a busy machine; what hangs would take longer
 
 
 def eventually(
-    holds: Callable[[], object], timeout_s: float = 30.0, what: str = "", every_s: float = 0.03
+    holds: Callable[[], object], timeout_s: float = 90.0, what: str = "", every_s: float = 0.03
 ) -> None:
     """Wait until something holds; fails with its name after the timeout."""
     deadline = time.monotonic() + timeout_s

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_sync.data_budget import bounds, cost, month_of
 from cloud_sync.messages import Cause, DataBudget
 from cloud_sync.metering import Meter, Traffic
 from cloud_sync.release import Blobs
 from cloud_sync.transfer import OciClient
-from edge_agent.budget import BudgetSpent, bounds, cost, month_of
+from edge_agent.budget import BudgetSpent
 from edge_agent.ledger import KEPT_MONTHS, Ledger
 from edgeml.errors import DeviceError, ReleaseError
 from tests.cloud_sync.registries import DATA, DIGEST, FaultyRegistry, running

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_sync.messages import DesiredModel, Window
+from cloud_sync.messages import DesiredModel, Measure, Window
 from edge_agent.execution import Execution
 from edge_agent.loaded import LoadedRelease, load
 from edge_agent.mailbox import Frame
 from edge_agent.store import ReleaseStore
 from edge_agent.worker import Worker, allowed_s
-from edgeml.errors import ModelError, ReleaseError
+from edgeml.errors import ModelError, ReleaseError, UserError
 from tests.cloud_sync.releases import make_release
 from tests.edge_agent.processes import eventually
 
@@ -256,3 +256,56 @@ def test_a_request_of_others_has_the_time_that_it_was_given(bench: Bench) -> Non
     driver.let_go.set()
     asking.join(20)
     assert bench.worker.stuck_s() == 0.0
+
+
+def test_the_energy_of_a_window_is_shared_out_over_its_sources(tmp_path: Path) -> None:
+    used = itertools.count(100, 12)
+    bench = Bench(tmp_path)
+    bench.worker.stop()
+    bench.worker = Worker("toy", bench.load(0), bench.lines.append, energy=lambda: next(used))
+    bench.worker.start()
+    mailbox = bench.worker.mailbox
+    for source in ("belt", "belt", "door"):
+        bench.put(source=source)
+        eventually(lambda: not any(mailbox.waiting(name) for name in mailbox.sources()))
+    bench.finish()
+    assert {w.source: w.energy_j for w in bench.windows} == {"belt": 8.0, "door": 4.0}
+
+
+def test_where_nothing_measures_energy_a_window_says_none(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.worker.start()
+    bench.put()
+    bench.finish()
+    assert [w.energy_j for w in bench.windows] == [None]
+
+
+def test_what_was_measured_goes_up_with_the_next_window_of_the_release_that_ran(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.worker.measure({"glare": [0.2, 0.6], "rejects": [3.0]})
+    [window] = bench.worker.windows()  # also where no frame comes
+    assert (window.source, window.accepted) == ("", 0)
+    assert window.metrics["glare"] == Measure(n=2, sum=0.8, min=0.2, max=0.6)
+    assert window.metrics["rejects"] == Measure(n=1, sum=3.0, min=3.0, max=3.0)
+    assert bench.worker.windows() == []
+    bench.worker.measure({"glare": [0.9]})
+    bench.worker.start()
+    bench.swap(1)
+    bench.worker.measure({"glare": [0.1]})
+    bench.finish()
+    told = [(w.release_version, w.metrics["glare"].max) for w in bench.windows if w.metrics]
+    assert told == [("1.0.0", 0.9), ("1.1.0", 0.1)]
+    with pytest.raises(UserError, match="no more than 63 metrics"):
+        bench.worker.measure({f"name{n}": [1.0] for n in range(64)})
+
+
+def test_a_window_says_how_warm_the_device_is(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.worker.stop()
+    bench.worker = Worker("toy", bench.load(0), bench.lines.append, celsius=lambda: 61.5)
+    bench.worker.start()
+    bench.put()
+    bench.finish()
+    assert bench.windows[0].metrics == {"temperature_c": Measure(n=1, sum=61.5, min=61.5, max=61.5)}

@@ -148,7 +148,7 @@ def test_ctrl_c_anywhere_leaves_nothing_running(tmp_path: Path, moment: str) -> 
         stderr=subprocess.DEVNULL,
     ) as demo:
         try:
-            until(moment, (folder / moment).exists, 120)
+            until(moment, (folder / moment).exists, 240)
             demo.send_signal(signal.SIGINT)
             assert demo.wait(60) == ExitCode.INTERRUPTED
         finally:

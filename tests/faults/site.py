@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cloud_sync.messages import MqttAccess
+from cloud_sync.release import Release
 from edge_agent.store import ReleaseStore
 from edge_agent.update.journal import DeviceState, read_state
 from tests.cloud_sync.releases import make_release
@@ -77,6 +78,7 @@ class Site(Loop):
         self.http = Proxy(self.ports[1])
         self.mqtt = Proxy(mqtt_port)
         self._versions = (f"1.0.{patch}" for patch in itertools.count())
+        self.releases: dict[str, Release] = {}  # that were pushed, by version
         self.environment: Mapping[str, str] | None = None
         self.inside: tuple[str, ...] = ()  # what the agent is run through
 
@@ -101,9 +103,13 @@ class Site(Loop):
         access = msgspec.json.decode(file.read_bytes(), type=MqttAccess)
         url = f"mqtt://127.0.0.1:{self.mqtt.port}"
         file.write_bytes(msgspec.json.encode(msgspec.structs.replace(access, url=url)))
+        self.configure(device)
+
+    def configure(self, device: str = DEVICE, **more: object) -> None:
+        """Have the device look at pictures, with more of a configuration."""
         uri = "images://" + str(self.folder / "images")
         source = {"name": "belt", "uri": uri, "model": MODEL, "fps": 20.0, "loop": True}
-        self.client.configure(device, {"sources": [source], "telemetry_every_s": 0.5})
+        self.client.configure(device, {"sources": [source], "telemetry_every_s": 0.5, **more})
 
     def start_agent(self, device: str = DEVICE) -> None:
         config = str(self.data / "agent.toml")
@@ -142,20 +148,22 @@ class Site(Loop):
         self.settled()
         self.settled()
 
-    def push(self) -> str:
+    def push(self, ballast: int = 0) -> str:
         """Give the fleet a new release; returns its version."""
         version = next(self._versions)
         seed = int(version.rpartition(".")[2])
-        layout, _ = make_release(self.folder / "releases" / version, version, seed=seed)
+        folder = self.folder / "releases" / version
+        layout, made = make_release(folder, version, seed=seed, ballast=ballast)
+        self.releases[version] = made
         self.client.push(layout.folder)
         return version
 
-    def roll_out(self, version: str) -> str:
-        return str(self.client.create_rollout(MODEL, version, policy=POLICY)["id"])
+    def roll_out(self, version: str, limits: str = "") -> str:
+        return str(self.client.create_rollout(MODEL, version, policy=POLICY + limits)["id"])
 
-    def update(self) -> "Update":
+    def update(self, ballast: int = 0) -> "Update":
         """Push a new release and want it on the device."""
-        version = self.push()
+        version = self.push(ballast)
         return Update(self, version, self.roll_out(version))
 
     def settled(self, update: "Update | None" = None) -> None:

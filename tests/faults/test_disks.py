@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_download_waits_for_room(
 ) -> None:
     before = mounted.version
     mounted.http.bytes_per_s = 3000.0
-    update = mounted.update()
+    update = mounted.update(ballast=1_000_000)
     update.reached("downloading")
     disk.fill(mounted.disk)
     mounted.goes_on(before)

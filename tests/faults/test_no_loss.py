@@ -6,6 +6,7 @@ keeps nothing on the disk: what it has acknowledged is lost with it, as the firs
 """
 
 import contextlib
+import os
 import random
 import sqlite3
 import subprocess
@@ -23,7 +24,7 @@ from tests.sim.sender import number_in
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 DEVICE = "cam-1"
 RECORDS = 100_000
-MANY = 1_000_000
+MANY = int(os.environ.get("EDGEML_RECORDS", "1_000_000"))
 ROUNDS = 2
 
 

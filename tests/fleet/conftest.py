@@ -2,10 +2,8 @@
 
 import asyncio
 import datetime as dt
-import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.device_api import enroll as enroll_over_http
@@ -26,6 +23,7 @@ from cloud_sync.messages import (
     DesiredState,
     Enrolled,
     EnrollRequest,
+    Feature,
     Hello,
     Phase,
     RecordKind,
@@ -45,7 +43,6 @@ from fleet.access import Access
 from fleet.client import FleetClient
 from fleet.controller import Controller
 from fleet.db import Database, upgrade
-from fleet.db.database import sqlite_url
 from fleet.device_app import device_app
 from fleet.incarnation import HeadFile
 from fleet.ingest import Ingest
@@ -60,6 +57,14 @@ from fleet.serving import served
 from fleet.trust import Repository
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 from hardware.requirements import Requirements, RuntimeRequirement
+from tests.fleet import databases
+
+# Fixtures and a hook, which pytest finds here.
+backups = databases.backups
+database_kind = databases.database_kind
+new_database = databases.new_database
+postgresql = databases.postgresql
+pytest_generate_tests = databases.pytest_generate_tests
 
 OPERATOR = Caller("operator", "a test")
 VNNI = Capabilities(
@@ -80,25 +85,11 @@ class Clock:
         return self.now
 
 
-def database_url(data: Path) -> str:
-    """SQLite in the folder; a new database of a server that EDGEML_TEST_DATABASE names."""
-    server = os.environ.get("EDGEML_TEST_DATABASE")
-    if not server:
-        return sqlite_url(data / "fleet.db")
-    marker = data / "database.name"
-    if not marker.exists():
-        marker.write_text(f"test_{uuid.uuid4().hex}")
-        engine = create_engine(server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {marker.read_text()}"))
-        engine.dispose()
-    return make_url(server).set(database=marker.read_text()).render_as_string(hide_password=False)
-
-
 def make_services(data: Path, clock: Callable[[], float] = time.time) -> Services:
     """A fleet's services on a folder, as `fleet up` makes them."""
     keys = load_or_create(data, dt.datetime.now(dt.UTC))
-    database = Database(database_url(data))
+    database = Database(databases.database_url(data))
+    databases.begin(database)
     upgrade(database)
     services = Services(
         database=database,
@@ -121,7 +112,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def services(tmp_path: Path, clock: Clock) -> Iterator[Services]:
+def services(tmp_path: Path, clock: Clock, database_kind: str) -> Iterator[Services]:
     made = make_services(tmp_path / "fleet", clock)
     yield made
     made.database.close()
@@ -139,9 +130,11 @@ class Listening:
     client: FleetClient
 
 
-def listen(services: Services) -> tuple[Listening, Callable[[], None]]:
+def listen(
+    services: Services, make_access: Callable[[Services], Access] = Access
+) -> tuple[Listening, Callable[[], None]]:
     """Serve both apps from a thread; returns them and what stops them."""
-    ingest, access = Ingest(services), Access(services)
+    ingest, access = Ingest(services), make_access(services)
     ingest.start()
     sockets = [take(Listener(name, "127.0.0.1", 0, "--port")) for name in ("one", "two")]
     up, stop = threading.Event(), threading.Event()
@@ -172,7 +165,7 @@ def listen(services: Services) -> tuple[Listening, Callable[[], None]]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Listening]:
+def fleet(tmp_path: Path, database_kind: str) -> Iterator[Listening]:
     services = make_services(tmp_path / "fleet")
     listening, end = listen(services)
     yield listening
@@ -193,6 +186,7 @@ class Device:
     counter: int = 0
     accepted: str = ""
     capabilities: Capabilities = VNNI
+    features: tuple[str, ...] = (str(Feature.PREPARE),)
     models: dict[str, ReportedModel] = field(default_factory=dict)
     clients: list[DeviceClient] = field(default_factory=list)
 
@@ -207,6 +201,7 @@ class Device:
                 desired_epoch=self.epoch, desired_counter=self.counter, models=self.models
             ),
             accepted=self.accepted,
+            features=self.features,
         )
 
     def take(self, envelope: bytes | None) -> DesiredState | None:
@@ -443,13 +438,23 @@ def wanted() -> DesiredModel:
 
 
 @pytest.fixture
-def make() -> Callable[..., Services]:
+def make(database_kind: str) -> Callable[..., Services]:
     return make_services
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The makers above, for tests that speak for devices."""
     return SimpleNamespace(
-        evidence=make_evidence, reported=reported, gate=gate, write_release=write_release
+        evidence=make_evidence,
+        reported=reported,
+        gate=gate,
+        window=make_window,
+        write_release=write_release,
     )
+
+
+@pytest.fixture
+def listening() -> Callable[[Services], tuple[Listening, Callable[[], None]]]:
+    """Serve a fleet's services on real listeners; gives what stops them, too."""
+    return listen

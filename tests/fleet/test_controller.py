@@ -2,18 +2,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from sqlalchemy import select
 
 from cloud_sync.evidence import Verdict
-from cloud_sync.messages import DesiredModel, Phase, RecordKind, encode
+from cloud_sync.messages import DesiredModel, Measure, Phase, RecordKind, encode
 from cloud_sync.release import Layout, Release
 from cloud_sync.trust import PayloadType, sign
 from edgeml.errors import UserError
 from fleet.controller import Controller
+from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.rollouts import Policy
-from fleet.rollouts.policy import Limits, Wave
-from fleet.services import Services, audit, devices, records, recovery, releases, reported, rollouts
+from fleet.rollouts.gates import FAILURES
+from fleet.rollouts.policy import Gates, Limits, Metric, Wave
+from fleet.rollouts.together import Together
+from fleet.services import (
+    Services,
+    audit,
+    devices,
+    records,
+    recovery,
+    releases,
+    reported,
+    rollouts,
+    rollups,
+    webhooks,
+)
+from fleet.show import cost_text
 
 POLICY = Policy(waves=(Wave(count=1), Wave(percent=100)), soak_s=10.0)
 ROLLBACK_REASON = "confident share 0.1 against 0.9"
@@ -42,8 +59,20 @@ class Sim:
         if phase is Phase.COMMITTED:
             self.running[device] = wanted
         one.report("digits", self.kit.reported(wanted, phase, self.running.get(device), reason))
+        self._send(one)
+
+    def report(self, device: str, **counted: Any) -> None:
+        """Send a window of telemetry of what the device runs."""
+        one, running = self.devices[device], self.running[device]
+        window = msgspec.structs.replace(
+            self.kit.window(100), release=running.release, variant=running.variant, **counted
+        )
+        one.outbox.append(RecordKind.TELEMETRY, window)
+        self._send(one)
+
+    def _send(self, one: Any) -> None:
         envelope = sign(encode(one.outbox.batch()), PayloadType.BATCH, one.key)
-        signed = records.verify(self.services, device, envelope, one.key.public_key())
+        signed = records.verify(self.services, one.device, envelope, one.key.public_key())
         for ack in records.store(self.services, [signed]):
             one.outbox.acknowledge(one.open_ack(ack))
 
@@ -266,8 +295,6 @@ def test_what_was_refused_is_planned_anew_with_another_variant(
     operator: Any,
     kit: Any,
 ) -> None:
-    import msgspec
-
     release = push("1.0.0")
     devices.set_labels(services, operator, "cam-1", {"only": "this"})
     policy = Policy(selector="only=this")
@@ -453,3 +480,188 @@ def test_the_thread_acts_on_changes_and_ends(
             break
     assert sim.wanted("cam-1") is not None
     controller.stop()
+
+
+def test_a_gate_over_a_metric_of_the_devices_waits_for_it_and_then_decides(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    operator: Any,
+) -> None:
+    push("1.0.0")
+    gates = Gates(max_temperature_c=80.0, metrics=(Metric(name="glare", max=0.5, min_samples=3),))
+    policy = msgspec.structs.replace(POLICY, gates=gates)
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", policy)["id"]
+    settle(controller)
+    sim.say("cam-1", Phase.COMMITTED)
+    settle(controller)
+    waits = {g["name"].partition(": ")[2]: g for g in rollouts.explain(services, rollout)["gates"]}
+    assert {waits["glare"]["result"], waits["temperature_c"]["result"]} == {"undecided"}
+    assert "has reported glare yet" in waits["glare"]["reason"]
+
+    cool, dim = Measure(n=1, sum=61.0, min=61.0, max=61.0), Measure(n=2, sum=0.2, min=0.1, max=0.1)
+    sim.report("cam-1", metrics={"temperature_c": cool, "glare": dim}, inferred=90, energy_j=45.0)
+    rollups.fold_all(services)
+    settle(controller)
+    waits = {g["name"].partition(": ")[2]: g for g in rollouts.explain(services, rollout)["gates"]}
+    assert (waits["temperature_c"]["result"], waits["glare"]["result"]) == ("pass", "undecided")
+    cost = rollouts.show(services, rollout)["cost"]
+    assert cost is not None
+    assert cost_text(cost) == "0 bytes, 0.5 J an inference on 1 device that measures it"
+
+    bright = Measure(n=4, sum=3.6, min=0.8, max=1.0)
+    sim.report("cam-1", metrics={"glare": bright})
+    rollups.fold_all(services)
+    settle(controller)
+    info = rollouts.show(services, rollout)
+    assert info["status"] == "halted"
+    assert "glare is 0.6333 on 6 samples; at most 0.5 is wanted" in info["sentence"]
+
+
+TOGETHER = msgspec.structs.replace(
+    POLICY,
+    waves=(Wave(percent=100),),
+    together=Together(label="site", prepare_timeout_s=100, commit_timeout_s=100),
+)
+ALL = ("cam-1", "cam-2", "cam-3")
+
+
+def stages(sim: Sim) -> set[tuple[str, str]]:
+    """Which release, and how far, the signed states want of the devices."""
+    found = [sim.wanted(name) for name in ALL]
+    return {(wanted.release_version, wanted.until) if wanted else ("", "") for wanted in found}
+
+
+def test_a_group_prepares_switches_and_commits_in_one_transaction_each(
+    services: Services, sim: Sim, push: Callable[..., Release], operator: Any, kit: Any
+) -> None:
+    push("1.0.0")
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", TOGETHER)["id"]
+    settle(Controller(services))
+    assert stages(sim) == {("1.0.0", "prepared")}
+    for name in ALL[:2]:
+        sim.say(name, Phase.PREPARED)
+    settle(Controller(services))  # as after a restart: nothing is in memory
+    assert stages(sim) == {("1.0.0", "prepared")}
+    assert "site=north waits for 1 of 3 to be prepared (cam-3)" in told(services, rollout)
+    sim.say("cam-3", Phase.PREPARED)
+    settle(Controller(services))
+    assert stages(sim) == {("1.0.0", "trial")}
+    assert {sim.wanted(name).switch_at for name in ALL} == {services.now() + 2}  # type: ignore[union-attr]
+    live = kit.gate(name="live.error_rate")
+    for name in ALL:
+        sim.devices[name].outbox.append(
+            RecordKind.EVIDENCE, kit.evidence(name, sim.wanted(name), live)
+        )
+        sim.say(name, Phase.TRIAL)
+    rollouts.pause(services, operator, rollout)  # what has begun comes to its end
+    settle(Controller(services))
+    assert stages(sim) == {("1.0.0", "")}
+    actions = [entry["action"] for entry in audit.entries(services)["items"]]
+    assert actions.count("rollout.proceed") == 2
+
+
+def test_a_member_that_fails_takes_its_group_back_to_what_it_ran(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    clock: Any,
+    operator: Any,
+) -> None:
+    push("1.0.0")
+    push("1.1.0")
+    roll_out(services, controller, sim, clock, operator, "1.0.0")
+    policy = msgspec.structs.replace(TOGETHER, on_failure="pause")
+    rollout = rollouts.create(services, operator, "digits", "1.1.0", policy)["id"]
+    settle(controller)
+    for name in ALL:
+        sim.say(name, Phase.PREPARED)
+    settle(controller)
+    sim.say("cam-1", Phase.TRIAL)
+    sim.say("cam-2", Phase.ROLLED_BACK, ROLLBACK_REASON)
+    settle(controller)
+    assert rollouts.show(services, rollout)["status"] == "paused"
+    assert stages(sim) == {("1.0.0", "")}  # cam-3 never heard that it may switch
+    rollouts.retry(services, operator, rollout)
+    settle(controller)
+    assert stages(sim) == {("1.1.0", "prepared")}
+
+
+def test_a_member_that_is_away_too_long_takes_the_group_back_and_counts_as_failed(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    clock: Any,
+    operator: Any,
+) -> None:
+    push("1.0.0")
+    policy = msgspec.structs.replace(TOGETHER, limits=Limits(max_failures=1))
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", policy)["id"]
+    settle(controller)
+    for name in ALL[:2]:
+        sim.say(name, Phase.PREPARED)
+    clock.now += 101
+    settle(controller)
+    assert stages(sim) == {("", "")}  # they ran nothing before
+    [gate] = [g for g in rollouts.explain(services, rollout)["gates"] if g["name"] == FAILURES]
+    assert "cam-3 was not prepared within 100 s" in gate["reason"]
+
+
+def test_an_agent_that_is_too_old_to_wait_keeps_its_group_from_a_rollout(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    operator: Any,
+) -> None:
+    push("1.0.0")
+    old = sim.devices["cam-2"]
+    old.features = ()
+    reported.hello(services, "cam-2", sign(encode(old.hello()), PayloadType.HELLO, old.key))
+    plan = rollouts.plan(services, "digits", "1.0.0", TOGETHER)
+    reasons = {d["device"]: d["reason"] for d in plan["devices"]}
+    assert "agent is too old" in reasons["cam-2"]
+    assert "its group site=north waits for cam-2" in reasons["cam-1"]
+    rollout = rollouts.create(services, operator, "digits", "1.0.0", TOGETHER)["id"]
+    settle(controller)
+    assert stages(sim) == {("", "")}
+    assert "agent is too old" in told(services, rollout)
+
+
+def told(services: Services, rollout: str) -> str:
+    return str(rollouts.show(services, rollout)["sentence"])
+
+
+def test_webhooks_are_told_of_each_turning_point_once(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    clock: Any,
+    operator: Any,
+) -> None:
+    url = "https://hooks.example/edgeml"
+    hook = webhooks.add(services, operator, url, ["dev.edgeml.rollout.*"])["id"]
+    push("1.0.0"), push("1.1.0")
+    good = roll_out(services, controller, sim, clock, operator, "1.0.0")
+    bad = rollouts.create(services, operator, "digits", "1.1.0", POLICY, draft=True)["id"]
+    rollouts.start(services, operator, bad)
+    settle(controller)
+    sim.say("cam-1", Phase.ROLLED_BACK, ROLLBACK_REASON)
+    settle(controller)
+    told: dict[str, list[Any]] = {good: [], bad: []}
+    with services.database.read() as session:
+        for row in session.scalars(select(tables.Delivery).order_by(tables.Delivery.id)):
+            event = msgspec.json.decode(row.body)
+            assert (event["type"], row.webhook) == (row.type, hook)
+            told[event["subject"]].append((row.type.rpartition(".")[2], event["data"]))
+    assert [kind for kind, _ in told[good]] == ["created", "started", "advanced", "completed"]
+    assert [kind for kind, _ in told[bad]] == ["created", "started", "halted"]
+    _, advanced = told[good][2]
+    assert (advanced["wave"], advanced["waves"], advanced["by"]) == (2, 2, "controller")
+    _, halted = told[bad][-1]
+    assert (halted["status"], halted["version"]) == ("halted", "1.1.0")
+    assert ROLLBACK_REASON in halted["reason"]

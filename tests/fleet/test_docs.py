@@ -15,8 +15,11 @@ from cloud_sync.messages import Configuration, DataBudget, SourceConfig, TrialPo
 from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES, check_source
 from edgeml.cli import app
 from fleet.rollouts import Policy, parse_policy
-from fleet.rollouts.policy import DEFAULT_WAVES, Gates, Limits, Wave
-from fleet.services.devices import parse_configuration
+from fleet.rollouts.failures import Retries, Threshold
+from fleet.rollouts.policy import DEFAULT_WAVES, Gates, Limits, Metric, Wave
+from fleet.rollouts.timing import Rate, Window
+from fleet.rollouts.together import Together
+from fleet.settings import parse_configuration
 from hardware.pipeline import parse as parse_pipeline
 from hardware.pipeline.definition import PreStep
 from hardware.pipeline.postprocessors import OURS
@@ -28,17 +31,42 @@ Structs = dict[str, type[msgspec.Struct]]
 POLICY: Structs = {
     "": Policy,
     "waves.": Wave,
+    "windows.": Window,
+    "rate.": Rate,
+    "together.": Together,
+    "retries.": Retries,
+    "thresholds.": Threshold,
     "gates.": Gates,
+    "gates.metrics.": Metric,
     "limits.": Limits,
     "trial.": TrialPolicy,
 }
 CONFIGURATION: Structs = {"": Configuration, "sources.": SourceConfig, "data_budget.": DataBudget}
 # Whole tables, and the number that the fleet gives.
-NOT_A_KEY = {"gates", "limits", "trial", "data_budget", "config_version"}
+NOT_A_KEY = {"gates", "limits", "trial", "retries", "data_budget", "config_version"}
 IN_WORDS: dict[str, Any] = {
     "waves": ("1 device, 5 %, 25 %, 100 %", DEFAULT_WAVES),
     "waves.count": ("", None),
     "waves.percent": ("", None),
+    "waves.soak_s": ("the policy's", None),
+    "waves.success_percent": ("all finish", None),
+    "start_at": ("at once", None),
+    "windows": ("always", ()),
+    "rate": ("no bound", None),
+    "together": ("none", None),
+    "rate.increase_after_given": ("never", None),
+    "rate.increase_after_committed": ("never", None),
+    "rate.max_per_minute": ("no bound", None),
+    "thresholds": ("none", ()),
+    "gates.max_latency_p95_ms": ("no bound", None),
+    "gates.max_error_rate": ("no bound", None),
+    "gates.max_crash_percent": ("no bound", None),
+    "gates.max_memory_mb": ("no bound", None),
+    "gates.max_temperature_c": ("no bound", None),
+    "gates.metrics": ("none", ()),
+    "gates.metrics.max": ("no bound", None),
+    "gates.metrics.min": ("no bound", None),
+    "limits.max_failures": ("0, and with thresholds no bound", None),
     "sources": ("none", ()),
     "sources.fps": ("the source's own", None),
     "site": ("none", {}),
@@ -83,7 +111,7 @@ def examples(page: str) -> list[str]:
 
 
 def test_the_example_of_the_policy_can_be_used() -> None:
-    assert [parse_policy(text).waves[0].count for text in examples("policy.md")] == [1]
+    assert [parse_policy(text).waves[0].count for text in examples("policy.md")] == [1, 1]
 
 
 def test_the_example_of_a_configuration_can_be_used() -> None:

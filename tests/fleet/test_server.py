@@ -92,7 +92,7 @@ class Fleet:
             )
         assert self.process.stdout is not None
         text = ""
-        while not text.endswith("}\n"):
+        while not text.endswith("\n}\n"):
             line = self.process.stdout.readline()
             assert line, (self.data.parent / "fleet.log").read_text()
             text += line
@@ -181,7 +181,8 @@ def test_a_signal_ends_it_cleanly_and_a_restart_goes_on(
         client.configure("cam-1", {"telemetry_every_s": 2.5})
         before = client.device("cam-1")
     assert up.end(number) == 0
-    up.start()
+    assert len(said["first_admin"]["password"]) >= 20
+    assert "first_admin" not in up.start()  # it is shown once
     with closing(up.client()) as client:
         after = client.device("cam-1")
         assert after["desired"] == before["desired"]

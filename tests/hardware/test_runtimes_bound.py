@@ -13,7 +13,7 @@ from hardware.pipeline import parse
 from hardware.runtimes import open_session
 from tests.hardware.models import linear
 
-RANDOM = np.random.default_rng(4)
+RNG = np.random.default_rng(4)
 SHAPE = (1, 1, 4, 4)
 RUNTIMES = ("onnxruntime", "openvino")
 PIPELINE = """
@@ -33,7 +33,7 @@ to = "NCHW"
 
 
 def image() -> np.ndarray:
-    return RANDOM.normal(size=SHAPE).astype(np.float32)
+    return RNG.normal(size=SHAPE).astype(np.float32)
 
 
 def graph(path: Path, *nodes: onnx.NodeProto, axes: list[int | str], kind: int) -> Path:
@@ -99,10 +99,10 @@ def test_an_array_that_is_no_block_of_memory_is_read_anew_each_time(
     name: str, tmp_path: Path
 ) -> None:
     session = open_session(name, linear(tmp_path / "m.onnx"))
-    wide = RANDOM.normal(size=(1, 1, 4, 8)).astype(np.float32)
+    wide = RNG.normal(size=(1, 1, 4, 8)).astype(np.float32)
     view = wide[..., ::2]
     for _ in range(4):
-        wide[:] = RANDOM.normal(size=wide.shape)
+        wide[:] = RNG.normal(size=wide.shape)
         found = session.run([view])[0].copy()
         assert np.array_equal(found, session.run([view.copy()])[0])
 
@@ -147,7 +147,7 @@ def test_a_pipeline_prepares_every_picture_in_what_is_bound(tmp_path: Path) -> N
     runner = parse(PIPELINE.encode()).runner(session.inputs)
     given: list[np.ndarray] = []
     for _ in range(5):
-        prepared = runner.prepare(RANDOM.integers(0, 256, (9, 7), np.uint8))
+        prepared = runner.prepare(RNG.integers(0, 256, (9, 7), np.uint8))
         assert prepared is not None
         given += session.run(prepared)
         [wanted] = other.run([prepared[0].copy()])

@@ -34,6 +34,8 @@ class Device(Table):
     online: Mapped[bool]
     last_seen: Mapped[float | None]
     unreconciled: Mapped[bool]
+    utc_offset_s: Mapped[int | None]
+    features: Mapped[str] = mapped_column(Text, server_default="", default="")
 
 
 class DeviceLabel(Table):
@@ -113,6 +115,7 @@ class ReportedModel(Table):
     rollout: Mapped[str] = mapped_column(String(64))
     attempt: Mapped[int]
     reason: Mapped[str]
+    cause: Mapped[str] = mapped_column(String(32), server_default="", default="")
     stream: Mapped[str] = mapped_column(NAME)
     at: Mapped[float]
 
@@ -162,4 +165,4 @@ class LedgerEntry(Table):
     received: Mapped[int] = mapped_column(BigInteger)
     failures: Mapped[int] = mapped_column(BigInteger)
     note: Mapped[str]
-    at: Mapped[float]
+    at: Mapped[float] = mapped_column(index=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cloud_sync.messages import Measure
 from edge_agent.api.device import Watched
 from edge_agent.api.http_server import Limits
 from edge_agent.api.options import parse_address
@@ -245,6 +246,36 @@ def test_frames_are_pushed_to_a_source(serve: Serve) -> None:
     assert broken.status_code == 400
     missing = httpx.post(f"http://{api.address}/sources/gate/frames", content=data)
     assert missing.status_code == 404
+
+
+def test_a_program_gives_metrics_that_go_up_with_the_models_telemetry(
+    serve: Serve, bench: Bench
+) -> None:
+    api = serve()
+
+    def give(body: bytes, model: str = MODEL) -> httpx.Response:
+        return httpx.post(f"http://{api.address}/models/{model}/metrics", content=body)
+
+    answer = give(b'{"reject_share": 0.02, "glare": [0.1, 0.4]}')
+    assert (answer.status_code, answer.json()) == (202, {"taken": 3})
+    bench.workers.report(20.0)
+    [window] = [window for window in bench.windows if window.metrics]
+    assert (window.model, window.release) == (MODEL, bench.loaded.desired.release)
+    assert window.metrics["reject_share"] == Measure(n=1, sum=0.02, min=0.02, max=0.02)
+    assert (window.metrics["glare"].n, window.metrics["glare"].max) == (2, 0.4)
+    assert give(b"{}", model="no-such").status_code == 404
+    for body, why in (
+        (b"[1]", "cannot be read"),
+        (b'{"x": "1"}', "cannot be read"),
+        (b'{"x": 1e999}', ""),
+        (b'{"X y": 1}', "cannot be named"),
+        (b'{"error_rate": 0}', "measures error_rate by itself"),
+        (json.dumps({"x": [0.0] * 1001}).encode(), "more than 1000 values"),
+        (json.dumps({f"x{n}": 1 for n in range(64)}).encode(), "no more than 63 metrics"),
+    ):
+        refused = give(body)
+        assert refused.status_code == 400
+        assert why in refused.json()["error"]
 
 
 def test_an_inference_is_bounded_where_the_model_leaves_it_open(serve: Serve) -> None:

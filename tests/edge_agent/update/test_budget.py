@@ -1,5 +1,8 @@
 """The data budget on a whole agent: it waits, says what it needs, and goes on when it may."""
 
+import sqlite3
+from contextlib import closing
+
 import msgspec
 import pytest
 
@@ -7,6 +10,7 @@ from cloud_sync.messages import Cause, DataBudget, LedgerEntry, LedgerRecord, Ph
 from cloud_sync.release import Release
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import DEVICE, MODEL, Scene
+from tests.sim.proxy import Proxy
 
 
 def ledger(scene: Scene) -> dict[tuple[str, Cause], LedgerEntry]:
@@ -103,3 +107,30 @@ def test_a_policy_s_budget_holds_where_the_device_says_nothing(scene: Scene, byt
     with AgentProcess(scene.config) as agent:
         eventually(lambda: "of the rollout r1" in reason(scene), what="it waits")
         agent.stop()
+
+
+def test_what_was_leased_and_not_spent_is_given_back_when_the_agent_is_asked_to_end(
+    scene: Scene,
+) -> None:
+    with Proxy(int(scene.fleet.url.rpartition(":")[2])) as link:
+        toml = scene.config.read_text()
+        assert scene.fleet.url in toml
+        scene.config.write_text(toml.replace(scene.fleet.url, f"http://127.0.0.1:{link.port}"))
+        with AgentProcess(scene.config) as agent:
+            scene.want(scene.release("1.0.0"))
+            eventually(
+                lambda: scene.device.phase(MODEL, "1.0.0") is Phase.COMMITTED, what="committed"
+            )
+            link.bytes_per_s = 20_000.0
+            scene.want(scene.release("1.1.0", seed=1, ballast=2_000_000))
+            eventually(lambda: leases(scene, Cause.FULL), what="a download that goes on")
+            link.silent = True
+            agent.stop()
+    assert leases(scene) == []
+
+
+def leases(scene: Scene, cause: Cause | None = None) -> list[tuple[str, int]]:
+    """What the device has written down to be spent soon, by cause."""
+    with closing(sqlite3.connect(scene.data / "ledger.db", timeout=30)) as database:
+        rows = database.execute("SELECT cause, bytes FROM leases").fetchall()
+    return [row for row in rows if cause in (None, row[0])]

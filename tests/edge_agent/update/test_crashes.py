@@ -195,8 +195,13 @@ class UpdateMachine(RuleBasedStateMachine):
         if DISK.crashed:
             self.agent = Running(self.data, self.registry)
 
-    @rule(which=st.integers(0, 3), attempt=st.integers(1, 3), crash_at=crash_at)
-    def want(self, which: int, attempt: int, crash_at: int | None) -> None:
+    @rule(
+        which=st.integers(0, 3),
+        attempt=st.integers(1, 3),
+        until=st.sampled_from(["", "", "prepared", "trial"]),
+        crash_at=crash_at,
+    )
+    def want(self, which: int, attempt: int, until: str, crash_at: int | None) -> None:
         self.counter += 1
         model = self.releases[which]
         wanted = DesiredState(
@@ -205,7 +210,7 @@ class UpdateMachine(RuleBasedStateMachine):
             counter=self.counter,
             issued_at=1.0,
             expires_at=2.0,
-            models={MODEL: DesiredModel(**{**_fields(model), "attempt": attempt})},
+            models={MODEL: DesiredModel(**{**_fields(model), "attempt": attempt, "until": until})},
             configuration=Configuration(config_version=self.counter),
         )
         self.do(crash_at, lambda: self.agent.twin.accept(wanted, "{}"))

@@ -17,6 +17,7 @@ from edge_agent.budget import BudgetSpent
 from edge_agent.ledger import Ledger
 from edge_agent.registries import Registries, RegistrySettings
 from edge_agent.store import ReleaseStore
+from edge_agent.update import fetching
 from edge_agent.update.deltas import Deltas
 from edge_agent.update.fetching import Fetcher, Interrupted
 from edgeml.errors import RemoteError
@@ -43,7 +44,7 @@ class Scene:
         shelf.content[self.target] = after.tobytes()
         self.good = self._delta(folder, before, after)
         self.bad = self._delta(folder, before, other, to=after)
-        self.offer = self.good
+        self.offer: DeltaOffer | None = self.good
         model = next(file for file in release.variants[0].files if file.role == "model")
         file = msgspec.structs.replace(model, digest=self.target, size=SIZE)
         self.variant: Variant = msgspec.structs.replace(release.variants[0], files=(file,))
@@ -77,7 +78,7 @@ class Scene:
         return DeltaOffer(base=self.base, digest=digest_of(data), size=len(data))
 
     def _offers(self) -> DeltaOffers:
-        return DeltaOffers(offers=(self.offer,))
+        return DeltaOffers(offers=(self.offer,) if self.offer else ())
 
     def fetch(self) -> None:
         self.fetcher.files(self.desired, self.variant)
@@ -180,3 +181,33 @@ def test_the_fleet_is_not_asked_for_deltas_to_small_files(tmp_path: Path) -> Non
     assert asked == []
     deltas.offer(digest, MIN_BYTES)
     assert asked == [digest]
+
+
+def test_while_nobody_can_be_asked_for_a_delta_the_whole_is_not_fetched_either(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(_sleep: object) -> Registries:
+        raise RemoteError("The fleet is not asked yet.")
+
+    with monkeypatch.context() as early:
+        early.setattr(scene.fetcher, "_connect", not_yet)
+        with pytest.raises(RemoteError, match="not asked yet"):
+            scene.fetch()
+    scene.fetch()
+    assert set(scene.spent()) == {Cause.DELTA}
+
+
+def test_an_update_that_waits_for_its_budget_takes_a_delta_that_is_made_meanwhile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.budget = DataBudget(rollout_bytes=SIZE // 4)
+    scene.offer = None
+    for _ in range(2):
+        with pytest.raises(BudgetSpent):
+            scene.fetch()
+    scene.offer = scene.good
+    with pytest.raises(BudgetSpent):
+        scene.fetch()  # what the fleet said holds for a while
+    monkeypatch.setattr(fetching, "ASK_AGAIN_S", -1.0)
+    scene.fetch()
+    assert set(scene.spent()) == {Cause.DELTA}

@@ -1,5 +1,7 @@
 """The update machine under every order of events, with crashes between any two steps."""
 
+from typing import Literal
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -32,16 +34,20 @@ from edge_agent.update.machine import (
     report,
     same_release,
     step,
+    waits,
 )
 
+Until = Literal["", "prepared", "trial"]
 
-def desired(release: int, attempt: int = 1, nonce: str = "") -> DesiredModel:
+
+def desired(release: int, attempt: int = 1, nonce: str = "", until: Until = "") -> DesiredModel:
     return DesiredModel(
         release=f"r{release}",
         variant=f"v{release}",
         release_version=f"{release}.0.0",
         attempt=attempt,
         nonce=nonce,
+        until=until,
     )
 
 
@@ -78,6 +84,57 @@ def test_only_in_its_trial_does_a_candidate_take_frames() -> None:
     assert live(state) == desired(2)
 
 
+def prepared(release: int) -> ModelState:
+    wish = desired(release, until="prepared")
+    return through(step(committed(1), Wanted(desired=wish)), *WORK)
+
+
+def test_a_device_of_a_group_stops_when_it_is_prepared_and_goes_on_when_it_is_told() -> None:
+    state = prepared(2)
+    assert (state.phase, live(state), waits(state)) == (Phase.PREPARED, desired(1), True)
+    assert through(state, Phase.PREPARED) == state
+    assert step(state, Restarted(crashed=True)).phase is Phase.PREPARED
+    state = step(state, Wanted(desired=desired(2, until="trial")))
+    assert not waits(state)
+    assert live(through(state, Phase.PREPARED)) == desired(2, until="trial")
+
+
+def test_a_trial_that_has_passed_is_not_committed_before_the_group_is() -> None:
+    own = Baseline(release="2", inferred=7)
+    told = step(prepared(2), Wanted(desired=desired(2, until="trial")))
+    state = through(told, Phase.PREPARED)
+    assert not waits(state)
+    state = step(state, Done(phase=Phase.TRIAL, about=desired(2), baseline=own))
+    assert (state.phase, state.passed, waits(state)) == (Phase.TRIAL, own, True)
+    assert state.running == desired(1)
+    for _ in range(10):  # it may wait for days, and be switched off and on
+        state = step(state, Restarted())
+    state = step(state, Wanted(desired=desired(2)))
+    state = step(state, Done(phase=Phase.TRIAL, about=desired(2), baseline=own))
+    assert (state.phase, state.running, state.proven) == (Phase.COMMITTED, desired(2), own)
+
+
+def test_a_group_that_goes_back_does_so_at_once_from_wherever_a_device_is() -> None:
+    switched = through(
+        step(prepared(2), Wanted(desired=desired(2, until="trial"))), Phase.PREPARED, Phase.TRIAL
+    )
+    for state in (prepared(2), switched):
+        back = step(state, Wanted(desired=desired(1)))
+        assert (back.phase, live(back), back.candidate) == (Phase.COMMITTED, desired(1), None)
+        assert back.passed is None
+        assert not is_blocked(back, desired(2))
+
+
+def test_a_release_that_does_badly_after_its_trial_has_passed_goes_back() -> None:
+    told = step(prepared(2), Wanted(desired=desired(2, until="trial")))
+    state = through(told, Phase.PREPARED, Phase.TRIAL)
+    failed = step(state, Fail(about=desired(2), reason="unsure"))
+    assert (failed.phase, live(failed)) == (Phase.ROLLED_BACK, desired(1))
+    for _ in range(MAX_TRIAL_BOOTS):
+        state = step(state, Restarted(crashed=True))
+    assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(1))
+
+
 def test_a_failed_trial_goes_back_and_blocks_that_attempt_alone() -> None:
     state = step(in_trial(2, committed(1)), Fail(about=desired(2), reason="unsure"))
     assert (state.phase, live(state), state.reason) == (Phase.ROLLED_BACK, desired(1), "unsure")
@@ -91,6 +148,7 @@ def test_a_blocked_release_that_is_wanted_again_later_is_reported_as_rolled_back
     assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(3))
     assert report(state).release == "r2"
     assert "before" in report(state).reason
+    assert (report(failed).cause, report(state).cause) == ("gate", "")
 
 
 def test_a_refused_release_is_not_blocked_and_a_higher_attempt_is_taken() -> None:
@@ -168,6 +226,8 @@ def test_a_committed_release_with_which_the_agent_keeps_crashing_gives_way() -> 
     state = step(state, Restarted(crashed=True))
     assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(1))
     assert "crashed 3 times" in state.reason
+    assert report(state).cause == "crashed"
+    assert report(step(state, Wanted(desired=desired(3)))).cause == ""
     assert step(state, Wanted(desired=desired(2))) == state
     assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
 
@@ -211,6 +271,7 @@ def test_a_release_during_whose_trial_the_agent_keeps_starting_is_rolled_back() 
     state = step(state, Restarted())
     assert (state.phase, live(state)) == (Phase.ROLLED_BACK, desired(1))
     assert is_blocked(state, desired(2))
+    assert report(state).cause == "crashed"
 
 
 def test_a_broken_release_gives_way_to_the_one_before() -> None:
@@ -220,6 +281,7 @@ def test_a_broken_release_gives_way_to_the_one_before() -> None:
         desired(1),
         desired(2),
     )
+    assert report(state).cause == "damaged"
     assert step(state, Wanted(desired=desired(2, attempt=2))).phase is Phase.RESOLVING
 
 
@@ -257,7 +319,13 @@ def in_trial_of(wish: DesiredModel, before: ModelState) -> ModelState:
     return through(step(before, Wanted(desired=wish)), *WORK)
 
 
-wishes = st.builds(desired, st.integers(0, 3), st.integers(1, 3), st.sampled_from(["", "n"]))
+wishes = st.builds(
+    desired,
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.sampled_from(["", "n"]),
+    st.sampled_from(["", "", "prepared", "trial"]),
+)
 events = st.one_of(
     st.builds(Wanted, desired=wishes),
     st.just(Unwanted()),
@@ -283,6 +351,12 @@ def test_any_event_is_taken_in_any_state_and_the_journal_holds_every_state(
             assert after.candidate is not None
             assert not is_blocked(after, after.candidate)
             assert not same_release(after.candidate, after.running)
+        if state.candidate and after.phase in {Phase.TRIAL, Phase.COMMITTED}:
+            # What the fleet holds back does not go live, and is not committed.
+            live_now = state.phase is not Phase.TRIAL and after.phase is Phase.TRIAL
+            assert not (live_now and after.candidate and after.candidate.until == "prepared")
+            committed_now = same_release(after.running, state.candidate)
+            assert not (committed_now and isinstance(event, Done) and state.candidate.until)
         if after.running != state.running and not isinstance(event, Broken):
             assert isinstance(
                 event, Wanted | Unwanted | Done
@@ -366,6 +440,14 @@ class DeviceMachine(RuleBasedStateMachine):
         else:
             event = Fail(about=about, reason="bad")
         self.write(event, crash)
+
+    @precondition(lambda self: waits(self.journal))
+    @rule(until=st.sampled_from(["", "trial"]), crash=crashes)
+    def let_go_on(self, until: Until, crash: str) -> None:
+        about = self.journal.candidate
+        assert about is not None
+        assert live(self.journal) == (about if self.journal.passed else self.journal.running)
+        self.write(Wanted(desired=msgspec.structs.replace(about, until=until)), crash)
 
     @precondition(lambda self: self.journal.phase is Phase.REFUSED)
     @rule(crash=crashes)

@@ -273,5 +273,5 @@ def test_paho_reads_what_the_broker_offers_and_what_not() -> None:
     assert offered["ServerKeepAlive"] == 300
     assert offered["AssignedClientIdentifier"] == "cam-7"
     assert offered["MaximumQoS"] == 1
-    assert offered["SharedSubscriptionAvailable"] == 0
+    assert offered.get("SharedSubscriptionAvailable", 1) == 1
     assert offered["SubscriptionIdentifierAvailable"] == 0

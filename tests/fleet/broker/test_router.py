@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from fleet.broker.credentials import SUPERUSER
@@ -68,7 +69,11 @@ def test_a_device_neither_publishes_nor_retains_under_another() -> None:
         ("#", Reason.NOT_AUTHORIZED),
         ("edgeml/v1/+/down/#", Reason.NOT_AUTHORIZED),
         ("edgeml/v1/cam/#/x", Reason.FILTER_INVALID),
-        ("$share/g/edgeml/v1/cam/down/#", Reason.SHARED_UNSUPPORTED),
+        ("$share/g/edgeml/v1/cam/down/#", Reason.GRANTED_QOS_1),
+        ("$share/g/edgeml/v1/+/down/#", Reason.NOT_AUTHORIZED),
+        ("$share/g+/edgeml/v1/cam/down/#", Reason.FILTER_INVALID),
+        ("$share//edgeml/v1/cam/down/#", Reason.FILTER_INVALID),
+        ("$share/g", Reason.FILTER_INVALID),
         ("edgeml/v1/cam/down/#", Reason.GRANTED_QOS_1),
     ],
 )
@@ -196,3 +201,58 @@ def test_a_message_waits_no_longer_than_its_publisher_lets_it_also_a_retained_on
     device.resume(100, 1 << 20)
     router.subscribe(device, [wanted("edgeml/v1/cam/down/#")])
     assert list(device.take()) == []
+
+
+def member(router: Router, name: str, *filters: str) -> Session:
+    """A session of the fleet's own account, by its client's name."""
+    connected = msgspec.structs.replace(connect(SUPERUSER), client_id=name)
+    session, _ = router.attach(connected, name)
+    assert all(code < 0x80 for code in router.subscribe(session, [wanted(f) for f in filters]))
+    session.resume(100, 1 << 20)
+    return session
+
+
+def test_of_those_who_share_a_subscription_one_is_given_each_message() -> None:
+    router = Router()
+    shared = "$share/g/edgeml/v1/+/up/#"
+    members = [member(router, name, shared) for name in ("a", "b", "c")]
+    other_group = member(router, "d", "$share/h/edgeml/v1/+/up/#")
+    alone = member(router, "e", "edgeml/#")
+    device = joined(router, "cam")
+    for _ in range(9):
+        router.publish(device, message("edgeml/v1/cam/up/state"))
+    assert [one.waiting for one in members] == [3, 3, 3]
+    assert (other_group.waiting, alone.waiting) == (9, 9)
+
+
+def test_who_is_away_is_given_nothing_while_another_who_shares_is_there() -> None:
+    router = Router()
+    away, there = (member(router, name, "$share/g/edgeml/#") for name in ("a", "b"))
+    device = joined(router, "cam")
+    router.detach(away, 0.0)
+    for _ in range(4):
+        router.publish(device, message("edgeml/v1/cam/up/state"))
+    assert (away.waiting, there.waiting) == (0, 4)
+    router.detach(there, 0.0)
+    router.publish(device, message("edgeml/v1/cam/up/state"))
+    assert away.waiting + there.waiting == 5
+
+
+def test_who_has_unsubscribed_or_is_forgotten_shares_no_more_and_gets_nothing_retained() -> None:
+    router = Router()
+    device = joined(router, "cam")
+    router.publish(device, message("edgeml/v1/cam/up/presence", retain=True))
+    left, forgotten, stays = (member(router, name, "$share/g/edgeml/#") for name in "abc")
+    assert stays.waiting == 0
+    assert router.unsubscribe(left, ["$share/g/edgeml/#"]) == [Reason.SUCCESS]
+    router.forget(forgotten)
+    for _ in range(3):
+        router.publish(device, message("edgeml/v1/cam/up/state"))
+    assert (left.waiting, stays.waiting) == (0, 3)
+
+
+def test_a_shared_subscription_may_not_leave_out_ones_own_messages() -> None:
+    router = Router()
+    with pytest.raises(PacketError) as caught:
+        router.subscribe(joined(router, SUPERUSER), [wanted("$share/g/edgeml/#", no_local=True)])
+    assert caught.value.reason is Reason.PROTOCOL_ERROR

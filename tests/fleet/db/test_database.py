@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 
@@ -15,6 +16,19 @@ def database(tmp_path: Path) -> Database:
     made = Database(sqlite_url(tmp_path / "fleet.db"))
     upgrade(made)
     return made
+
+
+def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
+    before = os.umask(0o000)
+    try:
+        database = Database(sqlite_url(tmp_path / "fleet.db"))
+        upgrade(database)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    database.close()
+    assert modes["fleet.db"] == 0o600
+    assert set(modes.values()) == {0o600}
 
 
 def test_many_threads_write_and_none_fails(database: Database) -> None:

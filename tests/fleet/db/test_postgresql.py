@@ -1,14 +1,7 @@
 """The fleet on a real PostgreSQL: what SQLite's one writer hides."""
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +11,9 @@ import pytest
 from cloud_sync.messages import DesiredModel, DesiredState, RecordKind, decode
 from cloud_sync.trust import PayloadType, key_id, open_envelope
 from fleet.services import Services, audit, desired, devices, records
-from tests.needs import module, program
 
 DEADLINE_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A PostgreSQL of its own, in a temporary folder; gives its URL."""
-    module("psycopg")
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    binaries = debian[-1].parent if debian else Path(program("initdb", "postgresql")).parent
-    # It does not run as root; Debian's package brings a user for it.
-    user = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    folder = Path(tempfile.mkdtemp(prefix="edgeml-postgresql-"))
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def command(*arguments: str) -> dict[str, Any]:
-        as_user = {"user": user.pw_uid, "group": user.pw_gid} if os.geteuid() == 0 else {}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return {"args": arguments, "cwd": folder, **as_user, **quiet}
-
-    data = str(folder / "data")
-    login = ("-U", "fleet", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
-    subprocess.run(**command(str(binaries / "initdb"), "-D", data, *login), check=True)
-    where = ("-h", "127.0.0.1", "-p", str(port), "-k", "", "-F")
-    process = subprocess.Popen(**command(str(binaries / "postgres"), "-D", data, *where))
-    try:
-        _wait(lambda: _answers(binaries, port))
-        yield f"postgresql+psycopg://fleet@127.0.0.1:{port}/postgres"
-    finally:
-        process.terminate()
-        process.wait(DEADLINE_S)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answers(binaries: Path, port: int) -> bool:
-    look = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    return subprocess.run(look, check=False).returncode == 0
-
-
-def _wait(look: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not look():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def services(
-    server: str, tmp_path: Path, make: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Services]:
-    monkeypatch.setenv("EDGEML_TEST_DATABASE", server)
-    made = make(tmp_path / "fleet")
-    assert not made.database.is_sqlite
-    yield made
-    made.database.close()
+pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 
 
 def at_once(*functions: Callable[[], object]) -> None:

@@ -214,7 +214,7 @@ def test_time_in_which_the_fleet_was_down_is_nobodys_fault(last_seen: float | No
     ],
 )
 def test_a_device_that_says_nothing_while_the_fleet_listens_is_late(
-    fields: dict[str, float], halts: bool
+    fields: dict[str, Any], halts: bool
 ) -> None:
     late = NOW + POLICY.limits.device_timeout_s + 1
     decision = decide(POLICY, state(), [given("a", **fields)], late, up_since=NOW)
@@ -275,3 +275,12 @@ def test_the_order_of_observations_decides_nothing() -> None:
 def test_of_several_that_refuse_the_first_by_name_is_quoted() -> None:
     devices = [given(name, Phase.REFUSED, reason="no room") for name in ("b", "a")]
     assert "a refused it" in decide(POLICY, state(), devices, NOW).sentence
+
+
+def test_a_device_that_was_taken_back_and_that_another_rollout_has_is_left_to_that() -> None:
+    back = rolled_back("a", restored=True, again=True)
+    assert decide(POLICY, state(), [back], NOW).actions == (Assign(device="a", variant="sha256:v"),)
+    taken = rolled_back("a", restored=True, again=True, busy=True)
+    decision = decide(POLICY, state(), [taken], NOW)
+    assert decision.actions == ()
+    assert "another rollout of this model has a" in decision.sentence

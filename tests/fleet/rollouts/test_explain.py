@@ -4,7 +4,7 @@ from cloud_sync.evidence import Verdict
 from cloud_sync.messages import Phase
 from fleet.rollouts import DeviceObservation, Policy, decide
 from fleet.rollouts.explain import figure, quote
-from fleet.rollouts.policy import Wave
+from fleet.rollouts.policy import Gates, Wave
 from tests.fleet.rollouts.observed import (
     NOW,
     committed,
@@ -95,15 +95,25 @@ def test_an_end_says_of_every_device_left_out_why(
     assert sentence.endswith(end)
 
 
+def test_a_doubt_says_once_what_would_decide_it() -> None:
+    policy = Policy(waves=(Wave(count=1),), gates=Gates(max_temperature_c=80.0))
+    sentence = decide(policy, state(), [committed("a")], NOW).sentence
+    assert sentence.endswith("temperature_c yet; 1 device with 1 sample would decide it.")
+
+
 def test_a_halt_says_what_was_done_so_that_it_stays_true() -> None:
     sentence = decide(POLICY, state(), [rolled_back("a"), given("b")], NOW).sentence
     assert sentence.endswith("was told to go back to what it ran before.")
 
 
-def test_a_halt_with_the_policy_pause_says_that_devices_stay() -> None:
+def test_a_pause_says_that_devices_stay_and_what_can_be_done() -> None:
     policy = Policy(waves=(Wave(count=1),), on_failure="pause")
     sentence = decide(policy, state(), [rolled_back("a")], NOW).sentence
-    assert sentence.endswith('The devices stay as they are (on_failure = "pause").')
+    assert sentence == (
+        "digits:1.1.0 was paused in wave 1 of 1 (1 device): 1 of 1 device failed, none may "
+        "(a rolled back: unsure). The devices stay as they are; retry, override or abort it: "
+        "edgeml rollout explain digits-1.1.0-abc"
+    )
 
 
 def test_a_doubt_says_what_would_decide_it() -> None:

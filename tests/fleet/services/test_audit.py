@@ -1,6 +1,11 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from edgeml.errors import TrustError
 from fleet.db import tables
@@ -13,6 +18,28 @@ def note(services: Services, caller: Any, number: int) -> None:
             pass
 
 
+@contextmanager
+def unlocked(services: Services) -> Iterator[Session]:
+    """A session without what keeps the log as it is, as one with the database's own rights has."""
+    off = ["SET LOCAL session_replication_role = replica"]
+    if services.database.is_sqlite:
+        off = [f"DROP TRIGGER audit_no_{verb}" for verb in ("update", "delete")]
+    with services.database.write() as session:
+        for statement in off:
+            session.execute(text(statement))
+        yield session
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"])
+def test_the_database_itself_refuses_to_change_the_log(
+    services: Services, operator: Any, statement: str
+) -> None:
+    note(services, operator, 2)
+    with pytest.raises(DBAPIError, match="append-only"), services.database.write() as session:
+        session.execute(text(statement))
+    assert audit.verify(services) == 2
+
+
 def test_the_chain_holds_and_is_counted(services: Services, operator: Any) -> None:
     note(services, operator, 5)
     assert audit.verify(services) == 5
@@ -21,7 +48,7 @@ def test_the_chain_holds_and_is_counted(services: Services, operator: Any) -> No
 @pytest.mark.parametrize("field", ["actor", "reason", "detail", "at", "hash"])
 def test_a_changed_entry_is_noticed(services: Services, operator: Any, field: str) -> None:
     note(services, operator, 3)
-    with services.database.write() as session:
+    with unlocked(services) as session:
         entry = session.get_one(tables.AuditEntry, 2)
         setattr(entry, field, 1.0 if field == "at" else "changed")
     with pytest.raises(TrustError, match="at entry 2"):
@@ -30,7 +57,7 @@ def test_a_changed_entry_is_noticed(services: Services, operator: Any, field: st
 
 def test_a_removed_entry_is_noticed(services: Services, operator: Any) -> None:
     note(services, operator, 3)
-    with services.database.write() as session:
+    with unlocked(services) as session:
         session.delete(session.get_one(tables.AuditEntry, 2))
     with pytest.raises(TrustError, match="at entry 2"):
         audit.verify(services)

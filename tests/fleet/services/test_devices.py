@@ -14,6 +14,7 @@ from cloud_sync.trust import PayloadType, key_id, sign
 from edgeml.errors import UserError
 from fleet.problem import NotFound
 from fleet.services import Services, desired, devices, reported
+from fleet.settings import MAX_CONFIGURATION_BYTES, parse_configuration
 
 SOURCE = {"name": "belt", "uri": "file:///belt.mp4", "model": "digits"}
 
@@ -79,7 +80,7 @@ def test_a_wrong_configuration_is_refused_by_the_key(
 )
 def test_any_settings_are_a_configuration_or_one_sentence(settings: dict[str, Any]) -> None:
     with contextlib.suppress(UserError):
-        assert isinstance(devices.parse_configuration(settings), Configuration)
+        assert isinstance(parse_configuration(settings), Configuration)
 
 
 def test_a_device_that_is_not_there_is_not_found(services: Services, operator: Any) -> None:
@@ -148,7 +149,7 @@ def test_the_largest_configuration_is_accepted_by_the_device_and_fits_its_hello(
     with services.database.write() as session:
         for number in range(200):
             desired.want(session, "cam-1", f"model-{number}", wanted)
-    devices.configure(services, operator, "cam-1", site_of(devices.MAX_CONFIGURATION_BYTES))
+    devices.configure(services, operator, "cam-1", site_of(MAX_CONFIGURATION_BYTES))
     envelope = reported.current_desired(services, "cam-1")
     assert envelope is not None
     keys = {key_id(key): key for key in [services.keys.director.public_key()]}
@@ -162,7 +163,7 @@ def test_a_configuration_that_would_make_the_device_deaf_is_refused(
     services: Services, device: Any, operator: Any
 ) -> None:
     with pytest.raises(UserError, match=r"It has 131073 bytes; at most 131072"):
-        devices.configure(services, operator, "cam-1", site_of(devices.MAX_CONFIGURATION_BYTES + 1))
+        devices.configure(services, operator, "cam-1", site_of(MAX_CONFIGURATION_BYTES + 1))
     assert devices.show(services, "cam-1")["configuration"]["site"] == {}
 
 

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,26 +163,17 @@ def test_a_token_is_for_one_device_or_for_several_that_are_named(
 
 
 def test_a_restored_database_forgets_no_key_no_revocation_and_no_used_token(
-    services: Services, tmp_path: Path, operator: Any, enroll: Any, make: Any
+    services: Services, tmp_path: Path, operator: Any, enroll: Any, backups: Any
 ) -> None:
-    if not services.database.is_sqlite:
-        pytest.skip("the copy is made of a file")
     kept, lost = enroll(services, tmp_path, "cam-1"), enroll(services, tmp_path, "cam-2")
     spare = enrollment.create_token(services, operator, "cam-3", {})["token"]
-    copy = tmp_path / "backup.db"
-    path = Path(services.database.engine.url.database or "")
-    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
-        source.backup(target)
+    copy = backups.take(services)
     key = generate()
     identity.renew(services, "cam-1", renewal(kept, key))
     identity.revoke(services, operator, "cam-2")
     third = generate()
     enrollment.enroll(services, EnrollRequest(token=spare, csr=make_request("cam-3", third)))
-    services.database.close()
-    for file in path.parent.glob(f"{path.name}*"):
-        file.unlink()
-    copy.replace(path)
-    again = make(path.parent, services.now)
+    again = backups.restore(services, copy)
     try:
         assert recovery.frozen(again)
         assert key_id(identity.known(again, "cam-1").key) == key_id(key.public_key())

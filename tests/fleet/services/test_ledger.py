@@ -11,7 +11,7 @@ from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.problem import NotFound
 from fleet.rollouts import parse_policy
-from fleet.services import Services, desired, devices, ledger
+from fleet.services import Services, cost, desired, devices, ledger
 from fleet.show_data import budget_text, ledger_text
 
 
@@ -45,7 +45,9 @@ def test_a_wiped_disk_begins_another_ledger_and_both_count(services: Services) -
     keep(services, entry(30), of="b")
     [line] = ledger.show(services, "cam-1")["lines"]
     assert (line["received"], line["sent"]) == (130, 20)
-    assert ledger.of_rollout(services, "r1") == [{"device": "cam-1", "bytes": 150}]
+    assert cost.of_rollout(services, "r1")["devices"] == [
+        {"device": "cam-1", "bytes": 150, "money": None}
+    ]
 
 
 @pytest.mark.usefixtures("device")

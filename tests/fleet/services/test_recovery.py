@@ -1,7 +1,4 @@
-import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +24,12 @@ def configure(services: Services, operator: Any, every_s: float) -> None:
     devices.configure(services, operator, "cam-1", {"telemetry_every_s": every_s})
 
 
-def back_up(services: Services, tmp_path: Path) -> Path:
-    """A copy of the database of this moment."""
-    copy = tmp_path / "backup.db"
-    with (
-        closing(sqlite3.connect(services.database.engine.url.database or "")) as source,
-        closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)
-    return copy
-
-
-def restore(services: Services, make: Callable[..., Services], copy: Path) -> Services:
-    """The fleet as it starts on an old database, with its present keys."""
-    data = Path(services.database.engine.url.database or "").parent
-    services.database.close()
-    for name in ("fleet.db", "fleet.db-wal", "fleet.db-shm"):
-        (data / name).unlink(missing_ok=True)
-    shutil.copy(copy, data / "fleet.db")
-    return make(data, services.now)
-
-
-def restart(services: Services, make: Callable[..., Services]) -> Services:
-    data = Path(services.database.engine.url.database or "").parent
-    services.database.close()
-    return make(data, services.now)
-
-
 def test_a_restart_is_no_disagreement(
-    services: Services, device: Any, operator: Any, make: Callable[..., Services]
+    services: Services, device: Any, operator: Any, backups: Any
 ) -> None:
     configure(services, operator, 2.0)
     for _ in range(3):
-        services = restart(services, make)
+        services = backups.restart(services)
         assert recovery.frozen(services) == ""
     assert say_hello(services, device).configuration.telemetry_every_s == 2.0
     services.database.close()
@@ -69,15 +39,15 @@ def test_an_older_database_freezes_rollouts_and_raises_the_epoch(
     services: Services,
     device: Any,
     operator: Any,
-    make: Callable[..., Services],
+    backups: Any,
     tmp_path: Path,
 ) -> None:
     configure(services, operator, 2.0)
-    copy = back_up(services, tmp_path)
+    copy = backups.take(services)
     configure(services, operator, 3.0)
     held = say_hello(services, device)
     assert (held.epoch, held.counter) == (1, 2)
-    services = restore(services, make, copy)
+    services = backups.restore(services, copy)
     assert "older copy" in recovery.frozen(services)
     assert reported.current_desired(services, "cam-1") is None
     after = say_hello(services, device)
@@ -87,29 +57,44 @@ def test_an_older_database_freezes_rollouts_and_raises_the_epoch(
     recovery.thaw(services, operator)
     assert recovery.frozen(services) == ""
     assert audit.verify(services) > 0
-    services = restart(services, make)
+    services = backups.restart(services)
     assert recovery.frozen(services) == ""
     services.database.close()
 
 
-def test_a_database_from_before_the_last_start_is_noticed(
-    services: Services, make: Callable[..., Services], tmp_path: Path
+def test_a_restored_database_lets_nobody_in_by_what_was_revoked_since(
+    services: Services, operator: Any, backups: Any
 ) -> None:
-    copy = back_up(services, tmp_path)
-    services = restart(services, make)
-    services = restore(services, make, copy)
+    from fleet.roles import Role
+    from fleet.services import credentials, tokens, users
+    from fleet.services.credentials import THE_OWNER, Kind
+
+    users.create(services, operator, "alice", Role.OPERATOR)
+    made = tokens.create(services, THE_OWNER, "ci")
+    with services.database.write() as session:
+        secret, _ = credentials.issue(services, session, Kind.SESSION, THE_OWNER, 3600.0)
+    copy = backups.take(services)
+    tokens.revoke(services, THE_OWNER, made["id"])
+    services = backups.restore(services, copy)
+    assert credentials.find(services, made["token"], Kind.TOKEN) is None
+    assert credentials.find(services, secret, Kind.SESSION) is None
+    entry = next(e for e in audit.entries(services)["items"] if e["action"] == "fleet.forget")
+    assert entry["detail"] == {"number": 2}
+    services.database.close()
+
+
+def test_a_database_from_before_the_last_start_is_noticed(
+    services: Services, backups: Any, tmp_path: Path
+) -> None:
+    copy = backups.take(services)
+    services = backups.restart(services)
+    services = backups.restore(services, copy)
     assert "incarnation" in recovery.frozen(services)
     services.database.close()
 
 
-def test_a_lost_database_is_noticed(
-    services: Services, operator: Any, make: Callable[..., Services]
-) -> None:
-    data = Path(services.database.engine.url.database or "").parent
-    services.database.close()
-    for name in ("fleet.db", "fleet.db-wal", "fleet.db-shm"):
-        (data / name).unlink(missing_ok=True)
-    services = make(data, services.now)
+def test_a_lost_database_is_noticed(services: Services, operator: Any, backups: Any) -> None:
+    services = backups.lose(services)
     assert "database is new" in recovery.frozen(services)
     services.database.close()
 
@@ -118,7 +103,7 @@ def test_a_device_that_holds_more_than_the_database_knows_is_noticed(
     services: Services,
     device: Any,
     operator: Any,
-    make: Callable[..., Services],
+    backups: Any,
     tmp_path: Path,
 ) -> None:
     from fleet.db import tables
@@ -126,8 +111,8 @@ def test_a_device_that_holds_more_than_the_database_knows_is_noticed(
 
     configure(services, operator, 2.0)
     # A snapshot of the whole machine: database and keys agree, only devices know better.
-    copy = back_up(services, tmp_path)
-    head = HeadFile(Path(services.database.engine.url.database or "").parent / "keys/head.json")
+    copy = backups.take(services)
+    head = HeadFile(services.keys.folder / "head.json")
     old = head.read()
     with services.database.write() as session:
         row = session.get_one(tables.Device, "cam-1")
@@ -135,7 +120,7 @@ def test_a_device_that_holds_more_than_the_database_knows_is_noticed(
         device.take(desired.reissue(services, session, "cam-1"))
     assert old is not None
     head.write(old)
-    services = restore(services, make, copy)
+    services = backups.restore(services, copy)
     assert recovery.frozen(services) == ""
     after = say_hello(services, device)
     assert "cam-1 holds desired state 1.2" in recovery.frozen(services)

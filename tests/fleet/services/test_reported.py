@@ -31,6 +31,13 @@ def test_a_hello_that_speaks_of_another_device_is_refused(services: Services, de
         reported.hello(services, "cam-1", sign(encode(other), PayloadType.HELLO, device.key))
 
 
+def test_a_stream_that_no_column_holds_is_no_fault(services: Services, device: Any) -> None:
+    odd = msgspec.structs.replace(device.hello(), stream="s\0" * 100)
+    for _ in range(2):
+        reported.hello(services, "cam-1", sign(encode(odd), PayloadType.HELLO, device.key))
+    assert "security.cloned-key" not in services.counters.all()
+
+
 def test_a_batch_is_no_hello(services: Services, device: Any) -> None:
     with pytest.raises(TrustError):
         reported.hello(services, "cam-1", sign(b"{}", PayloadType.BATCH, device.key))

@@ -5,6 +5,7 @@ The devices are the agent's own `Director`, over the fleet's real listener.
 
 import datetime as dt
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from cloud_sync.device_api import DeviceClient
-from cloud_sync.messages import DesiredState, SecurityRecord, decode, encode
+from cloud_sync.messages import DesiredState, Hello, SecurityRecord, decode, encode
 from cloud_sync.trust import PayloadType, generate, key_id, open_envelope, sign
 from cloud_sync.trust.identity import is_issued_by, make_ca
 from cloud_sync.trust.keys import public_pem, split_pems
@@ -26,8 +27,10 @@ from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.update.journal import DeviceState
 from edgeml.errors import RemoteError, TrustError, UserError
 from fleet.keys import load_or_create
-from fleet.server import ExternalBroker, broker_ca
+from fleet.options import ExternalBroker
+from fleet.server import broker_ca
 from fleet.trust.changes import RoleKeys
+from hardware.probes import probe
 
 
 class Device:
@@ -255,6 +258,41 @@ def test_the_ca_rotates_and_devices_renew_before_the_old_one_goes(signing: Any, 
     assert split_pems(device.director.identity.authorities) == [new]
     bundle = signing.services.keys.folder / "authorities.pem"
     assert bundle.read_text() == new
+
+
+def test_a_device_that_says_hello_hears_of_a_rotation_and_need_not_wait_for_its_hour(
+    signing: Any, make: Any
+) -> None:
+    device = make()
+    device.follow()
+    device.director.turn(device.client)
+    old, now = device.director.identity.authorities, time.monotonic()
+    signing.client.trust_rotate_key("ca")
+    assert device.director.turn(device.client) is None
+    assert device.director.identity.authorities == old
+    device.client.hello(hello_of(device))
+    device.director.hinted(device.client.keys)
+    device.director._monotonic = lambda: now + directors.HINTED_S + 60.0
+    renewed = device.director.turn(device.client)
+    assert renewed is not None
+    assert is_issued_by(renewed.certificate, signing.services.keys.ca)
+    asked = device.director._next_keys
+    device.client.hello(hello_of(device))
+    device.director.hinted(device.client.keys)
+    assert device.director._next_keys == asked, "it knows all that there is"
+
+
+def hello_of(device: Device) -> Hello:
+    return Hello(
+        device=device.name,
+        agent_version="1",
+        boot_id="boot-1",
+        counter=time.monotonic_ns(),
+        stream="stream-1",
+        capabilities=probe(),
+        reported=device.state.reported(),
+        accepted=device.state.accepted,
+    )
 
 
 def test_a_renewal_tells_where_the_broker_is_now(signing: Any, make: Any) -> None:

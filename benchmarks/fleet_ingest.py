@@ -1,0 +1,501 @@
+"""Fleet ingest in records a second, beside a bare paho consumer that writes the same rows.
+
+Both take the same telemetry batches of the same devices from Mosquitto, which holds them when the
+clock starts, and both end when the last record is committed: into tables of the same columns and
+indices, with the same durability, many messages a transaction. The bare consumer decodes each
+window (it needs the model and the release), inserts, and is done. The fleet bounds what it holds,
+verifies each message's signature, knows a record again that comes twice, and signs and publishes
+the acknowledgements of what it stored. On PostgreSQL both use COPY.
+
+A message has as many records as a device with three sources sends at once; in the `backlog` rows
+as many as a device that was away: there one signature stands for many. Beside the time from the
+broker to the commit stands `ingest.store_*`: the same without broker and acknowledgements.
+"""
+
+import contextlib
+import datetime as dt
+import getpass
+import os
+import pwd
+import queue
+import socket
+import sqlite3
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from benchmarks.measure import Row, interleave, main, quartiles, ratio_row, versions
+from benchmarks.sync_outbox import window
+from cloud_sync.messages import (
+    Batch,
+    EnrollRequest,
+    Record,
+    RecordKind,
+    Up,
+    Window,
+    encode,
+    topic,
+)
+from cloud_sync.mqtt_session import MqttSession
+from cloud_sync.trust import PayloadType, PrivateKey, generate, key_id, open_envelope, sign
+from cloud_sync.trust.identity import make_request
+from fleet.db import Database, upgrade
+from fleet.db.database import sqlite_url
+from fleet.incarnation import HeadFile
+from fleet.ingest import MAX_TOGETHER, RECEIVE_MAXIMUM, Ingest, subscriptions
+from fleet.keys import load_or_create
+from fleet.registry import Registry
+from fleet.services import Caller, Services, enrollment
+from fleet.trust import Repository
+
+DEVICES = 100
+RECORDS = 3
+BACKLOG_RECORDS = 150
+GOAL = 0.7
+PATIENCE_S = 120.0
+_BARE = "bare/records"
+_COLUMNS = "device, stream, seq, kind, model, release, at, received_at, body"
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Measure ingest on SQLite and PostgreSQL: messages as they come, and a backlog."""
+    with tempfile.TemporaryDirectory() as name, mosquitto(Path(name) / "broker") as broker:
+        folder = Path(name)
+        with _Site(folder / "sqlite", sqlite_url(folder / "sqlite.db"), broker) as site:
+            yield from _of(site, "ingest.sqlite_vs_bare", RECORDS, quick)
+            yield from _of(site, "ingest.backlog_vs_bare", BACKLOG_RECORDS, quick)
+            yield from _stored(site, quick)
+            yield _signatures(site)
+        with postgresql() as url, _Site(folder / "postgresql", url, broker) as site:
+            yield from _of(site, "ingest.postgresql_vs_bare", RECORDS, quick)
+            yield from _of(site, "ingest.postgresql_backlog_vs_bare", BACKLOG_RECORDS, quick)
+
+
+def _of(site: "_Site", metric: str, records: int, quick: bool) -> Iterator[Row]:
+    messages = (9000 if quick else 30_000) // max(RECORDS, records)
+    measured = interleave(
+        lambda: site.from_broker(messages, records, bare=False),
+        lambda: site.from_broker(messages, records, bare=True),
+        7 if quick else 11,
+    )
+    yield ratio_row(
+        metric,
+        measured,
+        unit="records/s",
+        peer=f"bare consumer, {records} records a message",
+        goal=f"at least {GOAL} x",
+        at_least=GOAL,
+    )
+
+
+def _stored(site: "_Site", quick: bool) -> Iterator[Row]:
+    messages = 1000 if quick else 4000
+    yield ratio_row(
+        "ingest.store_vs_insert",
+        interleave(
+            lambda: site.stored(messages, RECORDS), lambda: site.inserted(messages, RECORDS), 7
+        ),
+        unit="records/s",
+        peer=f"decode and insert, {RECORDS} records a message, no broker",
+    )
+
+
+def _signatures(site: "_Site") -> Row:
+    spent = [1e6 * site.verified(500, RECORDS) for _ in range(7)]
+    return Row(
+        metric="ingest.signature_us",
+        value=statistics.median(spent),
+        unit="us a message, of one core, by OpenSSL",
+        spread=quartiles(spent),
+        n=len(spent),
+    )
+
+
+class _Site:
+    """A fleet's services with its devices, the bare consumer's database, and a broker."""
+
+    def __init__(self, folder: Path, url: str, broker: int) -> None:
+        self._keys = {f"bench-{number}": generate() for number in range(DEVICES)}
+        self._services = _services(folder, url, self._keys)
+        self._broker = broker
+        self._bare = bare_store(url)
+        self._streams = 0
+        self._ingest = Ingest(self._services)
+        self._ingest.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ingest.stop()
+        self._services.database.close()
+        self._bare.close()
+
+    def from_broker(self, messages: int, records: int, *, bare: bool) -> float:
+        """Records a second from when the broker may deliver until the last is committed."""
+        batches = self._batches(messages, records)
+        if bare:
+            waiting, filters = [(_BARE, data) for _, data in batches], [_BARE]
+        else:
+            waiting = [(topic(d, Up.TELEMETRY), data) for d, data in self._signed(batches)]
+            filters = subscriptions()
+        name = f"consumer-{self._streams}"
+        _held(self._broker, name, filters, waiting)
+        begun = time.perf_counter()
+        with self._bare_takes(name) if bare else self._fleet_takes(name) as stored:
+            _when(lambda: stored() >= messages * records)
+            return messages * records / (time.perf_counter() - begun)
+
+    def stored(self, messages: int, records: int) -> float:
+        """Records a second through the ingest's queue, without a broker."""
+        waiting = self._signed(self._batches(messages, records))
+        before = self._records()
+        begun = time.perf_counter()
+        for device, envelope in waiting:
+            self._ingest.on_message(topic(device, Up.TELEMETRY), envelope)
+        _when(lambda: self._records() - before >= messages * records)
+        return messages * records / (time.perf_counter() - begun)
+
+    def inserted(self, messages: int, records: int) -> float:
+        """Records a second decoded and inserted, without a broker."""
+        waiting = [data for _, data in self._batches(messages, records)]
+        begun = time.perf_counter()
+        for at in range(0, len(waiting), MAX_TOGETHER):
+            self._bare.write(waiting[at : at + MAX_TOGETHER])
+        return messages * records / (time.perf_counter() - begun)
+
+    def verified(self, messages: int, records: int) -> float:
+        """Seconds that verifying a message takes on one core."""
+        waiting = self._signed(self._batches(messages, records))
+        keys = {
+            device: {key_id(k.public_key()): k.public_key()} for device, k in self._keys.items()
+        }
+        begun = time.perf_counter()
+        for device, envelope in waiting:
+            open_envelope(envelope, keys[device], PayloadType.BATCH)
+        return (time.perf_counter() - begun) / messages
+
+    @contextlib.contextmanager
+    def _fleet_takes(self, name: str) -> Iterator[Callable[[], int]]:
+        bus = MqttSession(
+            f"mqtt://127.0.0.1:{self._broker}",
+            name,
+            on_delivery=self._ingest.on_delivery,
+            receive_maximum=RECEIVE_MAXIMUM,
+            subscriptions=subscriptions(),
+        )
+        before = self._records()
+        bus.start()
+        self._services.publisher.attach(bus)
+        yield lambda: self._records() - before
+        self._services.publisher.attach(None)
+        bus.close()
+
+    def _records(self) -> int:
+        return self._services.counters.all().get("ingest.records", 0)
+
+    @contextlib.contextmanager
+    def _bare_takes(self, name: str) -> Iterator[Callable[[], int]]:
+        waiting: queue.Queue[bytes | None] = queue.Queue()
+        committed = [0]
+        client = client_of(name, self._broker, lambda message: waiting.put(bytes(message.payload)))
+
+        def write() -> None:
+            while (first := waiting.get()) is not None:
+                group = [first]
+                with contextlib.suppress(queue.Empty):
+                    while len(group) < MAX_TOGETHER and (more := waiting.get_nowait()):
+                        group.append(more)
+                committed[0] += self._bare.write(group)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        yield lambda: committed[0]
+        waiting.put(None)
+        writer.join()
+        client.disconnect()
+        client.loop_stop()
+
+    def _signed(self, batches: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        return [
+            (device, sign(data, PayloadType.BATCH, self._keys[device])) for device, data in batches
+        ]
+
+    def _batches(self, messages: int, records: int) -> list[tuple[str, bytes]]:
+        self._streams += 1
+        stream = f"stream-{self._streams}"
+        return [
+            (
+                f"bench-{at % DEVICES}",
+                _batch(f"bench-{at % DEVICES}", stream, at // DEVICES, records),
+            )
+            for at in range(messages)
+        ]
+
+
+def _when(ready: Callable[[], bool]) -> None:
+    """Wait until something is so, looking every millisecond."""
+    end = time.monotonic() + PATIENCE_S
+    while not ready():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not happen in time")
+        time.sleep(0.001)
+
+
+def _services(folder: Path, url: str, devices: dict[str, PrivateKey]) -> Services:
+    keys = load_or_create(folder, dt.datetime.now(dt.UTC))
+    database = Database(url)
+    upgrade(database)
+    services = Services(
+        database=database,
+        keys=keys,
+        registry=Registry(folder / "registry"),
+        head=HeadFile(folder / "keys" / "head.json"),
+        trust=Repository(folder / "trust", time.time),
+    )
+    for device, key in devices.items():
+        token = enrollment.create_token(services, Caller("benchmark"), device, {})["token"]
+        enrollment.enroll(services, EnrollRequest(token=token, csr=make_request(device, key)))
+    return services
+
+
+def _batch(device: str, stream: str, at: int, records: int) -> bytes:
+    body = msgspec.Raw(msgspec.json.encode(window()))
+    batch = Batch(
+        device=device,
+        stream=stream,
+        boot_id="boot",
+        records=tuple(
+            Record(
+                seq=at * records + i + 1,
+                kind=RecordKind.TELEMETRY,
+                at=time.time(),
+                monotonic=1.0,
+                body=body,
+            )
+            for i in range(records)
+        ),
+    )
+    return encode(batch)
+
+
+class Bare:
+    """A table like the fleet's, with its indices and its durability, on the bare driver."""
+
+    def __init__(
+        self, connection: Any, insert: Callable[[Any, list[tuple[Any, ...]]], None]
+    ) -> None:
+        self._connection = connection
+        self._insert = insert
+
+    def write(self, group: Sequence[bytes]) -> int:
+        """Insert the records of some batches in one transaction; returns how many there were."""
+        found = rows_of(group)
+        self._insert(self._connection, found)
+        return len(found)
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+def rows_of(group: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    """The rows of some batches' records."""
+    found = []
+    for data in group:
+        batch = msgspec.json.decode(data, type=Batch)
+        for record in batch.records:
+            said = msgspec.json.decode(record.body, type=Window)
+            found.append(
+                (
+                    batch.device,
+                    batch.stream,
+                    record.seq,
+                    record.kind,
+                    said.model,
+                    said.release,
+                    record.at,
+                    time.time(),
+                    bytes(record.body),
+                )
+            )
+    return found
+
+
+def bare_store(url: str) -> Bare:
+    """The bare consumer's database, beside the fleet's."""
+    if not url.startswith("sqlite"):
+        return Bare(_bare_postgresql(url), _copy)
+    return Bare(bare_database(Path(url.removeprefix("sqlite:///")).with_suffix(".bare")), _execute)
+
+
+def bare_database(path: Path) -> sqlite3.Connection:
+    """A table like the fleet's in SQLite."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute(
+        "CREATE TABLE records (id INTEGER PRIMARY KEY, device TEXT, stream TEXT, seq INTEGER, "
+        "kind TEXT, model TEXT, release TEXT, at REAL, received_at REAL, body BLOB, "
+        "UNIQUE (device, stream, seq))"
+    )
+    # The same indices as the fleet's table.
+    database.execute("CREATE INDEX by_device ON records (device, kind, id)")
+    database.execute("CREATE INDEX by_model ON records (model, kind, id)")
+    database.execute("CREATE INDEX by_time ON records (received_at)")
+    return database
+
+
+def write_bare(database: sqlite3.Connection, group: Sequence[bytes]) -> int:
+    """Insert the records of some batches in one transaction; returns how many there were."""
+    return Bare(database, _execute).write(group)
+
+
+def _execute(database: sqlite3.Connection, found: list[tuple[Any, ...]]) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    database.executemany(
+        f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        found,
+    )
+    database.execute("COMMIT")
+
+
+def _bare_postgresql(url: str) -> Any:
+    import psycopg
+
+    connection = psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+    connection.execute(
+        "CREATE TABLE bare (id BIGSERIAL PRIMARY KEY, device VARCHAR(64), stream VARCHAR(128), "
+        "seq BIGINT, kind VARCHAR(16), model VARCHAR(128), release VARCHAR(71), "
+        "at DOUBLE PRECISION, received_at DOUBLE PRECISION, body BYTEA, "
+        "UNIQUE (device, stream, seq))"
+    )
+    for name, columns in (
+        ("d", "device, kind, id"),
+        ("m", "model, kind, id"),
+        ("t", "received_at"),
+    ):
+        connection.execute(f"CREATE INDEX bare_{name} ON bare ({columns})".encode())
+    return connection
+
+
+def _copy(connection: Any, found: list[tuple[Any, ...]]) -> None:
+    with connection.cursor() as cursor, cursor.copy(f"COPY bare ({_COLUMNS}) FROM STDIN") as copy:
+        for row in found:
+            copy.write_row(row)
+
+
+def _held(
+    broker: int, name: str, filters: Sequence[str], messages: list[tuple[str, bytes]]
+) -> None:
+    """Have the broker hold messages for a consumer that is away."""
+    client = client_of(name, broker, lambda _message: None)
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.subscribe([(one, 1) for one in filters])
+    assert subscribed.wait(PATIENCE_S)
+    client.disconnect()
+    client.loop_stop()
+    publisher = client_of(f"{name}-publisher", broker, lambda _message: None)
+    sent = [publisher.publish(where, payload, qos=1) for where, payload in messages]
+    for one in sent:
+        one.wait_for_publish(PATIENCE_S)
+    publisher.disconnect()
+    publisher.loop_stop()
+
+
+def client_of(name: str, broker: int, take: Callable[[MQTTMessage], None]) -> Client:
+    """A connected paho client whose session stays at the broker, and that queues without bound."""
+    client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5)
+    client.max_queued_messages_set(0)
+    client.max_inflight_messages_set(RECEIVE_MAXIMUM)
+    client.on_message = lambda _client, _data, message: take(message)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 3600
+    properties.ReceiveMaximum = RECEIVE_MAXIMUM
+    client.connect("127.0.0.1", broker, clean_start=False, properties=properties)
+    client.loop_start()
+    while not client.is_connected():
+        time.sleep(0.001)
+    return client
+
+
+@contextlib.contextmanager
+def mosquitto(folder: Path) -> Iterator[int]:
+    """Mosquitto on loopback, anonymous, that holds without bound; gives its port."""
+    port = _free_port()
+    folder.mkdir()
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"user {getpass.getuser()}\nlistener {port} 127.0.0.1\nallow_anonymous true\n"
+        f"max_inflight_messages {RECEIVE_MAXIMUM}\nmax_queued_messages 0\n"
+    )
+    process = subprocess.Popen(
+        ["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _when(lambda: _listens(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[str]:
+    """Debian's PostgreSQL as it comes, durable, in a temporary folder; gives its URL."""
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    user = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, user.pw_uid, user.pw_gid)
+        as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid}
+        as_user = (as_user if os.geteuid() == 0 else {}) | {
+            "cwd": name,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
+        data = f"{name}/data"
+        login = ["-U", "fleet", "-A", "trust", "-E", "UTF8", "--locale", "C"]
+        subprocess.run([str(binaries / "initdb"), "-D", data, *login], check=True, **as_user)
+        where = ["-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        process = subprocess.Popen([str(binaries / "postgres"), "-D", data, *where], **as_user)
+        ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        try:
+            _when(lambda: subprocess.run(ready, check=False).returncode == 0)
+            yield f"postgresql+psycopg://fleet@127.0.0.1:{port}/postgres"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+if __name__ == "__main__":
+    main(
+        "fleet_ingest",
+        rows,
+        description="Fleet ingest in records a second, beside a bare paho consumer.",
+        conditions=versions("sqlalchemy", "cryptography", "pynacl", "msgspec", "paho-mqtt")
+        | {"messages a transaction": str(MAX_TOGETHER), "devices": str(DEVICES)},
+    )

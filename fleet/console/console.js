@@ -1,0 +1,78 @@
+// The little that the console does by itself in the browser: keys, and what is said while the
+// fleet cannot be reached or the session is over.
+(() => {
+  let wasG = 0;
+  document.addEventListener("keydown", (event) => {
+    const inField = event.target.closest("input, textarea, select, [contenteditable], .ag-root");
+    if (inField || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (Date.now() - wasG < 1500) {
+      const entry = document.querySelector(`.entry[data-key="${CSS.escape(event.key)}"]`);
+      if (entry) entry.click();
+    }
+    wasG = event.key === "g" ? Date.now() : 0;
+    if (event.key === "/") {
+      const filter = document.querySelector("[data-filter] input, input[data-filter]");
+      if (filter) {
+        filter.focus();
+        event.preventDefault();
+      }
+    }
+  });
+
+  // A drag over a chart chooses a time range, where there is a mouse; its brush is cleared again.
+  window.edgemlArmZoom = (id, tries = 100) => {
+    if (!matchMedia("(pointer: fine)").matches) return;
+    const element = window.getElement && getElement(id);
+    const chart = element && element.chart;
+    if (!chart) {
+      if (tries > 0) setTimeout(() => window.edgemlArmZoom(id, tries - 1), 50);
+      return;
+    }
+    chart.dispatchAction({ type: "brush", areas: [] });
+    chart.dispatchAction({
+      type: "takeGlobalCursor",
+      key: "brush",
+      brushOption: { brushType: "lineX", brushMode: "single" },
+    });
+  };
+
+  const say = (text, address, action) => {
+    let bar = document.getElementById("away");
+    if (!text) {
+      if (bar) bar.remove();
+      return;
+    }
+    if (!bar) {
+      bar = document.createElement("div");
+      bar.id = "away";
+      bar.setAttribute("role", "alert");
+      document.body.append(bar);
+    }
+    if (bar.dataset.text === text) return;
+    bar.dataset.text = text;
+    bar.textContent = text + " ";
+    if (address) {
+      const link = document.createElement("a");
+      link.href = address;
+      link.textContent = action;
+      bar.append(link);
+    }
+  };
+
+  const look = async () => {
+    if (!window.socket) return;
+    if (window.socket.connected) return say("");
+    try {
+      const answer = await fetch("/api/v1/me", { cache: "no-store" });
+      if (answer.status === 401 || answer.status === 403) {
+        const next = encodeURIComponent(location.pathname + location.search);
+        say("Your session has ended.", `/login?next=${next}`, "Log in again");
+      } else if (answer.ok) {
+        say("The connection was lost; it is being made again.");
+      }
+    } catch {
+      say("The fleet does not answer. This page goes on by itself when it does.");
+    }
+  };
+  setInterval(look, 1000);
+})();

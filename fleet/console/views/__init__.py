@@ -1,0 +1,1 @@
+"""What pages show, as values: pure functions from the fleet's resources, without a browser."""

@@ -1,0 +1,94 @@
+"""What waits to be opened: bounded in messages, and in bytes of them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import msgspec
+
+from cloud_sync.messages import Up
+from fleet.services.heeding import OpenedBatch
+from fleet.services.records import SignedBatch
+
+MAX_WAITING = 2000
+RECEIVE_MAXIMUM = 1000
+MAX_WAITING_BYTES = 64 << 20
+MAX_TOGETHER = 500
+MAX_BYTES_TOGETHER = 8 << 20
+
+
+class Message(msgspec.Struct, eq=False):
+    """One message of a device.
+
+    `acknowledge` tells the broker that it need not keep it any more; `done` is set where somebody
+    waits for the ack, over HTTPS.
+    """
+
+    device: str
+    kind: Up
+    payload: bytes
+    signed: SignedBatch | OpenedBatch | None = None
+    done: "Future[bytes] | None" = None
+    acknowledge: Callable[[], None] | None = None
+
+    def over(self) -> None:
+        """Let the broker forget it."""
+        if self.acknowledge:
+            self.acknowledge()
+
+
+class Full(Exception):  # noqa: N818 -- an answer more than a fault
+    """There is no room for a message."""
+
+
+class Waiting:
+    """Messages on their way from those who receive to the one who takes what waits in groups."""
+
+    def __init__(self, messages: int = MAX_WAITING) -> None:
+        self._most = messages
+        self._messages: deque[Message] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: Message, timeout_s: float) -> None:
+        """Add a message, waiting for room if there is none.
+
+        Raises:
+            Full: there was none in time.
+        """
+        size = len(message.payload)
+        with self._lock:
+            if not self._emptied.wait_for(lambda: self._has_room(size), timeout_s):
+                raise Full
+            self._messages.append(message)
+            self._bytes += size
+            self._filled.notify()
+
+    def end(self) -> None:
+        """Have `group` give what waits, and then nothing."""
+        with self._lock:
+            self._ended = True
+            self._filled.notify()
+
+    def group(self) -> list[Message]:
+        """What waits, at most what goes into one transaction; empty at the end alone."""
+        with self._lock:
+            self._filled.wait_for(lambda: self._messages or self._ended)
+            found: list[Message] = []
+            size = 0
+            while self._messages and len(found) < MAX_TOGETHER and size < MAX_BYTES_TOGETHER:
+                found.append(self._messages.popleft())
+                size += len(found[-1].payload)
+            self._bytes -= size
+            self._emptied.notify_all()
+        return found
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._messages) < self._most and self._bytes + size <= MAX_WAITING_BYTES

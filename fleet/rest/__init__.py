@@ -1,0 +1,1 @@
+"""What all routes of the REST API share: cursors, ETags, idempotency keys, bounds."""
