@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import network
+
 # Toolchains that tests install are kept for the next run, apart from the user's own.
 _KEPT = Path(
     os.environ.setdefault(
@@ -43,3 +45,13 @@ def same_draws(request: pytest.FixtureRequest) -> None:
     if isinstance(drawn, np.random.Generator):
         bits = drawn.bit_generator
         bits.state = type(bits)(bits.seed_seq).state  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def steady_network(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No other test changes the network under a browser."""
+    if {"browser", "page"}.isdisjoint(request.fixturenames):
+        yield
+        return
+    with network.steady():
+        yield

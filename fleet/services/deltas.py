@@ -37,7 +37,9 @@ def wanted(services: Services) -> list[Pair]:
         goals = set(session.scalars(select(tables.DesiredModel.release).distinct()))
         goals |= set(
             session.scalars(
-                select(tables.Rollout.release).where(tables.Rollout.finished_at.is_(None))
+                select(tables.Rollout.release).where(
+                    tables.Rollout.finished_at.is_(None), tables.Rollout.release.is_not(None)
+                )
             )
         )
         rows = session.scalars(select(tables.Release).order_by(tables.Release.created_at.desc()))

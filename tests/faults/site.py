@@ -293,8 +293,20 @@ class Update:
         until(f"the update to be {phase}", lambda: self.phase in enough, PATIENCE_S)
 
     def completed(self) -> bool:
-        """Wait for the rollout's end; whether it was the one that was wanted."""
-        return bool(self._site.finished(self._rollout, PATIENCE_S)["status"] == "completed")
+        """Wait for the rollout's end; whether it was the one that was wanted.
+
+        What the device refused for what came on the way is tried again, as an operator would.
+        """
+
+        def ended() -> Any:
+            found = self.found
+            if found["waits_for"] == "devices" and self.phase == "refused":
+                self._site.client.retry(self._rollout)
+                return None
+            return found if found["status"] not in {"running", "paused"} else None
+
+        found = until(f"the rollout {self._rollout} to end", ended, PATIENCE_S)
+        return bool(found["status"] == "completed")
 
 
 def every(what: str, strike: Callable[[], object], times: int, site: Site) -> None:

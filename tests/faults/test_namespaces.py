@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import network
 from tests.faults.site import DEVICE, Site
 from tests.needs import allowed
 from tests.sim.proxy import Proxy
@@ -66,7 +67,13 @@ def _ip(*arguments: str) -> None:
 
 
 @pytest.fixture
-def cable(site: Site) -> Iterator[Cable]:
+def alone() -> Iterator[None]:
+    with network.changing():
+        yield
+
+
+@pytest.fixture
+def cable(alone: None, site: Site) -> Iterator[Cable]:
     made = Cable()
     outer = [Proxy(port, host=made.host) for port in (site.http.port, site.mqtt.port)]
     pairs = [

@@ -81,6 +81,15 @@ def test_only_what_devices_run_is_a_base_and_only_for_the_same_target(
     assert deltas.wanted(fleet.services) == [pair]
 
 
+def test_a_rollout_of_a_configuration_under_way_is_no_goal(
+    fleet: Listening, updated: tuple[Device, Release, Release]
+) -> None:
+    before = deltas.wanted(fleet.services)
+    fleet.client.change_layer("fleet", {"telemetry_every_s": 7})
+    assert [r["status"] for r in fleet.client.rollouts()] == ["running"]
+    assert deltas.wanted(fleet.services) == before != []
+
+
 def test_a_pair_is_tried_once_also_where_it_is_not_worth_it(
     fleet: Listening, updated: tuple[Device, Release, Release], tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ class _Log:
             self._field("who", "Who, such as alice or alice/ci").props("data-filter")
             self._field("subject", "With, such as a device or rollout")
         self._table = parts.grid(_COLUMNS, [], label="The audit log", key="seq")
-        self._table.on("cellClicked", self._open, ["data.seq", "colDef.field"])
+        self._table.on("cellClicked", self._open)
         self._empty = parts.redraw(_draw_empty)
         self._anew = parts.pager(self._load)
         self._dialogs = ui.element("div")
@@ -116,9 +116,7 @@ class _Log:
 
     async def _open(self, event: Any) -> None:
         """All of an entry, where a cell is clicked that leads nowhere."""
-        found = self._entries.get(
-            event.args.get("data.seq") or event.args.get("data", {}).get("seq")
-        )
+        found = self._entries.get((event.args.get("data") or {}).get("seq", 0))
         if found is None:
             return
         with self._dialogs, ui.dialog() as dialog, ui.element("div").classes("dialog"):

@@ -139,15 +139,20 @@ class _Page:
     async def _refresh(self) -> None:
         services, scope, names = self._visit.services, self._visit.scope, self._choices.releases
         digests = {name: digest for digest, name in names.items()}
-        asked = view.asked(self._wanted, digests, services.now())
+        wanted = self._wanted
+        asked = view.asked(wanted, digests, services.now())
+        found, wrong = None, None
         try:
             found = await self._visit.shared(
-                self._wanted, lambda: metrics.series(services, asked, scope), every_s=_EVERY_S
+                wanted, lambda: metrics.series(services, asked, scope), every_s=_EVERY_S
             )
         except EdgemlError as error:
-            self._wrong(error)
+            wrong = error
+        if wanted != self._wanted:  # something else was chosen meanwhile
             return
-        self._wrong(None)
+        self._wrong(wrong)
+        if found is None:
+            return
         self._about.set_content(parts.escape(view.sentence(found)))
         for name, chart in view.CHARTS.items():
             lines = view.lines(chart, found, names)

@@ -21,7 +21,7 @@ RANGES = {
     "30d": ("30 d", 30 * 86400.0),
 }
 BY = {
-    "": "all together",
+    "all": "all together",
     "model": "model",
     "release": "release",
     "hardware_class": "hardware class",
@@ -101,7 +101,7 @@ def asked(shown: Wanted, digests: Mapping[str, str], now: float) -> Asked:
         release=digests.get(shown.release, shown.release),
         hardware_class=shown.hardware_class,
         selector=shown.selector,
-        by=(shown.by,) if shown.by else (),
+        by=() if shown.by == "all" else (shown.by,),
         stage=shown.stage,
     )
 

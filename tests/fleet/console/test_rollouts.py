@@ -134,7 +134,7 @@ def logged_in(
 def create(page: Page, console: Console, text: str, reaches: str) -> None:
     """Make a rollout of toy:1.1.0 by the wizard."""
     console.open(page, "/rollouts/new?model=toy&version=1.1.0")
-    page.get_by_label("policy.toml").fill(text)
+    page.get_by_label("policy.toml", exact=True).fill(text)
     command = page.get_by_text("edgeml rollout create toy:1.1.0 --policy policy.toml")
     expect(command).to_be_visible()
     expect(page.get_by_label("Size of wave 2")).to_have_value("100")
@@ -246,7 +246,9 @@ def test_the_wizard_says_what_is_wrong_and_fits_a_telephone(
         expect(page.get_by_role("alert")).to_contain_text("gates.max_error_rate")
         page.get_by_label("Error rate, at most").first.fill("0.02")
         expect(page.get_by_role("alert")).to_have_count(0)
-        expect(page.get_by_label("policy.toml")).to_have_value(re.compile("max_error_rate = 0.02"))
+        expect(page.get_by_label("policy.toml", exact=True)).to_have_value(
+            re.compile("max_error_rate = 0.02")
+        )
         page.get_by_role("button", name="Show the plan").click()
         expect(page.get_by_text("What each wave adds")).to_be_visible()
         assert_accessible(page)
