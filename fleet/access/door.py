@@ -116,10 +116,6 @@ class Access:
         if wait_s := self.names.wait_s(user[:_MAX_NAME].lower()):
             raise TooOften(wait_s)
 
-    def is_session(self, value: str) -> bool:
-        """Whether a cookie is one of ours and still good."""
-        return credentials.find(self._services, value, Kind.SESSION) is not None
-
     def is_operator(self, authorization: str) -> bool:
         """Whether a header `Authorization` carries the operator's token."""
         known = self._services.keys.operator_token

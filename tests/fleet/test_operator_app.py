@@ -3,14 +3,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from cloud_sync.release import Layout
 from cloud_sync.transfer import OciClient
+from fleet.services import credentials
+from fleet.services.credentials import Kind
 
 Make = Callable[..., Any]
 
@@ -131,9 +135,9 @@ def test_a_session_ends(services: Any, clock: Any) -> None:
 
     access = Access(services)
     session, link = access.make_session(), access.make_link()["url"].partition("token=")[2]
-    assert access.is_session(session)
+    assert credentials.find(services, session, Kind.SESSION)
     clock.now += SESSION_S + 1
-    assert not access.is_session(session)
+    assert not credentials.find(services, session, Kind.SESSION)
     assert not access.use_link(link)
 
 
@@ -142,7 +146,8 @@ def test_a_session_ends(services: Any, clock: Any) -> None:
 def test_no_invented_cookie_or_header_is_a_session(
     shared_fleet: Any, value: str, header: str
 ) -> None:
-    assert not shared_fleet.access.is_session(value)
+    cookie = Headers({"cookie": f"edgeml_session={quote(value)}"})
+    assert shared_fleet.access.principal(cookie, "GET", "http") is None
     assert not shared_fleet.access.is_operator(header)
     assert not shared_fleet.access.use_link(value)
 

@@ -1,6 +1,6 @@
 """The list of devices: a row for each, and what is being looked for. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,8 +166,3 @@ def parse_labels(text: str) -> LabelChange:
     if both := sorted(set(put) & set(drop)):
         raise UserError(f"{both[0]!r} is to be set and taken away.", fix="Write one of them.")
     return LabelChange(put, tuple(drop))
-
-
-def grid_rows(rows: Sequence[DeviceRow]) -> list[dict[str, str]]:
-    """Rows as the table takes them."""
-    return [msgspec.to_builtins(one) for one in rows]
