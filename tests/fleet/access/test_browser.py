@@ -1,27 +1,23 @@
 """The pages before the console in a real browser: what it sends, and what its policy lets it do."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from fleet.roles import Role
 from fleet.services import Caller, users
+from tests import needs
 from tests.fleet.conftest import Listening
 
-CHROMIUM = Path("/usr/bin/chromium")
 FIRST, PASSWORD = "four words of nobody", "and other four words"
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    if not CHROMIUM.exists():
-        assert os.environ.get("CI") != "true", "Chromium is missing: apt-get install chromium"
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    path = needs.program("chromium", "chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         made = browser.new_page()
         made.set_default_timeout(60_000)
         yield made
