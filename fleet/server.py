@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import uvloop
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from cloud_sync.mqtt_session import MqttSession, OnDelivery, parse_url
 from cloud_sync.trust.keys import split_pems
@@ -46,7 +46,7 @@ from fleet.presence import Presence
 from fleet.registry import Registry
 from fleet.services import enrollment, facts, recovery, reported, revoked, trust, users
 from fleet.services.context import Services
-from fleet.serving import Limits, served
+from fleet.serving import Limits, lifespan, served
 from fleet.shared_lock import SharedLock
 from fleet.trust import Repository
 
@@ -130,26 +130,27 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
             stack.push_async_callback(embedded.stop)
             services.replaced.tell(embedded.disconnect)
             reported.all_offline(services)
-        elif options.external.certificate is not None and Part.CONTROLLER in options.parts:
+        ingest = Ingest(services)
+        access = _access(options, services)
+        apps = _apps(services, access, ingest) if Part.API in options.parts else ()
+        for app in apps:
+            # Before there is any thread: NiceGUI's start looks at every object there is, tuples
+            # that another is just making among them, which CPython does not forgive that thread.
+            await stack.enter_async_context(lifespan(app))
+        if options.external and options.external.certificate and Part.CONTROLLER in options.parts:
             await _begun(stack, Cutting(services, options.external))
         if not services.database.is_sqlite:
             await _begun(stack, Notices(services))
-        ingest = Ingest(services)
         services.gauges["ingest.waiting"] = lambda: ingest.waiting
         await _begun(stack, ingest)
         bus = _bus(options, services, accounts, ingest)
         bus.start()
         services.publisher.attach(bus)
         stack.push_async_callback(asyncio.to_thread, bus.close)
-        access = _access(options, services)
-        # Before the duties: NiceGUI's start looks at every object there is, tuples that another
-        # thread is just making among them, which CPython does not forgive that thread.
-        apps = _apps(services, access, ingest) if Part.API in options.parts else None
         if Part.CONTROLLER in options.parts:
             await _begun(stack, _leader(options, services))
-        if apps is not None:
-            for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
-                await stack.enter_async_context(served(app, taken, options.tls, stop, limits))
+        for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=False):
+            await stack.enter_async_context(served(app, taken, options.tls, stop, limits))
         await _bus_ready(bus, stop)
         yield Running(
             services=services,
@@ -167,7 +168,7 @@ async def _begun(stack: AsyncExitStack, duty: Duty) -> None:
     stack.push_async_callback(asyncio.to_thread, duty.stop)
 
 
-def _apps(services: Services, access: Access, ingest: Ingest) -> tuple[ASGIApp, ASGIApp]:
+def _apps(services: Services, access: Access, ingest: Ingest) -> tuple[Starlette, Starlette]:
     """What the two listeners serve; imported here, for other processes do without."""
     from fleet import console
     from fleet.device_app import device_app

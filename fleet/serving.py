@@ -16,6 +16,7 @@ from socket import socket
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -121,14 +122,25 @@ class _Doorkeeper:
 
 
 @asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """An application that has started and can be served within the block."""
+    async with app.router.lifespan_context(app):
+        yield
+
+
+@asynccontextmanager
 async def served(
     app: ASGIApp, taken: socket, tls: Tls | None, stop: asyncio.Event, limits: Limits
 ) -> AsyncIterator[None]:
-    """An application on a socket within the block; `stop` is set when it has ended by itself."""
+    """An application on a socket within the block; `stop` is set when it has ended by itself.
+
+    Its start and its end are not part of it: see `lifespan`.
+    """
     most = max(1, min(limits.connections, open_files() // _SHARES))
     doorkeeper = _Doorkeeper(limits, most)
     config = uvicorn.Config(
         app,
+        lifespan="off",
         http=cast("type[asyncio.Protocol]", doorkeeper.protocol),
         backlog=_BACKLOG,
         limit_concurrency=most + _BACKLOG,

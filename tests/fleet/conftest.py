@@ -53,7 +53,7 @@ from fleet.registry import Registry
 from fleet.server import DEVICES, OPERATORS
 from fleet.services import Caller, Services, enrollment, recovery
 from fleet.services import reported as reports
-from fleet.serving import served
+from fleet.serving import lifespan, served
 from fleet.trust import Repository
 from hardware.capabilities import Capabilities, Cpu, RuntimeInfo
 from hardware.requirements import Requirements, RuntimeRequirement
@@ -144,6 +144,7 @@ def listen(
         async with AsyncExitStack() as stack:
             apps = (operator_app(services, access), device_app(services, ingest))
             for app, taken, limits in zip(apps, sockets, (OPERATORS, DEVICES), strict=True):
+                await stack.enter_async_context(lifespan(app))
                 await stack.enter_async_context(served(app, taken, None, ended, limits))
             up.set()
             await asyncio.to_thread(stop.wait)
