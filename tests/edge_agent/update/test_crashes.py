@@ -1,18 +1,19 @@
 """The real update on a real disk, cut off before any of its writes: it always comes up again.
 
 The driver, the store, the journal, the choices and onnxruntime are the product's. A crash is the
-interpreter's audit hook refusing the n-th change of the disk, and every one after it until
-the "restart": no clean-up runs, as after a `kill -9`. Only the process of the test and the
+n-th change of the disk being refused, and every one after it until the "restart": no clean-up
+runs, as after a `kill -9`. Only the process of the test and the
 network are left out: the test runs in this process, the registry is a folder.
 """
 
+import builtins
 import contextlib
+import io
 import os
 import shutil
-import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,6 @@ POLICY = TrialPolicy(soak_s=0.0, timeout_s=60.0, min_inferred=3, latency_slack_m
 BAD = 3  # the release whose test fails
 IMAGE = np.random.default_rng(2).integers(0, 256, (24, 24), np.uint8)
 CAPABILITIES = probe()
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
 class Crash(BaseException):
@@ -62,30 +61,62 @@ class Crash(BaseException):
 
 
 class Disk:
-    """Counts the changes below a folder, and refuses them from the n-th on."""
+    """Refuses the n-th change below a folder and all after it, within `failing`."""
 
-    def __init__(self) -> None:
-        self.folder = ""
-        self.left: int | None = None
+    _CHANGES = ("rename", "replace", "remove", "unlink", "link", "mkdir", "rmdir")
+
+    def __init__(self, folder: Path, left: int | None) -> None:
+        self._folder = str(folder)
+        self._left = left
         self.crashed = False
-        sys.addaudithook(self._hook)
 
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.left is None or not self._changes(event, arguments):
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """The block in which it fails; what Python changes a disk with goes by it there."""
+        if self._left is None:
+            yield
             return
-        self.left -= 1
-        if self.left < 0:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in self._CHANGES:
+                patch.setattr(os, name, self._changing(getattr(os, name)))
+            patch.setattr(shutil, "rmtree", self._changing(shutil.rmtree))
+            for module in (io, builtins):
+                patch.setattr(module, "open", self._opening(open, _is_for_writing))
+            patch.setattr(os, "open", self._opening(os.open, _has_writing_flag))
+            yield
+
+    def _changing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(path: Any, *arguments: Any, **named: Any) -> Any:
+            self._count(path)
+            return real(path, *arguments, **named)
+
+        return changed
+
+    def _opening(
+        self, real: Callable[..., Any], writes: Callable[[Any], bool]
+    ) -> Callable[..., Any]:
+        def opened(path: Any, mode: Any = "r", *arguments: Any, **named: Any) -> Any:
+            if writes(mode):
+                self._count(path)
+            return real(path, mode, *arguments, **named)
+
+        return opened
+
+    def _count(self, path: Any) -> None:
+        if self._left is None or not str(path).startswith(self._folder):
+            return
+        self._left -= 1
+        if self._left < 0:
             self.crashed = True
             raise Crash
 
-    def _changes(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        if event == "open":
-            path, _, flags = arguments
-            return bool(flags & _WRITES) and str(path).startswith(self.folder)
-        return event in _CHANGES and str(arguments[0]).startswith(self.folder)
+
+def _is_for_writing(mode: str) -> bool:
+    return bool(set(mode) & set("wax+"))
 
 
-DISK = Disk()
+def _has_writing_flag(flags: int) -> bool:
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
 class FolderRegistry:
@@ -177,7 +208,6 @@ class UpdateMachine(RuleBasedStateMachine):
         self.agent = Running(self.data, self.registry)
 
     def teardown(self) -> None:
-        DISK.left = None
         if hasattr(self, "data"):
             shutil.rmtree(self.data)
 
@@ -185,14 +215,10 @@ class UpdateMachine(RuleBasedStateMachine):
 
     def do(self, crash_at: int | None, work: Callable[[], object]) -> None:
         """Do some work; with a crash the device then starts again from what is on its disk."""
-        DISK.folder, DISK.left, DISK.crashed = str(self.data), crash_at, False
-        try:
+        disk = Disk(self.data, crash_at)
+        with contextlib.suppress(Crash), disk.failing():
             work()
-        except Crash:
-            pass
-        finally:
-            DISK.left = None
-        if DISK.crashed:
+        if disk.crashed:
             self.agent = Running(self.data, self.registry)
 
     @rule(
