@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nightly check bench docs format clean
+.PHONY: help demo test coverage test-nightly check bench docs format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -14,9 +14,13 @@ demo: ## the whole loop on this machine: convert, roll out, stop a bad release (
 	@scripts/setup demo
 	@exec $(VENV)/bin/edgeml demo $(ARGS)
 
-test: ## all tests, with coverage (ARGS passes options to pytest)
+test: ## all tests (ARGS passes options to pytest)
 	@scripts/setup test
 	@scripts/test $(ARGS)
+
+coverage: ## the same with what they cover, and its floor; a third slower
+	@scripts/setup test
+	@scripts/test --coverage $(ARGS)
 
 test-nightly: ## what takes hours: 1,000 kills at random, a million records, every step of an update (EDGEML_KILLS=100 for fewer)
 	@scripts/setup test
