@@ -1,0 +1,69 @@
+"""How long the engine takes and what it needs, before anything is simulated or synthesised.
+
+Cycles follow from the loops. Memories follow from their sizes and the blocks that a family has.
+LUTs are a line through what nextpnr counted of engines that were built, for a first refusal only.
+"""
+
+from math import ceil
+
+import msgspec
+
+from converters.fpga.schedule import Schedule, Step
+from hardware.fpga.program import Size
+
+FETCH = 19  # clocks that a descriptor takes
+FLUSH = 17  # and LANES more: from a layer's last tap to its last word
+# Of a block RAM: how many words of 32 bits one (ECP5) or two (iCE40) blocks hold.
+_BLOCK = {"ecp5": (512, 1), "ice40": (256, 2)}
+_SPRAM_WORDS = 16384  # of 16 bits
+_LUTS, _LUTS_OF_LANE, _LUTS_OF_MULTIPLIER = 2200, 200, 150
+_REQUANTIZE_DSP = {"ecp5": 2, "ice40": 4}
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine takes of an FPGA, estimated; the names are those of a board's resources."""
+
+    luts: int
+    dsp: int
+    bram: int
+    spram: int
+
+
+def cycles_of(step: Step, lanes: int) -> int:
+    """The clocks of one layer: a tap each, one more to write, and never less than a lane each."""
+    groups = step.rows * step.pixels * step.groups
+    return groups * max(step.taps + 1, lanes) + FETCH + FLUSH + lanes
+
+
+def cycles(scheduled: Schedule) -> int:
+    """The clocks of an inference, from its start to its end."""
+    return sum(cycles_of(step, scheduled.lanes) for step in scheduled.steps)
+
+
+def need(size: Size, family: str, *, has_dsp: bool, spram: int) -> Need:
+    """What an engine takes; large memories go to single-port RAM where the part has some."""
+    words, blocks = _BLOCK[family]
+    banks = size.lanes // 4
+    memories = [
+        (size.activations, banks),
+        (size.weights, banks),
+        (size.parameters, 2),
+        (size.program, 1),
+        (size.tables * 64, 1),
+    ]
+    taken = bram = 0
+    for depth, width in memories:
+        large = 2 * width * ceil(depth / _SPRAM_WORDS)
+        if depth * width >= words * 8 and taken + large <= spram:
+            taken += large
+        else:
+            bram += width * blocks * ceil(depth / words)
+    multipliers = size.lanes + _REQUANTIZE_DSP[family]
+    return Need(
+        luts=_LUTS
+        + size.lanes * _LUTS_OF_LANE
+        + (0 if has_dsp else multipliers * _LUTS_OF_MULTIPLIER),
+        dsp=multipliers if has_dsp else 0,
+        bram=bram,
+        spram=taken,
+    )

@@ -1,0 +1,1 @@
+"""The integer model that gateware computes: its graph, its reference, and how ONNX becomes it."""

@@ -1,0 +1,183 @@
+"""`edgeml convert` for FPGAs: gateware that gives the integer model's bits, or a refusal."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from cloud_sync.evidence import Evidence, Verdict, Verification
+from cloud_sync.release import Layout, resolve
+from converters.conversion import convert
+from converters.result import ConversionResult
+from edgeml.errors import ExitCode, ModelError, TargetError, UserError
+from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
+from tests import needs
+
+from .locked_tools import prepared
+from .onnx_nets import net
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+TARGET = "fpga-ecp5-25k"
+CLASSES = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def verilator() -> None:
+    needs.program("verilator", "verilator")
+    needs.program("g++", "g++")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that tells which of three numbers is the largest, and its data."""
+    made = tmp_path_factory.mktemp("fpga")
+    nodes = [
+        helper.make_node("Gemm", ["x", "a", "b"], ["h"], "hidden"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Gemm", ["r", "c"], ["y"], "classify"),
+    ]
+    both = np.hstack([np.eye(CLASSES), -np.eye(CLASSES)]).astype(np.float32)
+    constants = {"a": both, "b": np.full(2 * CLASSES, 0.1, np.float32), "c": both.T.copy()}
+    (made / "model.onnx").write_bytes(net(nodes, constants, (CLASSES,)))
+    rng = np.random.default_rng(0)
+    for name, count in (("calibration", 64), ("evaluation", 400)):
+        x = rng.normal(0, 1, (count, CLASSES)).astype(np.float32)
+        x[np.arange(count), rng.integers(0, CLASSES, count)] += 3
+        np.savez(made / f"{name}.npz", x=x, y=x.argmax(axis=1))
+    return made
+
+
+def run(folder: Path, out: str, **more: Any) -> ConversionResult:
+    options: dict[str, Any] = {
+        "targets": (TARGET,),
+        "max_drop": 0.05,
+        "options": {"until": "rtl"},
+    } | more
+    return convert(
+        folder / "model.onnx",
+        calibration=folder / "calibration.npz",
+        evaluation=folder / "evaluation.npz",
+        name="largest",
+        version="1",
+        out=folder / out,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def converted(folder: Path) -> ConversionResult:
+    return run(folder, "out")
+
+
+def record_of(out: Path) -> Evidence:
+    layout = Layout.open(out)
+    [release] = layout.releases()
+    [record] = layout.evidence(release.digest)
+    return record
+
+
+def test_the_engine_gives_the_integer_models_bits_on_the_golden_set(
+    folder: Path, converted: ConversionResult
+) -> None:
+    [variant] = converted.variants
+    assert (variant.target, variant.runtime, variant.precision) == (TARGET, "fpga", "int8")
+    record = record_of(folder / "out")
+    assert record.verification is Verification.RTL_SIMULATED
+    gates = {gate.name: gate for gate in record.gates}
+    assert gates["rtl"].result is Verdict.PASS
+    assert (gates["rtl"].value, gates["rtl"].n) == (0.0, 32)
+    assert record.compiled is not None
+    assert record.compiled.placement is not None
+    assert record.compiled.placement.share == 1.0
+    cycles = next(e for e in record.compiled.estimates if e.name == "cycles")
+    assert cycles.value > 0
+    assert "never on an FPGA" in " ".join(record.compiled.remarks)
+    report = (folder / "out" / "report.html").read_text()
+    assert "rtl-simulated" in report
+    assert "never on an FPGA" in report
+
+
+def test_a_device_with_that_part_resolves_it_and_others_do_not(
+    folder: Path, converted: ConversionResult
+) -> None:
+    [release] = Layout.open(folder / "out").releases()
+    runtimes = (RuntimeInfo(name="fpga", version="1"),)
+    having = Capabilities(
+        runtimes=runtimes, accelerators=(Accelerator(kind="fpga", part="LFE5U-25F"),)
+    )
+    other = Capabilities(
+        runtimes=runtimes, accelerators=(Accelerator(kind="fpga", part="iCE40UP5K"),)
+    )
+    assert resolve(release, having).variant is not None
+    assert resolve(release, other).variant is None
+    assert converted.exit_code == ExitCode.DONE
+
+
+def test_a_recipe_gives_the_same_release_again(folder: Path, converted: ConversionResult) -> None:
+    again = run(folder, "again", targets=(), options={}, recipe=converted.variants[0].recipe)
+    assert again.release == converted.release
+
+
+def test_what_does_not_fit_is_refused_with_an_estimate(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.normal(0, 0.1, (CLASSES, 30_000)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "a"], ["h"]),
+        helper.make_node("Gemm", ["h", "c"], ["y"]),
+    ]
+    model = net(nodes, {"a": wide, "c": wide.T.copy()}, (CLASSES,))
+    large = folder / "large"
+    large.mkdir()
+    (large / "model.onnx").write_bytes(model)
+    for name in ("calibration", "evaluation"):
+        (large / f"{name}.npz").write_bytes((folder / f"{name}.npz").read_bytes())
+    with pytest.raises(TargetError, match="does not fit") as caught:
+        run(large, "out", targets=("fpga-ice40-up5k",))
+    assert "bytes of weights" in caught.value.why
+    with pytest.raises(TargetError, match="too large to be unrolled"):
+        run(large, "out", options={"architecture": "dataflow"})
+    assert not (large / "out").exists()
+
+
+def test_an_operator_that_gateware_has_not_is_refused_by_its_name(folder: Path) -> None:
+    other = folder / "other"
+    other.mkdir()
+    model = net([helper.make_node("Erf", ["x"], ["y"], "bend")], {}, (CLASSES,))
+    (other / "model.onnx").write_bytes(model)
+    for name in ("calibration", "evaluation"):
+        (other / f"{name}.npz").write_bytes((folder / f"{name}.npz").read_bytes())
+    with pytest.raises(ModelError, match=r"operator Erf \(bend\) cannot be computed on an FPGA"):
+        run(other, "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"speed": "9"}, "no option speed"),
+        ({"until": "silicon"}, "one of rtl, bitstream"),
+        ({"clock_mhz": "-3"}, "no number above 0"),
+        ({"lanes": "many"}, "no number above 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(
+    folder: Path, option: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run(folder, "out-of-range", options=option)
+
+
+def test_a_dataflow_is_bit_exact_a_sample_a_clock(folder: Path, kept_toolchains: Path) -> None:
+    assert prepared("da4ml").folder.is_relative_to(kept_toolchains)
+    result = run(folder, "dataflow", options={"architecture": "dataflow"})
+    [variant] = result.variants
+    assert variant.runtime == "fpga-rtl"
+    record = record_of(folder / "dataflow")
+    assert {g.name: g.result for g in record.gates} == dict.fromkeys(
+        ("accuracy", "rtl", "resources"), Verdict.PASS
+    )
+    assert record.compiled is not None
+    assert "not synthesised" in " ".join(record.compiled.remarks)
+    assert record.compiled.settings["powers_of_two"] == "True"
