@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-nightly check bench docs format clean
+.PHONY: help demo test coverage test-nightly test-toolchains test-fpga check bench docs format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -29,6 +29,14 @@ test-nightly: ## what takes hours: 1,000 kills at random, a million records, eve
 check: ## lint, types and import contracts: seconds
 	@scripts/setup check
 	@scripts/check
+
+test-toolchains: ## the vendors' compilers that are too large for every submission (several GB to download)
+	@scripts/setup test
+	@$(PY) -m pytest -m toolchains $(ARGS)
+
+test-fpga: ## networks of MLPerf Tiny on the gateware in Verilator, and bitstreams for ECP5 (EDGEML_MODELS names the models)
+	@scripts/setup test
+	@$(PY) -m pytest -m fpga $(ARGS)
 
 bench: ## every benchmark, as one page (ARGS=--quick for a minute each)
 	@scripts/setup bench

@@ -149,6 +149,71 @@ class Raced(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool = False
 
 
+class LeftOnCpu(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that an accelerator does not run, and why; `macs` are its multiplications."""
+
+    node: str
+    operator: str
+    reason: str = ""
+    macs: int = 0
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a model an accelerator runs, by operators and by multiply-accumulates.
+
+    Only the model's own operators count, not what turns floats to integers at its ends.
+
+        >>> half = Placement(operators=4, offloaded=3, macs=100, offloaded_macs=50)
+        >>> half.operator_share, half.mac_share
+        (0.75, 0.5)
+    """
+
+    operators: int
+    offloaded: int
+    macs: int = 0
+    offloaded_macs: int = 0
+    left: tuple[LeftOnCpu, ...] = ()
+
+    @property
+    def operator_share(self) -> float:
+        """Of the operators; 0 where there are none."""
+        return self.offloaded / self.operators if self.operators else 0.0
+
+    @property
+    def mac_share(self) -> float:
+        """Of the multiply-accumulates; the operators' where nothing is multiplied."""
+        return self.offloaded_macs / self.macs if self.macs else self.operator_share
+
+    @property
+    def share(self) -> float:
+        """The smaller of both."""
+        return min(self.operator_share, self.mac_share)
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that a compiler's model says and nobody measured; never a device's latency."""
+
+    name: str
+    value: float
+    unit: str
+    source: str
+
+
+class CompileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compiler did for an accelerator, in its own words and numbers.
+
+    `compiler` is its name and version, `settings` what it was told, `seconds` how long it took on
+    the build host; `estimates` are of level `estimated`, whatever else was verified.
+    """
+
+    compiler: str
+    settings: dict[str, str] = {}
+    seconds: float = 0.0
+    placement: Placement | None = None
+    estimates: tuple[Estimate, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """A measured record about one variant, from the converter or from a device.
 
@@ -156,7 +221,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     `trial` (live). For a device, `device`, `desired_epoch`/`desired_counter` and `nonce`
     bind it to the desired state that asked for it; its signature is that of the batch that
     carries it. It proves who said it, not that a compromised device tells the truth. `race` is
-    what a test compared to choose runtime and threads.
+    what a test compared to choose runtime and threads, `compiled` what a compiler said of a variant
+    for an accelerator.
     """
 
     version: int = EVIDENCE_VERSION
@@ -183,3 +249,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     accepted: str = ""
     race: tuple[Raced, ...] = ()
+    compiled: CompileReport | None = None

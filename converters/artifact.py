@@ -87,7 +87,7 @@ def in_words(rules: Sequence[Rule]) -> str:
     rule = quantizing[0]
     if rule.method not in {Method.STATIC_QDQ, Method.STATIC}:
         return str(rule.method)
-    short = {"uint8": "u8", "int8": "s8"}
+    short = {"uint8": "u8", "int8": "s8", "uint16": "u16"}
     parameters = rule.parameters
     name = short.get(parameters.activation, "?") + short.get(parameters.weight, "?")
     words = [str(rule.method), name]

@@ -72,11 +72,11 @@ def judge_float(
             f"{artifact.weights} on {runtime}: {score.metric} {score.value:.4f} "
             f"({score.low:.4f} to {score.high:.4f}) on {score.n} samples"
         )
-    if not set(raced) & set(lanes):
+    if not lanes or (raced and not set(raced) & set(lanes)):
         raise _nowhere(request, failures)
     reference = next(iter(lanes.values()))
     compared = _compared(arena, lanes, request, progress)
-    if not set(raced) & set(compared):
+    if raced and not set(raced) & set(compared):
         raise ModelError(
             f"No runtime here computes what {reference.runtime} does.",
             why=f"Raced are {', '.join(raced)}.",

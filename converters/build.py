@@ -29,7 +29,7 @@ from converters.metrics import Metric
 from converters.recipe import Recipe
 from converters.report import report_html
 from converters.request import Request
-from converters.result import Loss, Skipped, VariantResult
+from converters.result import Failed, Loss, Skipped, VariantResult
 from edgeml.errors import ReleaseError, UserError
 from hardware.capabilities import Capabilities
 from hardware.probes import instruction_set
@@ -43,7 +43,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     `candidates` are those that were chosen, `doubted` those that were measured and left out;
     recordings are by target and lane, attempts by the flavours that were searched. `losses` are
-    all comparisons of accuracy, `skipped` the targets that could not be executed here.
+    all comparisons of accuracy, `skipped` the targets that could not be executed here, `failed`
+    those that have no variant.
     """
 
     request: Request
@@ -60,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[Loss, ...] = ()
     diagnosis: Diagnosis = Diagnosis()
     skipped: tuple[Skipped, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +113,12 @@ def write(parts: Parts, folder: Path) -> Written:
     out = parts.request.out
     records = _evidence(parts, release)
     report = report_html(parts, release)
-    documents = {REPORT: report, FINDINGS: _findings(parts)}
+    documents = {REPORT: report, FINDINGS: _findings(parts)} | {
+        f"{candidate.target.name}-{name}": path.read_bytes()
+        for candidate in parts.candidates
+        if candidate.compiled is not None
+        for name, path in candidate.compiled.documents.items()
+    }
     if out.exists() and any(out.iterdir()):
         layout = Layout.open(out)
         _refuse_other(layout, release, out)
@@ -138,7 +145,8 @@ def _builder(parts: Parts) -> ReleaseBuilder:
     builder = ReleaseBuilder(parts.request.name, parts.request.version)
     golden, recipe = encode_golden(parts.golden), parts.recipe.encode()
     for candidate in parts.candidates:
-        artifact = candidate.lane.artifact
+        artifact, compiled = candidate.lane.artifact, candidate.compiled
+        requires = compiled.requires if compiled else None
         files: dict[str, tuple[str, bytes | Path]] = {
             "model": (f"model.{artifact.format}", artifact.path),
             "recipe": ("recipe.json", recipe),
@@ -150,10 +158,11 @@ def _builder(parts: Parts) -> ReleaseBuilder:
         }
         if parts.pipeline is not None:
             files["pipeline"] = ("pipeline.toml", parts.pipeline)
+        files |= compiled.files if compiled else {}
         builder.add_variant(
             target=candidate.target.name,
             rank=_place(parts.recipe, candidate)[1],
-            requires=candidate.target.requirements(runtimes=[candidate.lane.runtime]),
+            requires=requires or candidate.target.requirements(runtimes=[candidate.lane.runtime]),
             format=artifact.format,
             precision=artifact.weights,
             quantization=artifact.quantization,
@@ -200,6 +209,7 @@ def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) 
         placement=candidate.timing.placement,
         gates=candidate.gates,
         accepted=candidate.choice.accepted,
+        compiled=candidate.compiled.report if candidate.compiled else None,
     )
 
 
@@ -215,6 +225,7 @@ def _findings(parts: Parts) -> bytes:
         "diagnosis": parts.diagnosis,
         "attempts": parts.attempts,
         "skipped": parts.skipped,
+        "failed": parts.failed,
         "warnings": parts.warnings,
     }
     plain = msgspec.to_builtins(found, str_keys=True)
@@ -242,6 +253,7 @@ def _result(parts: Parts, candidate: Candidate, variant: Variant, layout: Layout
         memory_bytes=candidate.timing.memory_bytes,
         load_ms=candidate.timing.load_ms,
         gates=candidate.gates,
+        compiled=candidate.compiled.report if candidate.compiled else None,
         why=" ".join(
             filter(
                 None,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cloud_sync.evidence import GateResult, Verification
+from converters.backends.interface import Offer
 from converters.contest import Contender
 from converters.decide import NOT_YET, Choice, choose
 from converters.emulated import Emulated
@@ -24,7 +25,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     `gates` are accuracy and speed-up; `conversion`, on what the float model itself loses on
     this runtime, where that is not the reference; and those on the target's limits.
-    `saturation` is computed where the target's processor may saturate and nothing executes it.
+    `saturation` is computed where the target's processor may saturate and nothing executes it,
+    `compiled` is what a backend offered, where one serves the target.
     """
 
     target: TargetProfile
@@ -36,6 +38,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     choice: Choice = NOT_YET
     verification: Verification = Verification.ARTIFACT_EXECUTED
     saturation: SaturationEvidence | None = None
+    compiled: Offer | None = None
 
     @property
     def is_float(self) -> bool:
@@ -221,11 +224,14 @@ def recipe_of(
                 rank=rank,
                 rules=candidate.lane.artifact.rules,
                 accepted=candidate.choice.accepted,
+                settings=candidate.compiled.settings if candidate.compiled else {},
             )
             for rank, candidate in enumerate(mine)
         ]
-    made = {c.lane.artifact.format for c in chosen}
+    made = {c.lane.artifact.format for c in chosen if c.compiled is None}
     tools = tool_versions() | (toolchain_versions() if TFLITE in made else {})
+    for candidate in chosen:
+        tools |= candidate.compiled.tools if candidate.compiled else {}
     return Recipe(tools=tools, inputs=inputs, variants=tuple(variants))
 
 

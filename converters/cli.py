@@ -36,7 +36,10 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     out: Annotated[Path, typer.Option(help="The folder that the release becomes.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help="A target, or the group cpu; may be given more than once."),
+        typer.Option(
+            help="A target (cpu-x86-64-vnni, npu-ethos-u55-128, ...), or the group cpu, npu or "
+            "fpga; may be given more than once."
+        ),
     ] = None,
     pipeline: Annotated[
         Path | None, typer.Option(help="Pre- and post-processing, a TOML file.")
@@ -59,6 +62,18 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     min_speedup: Annotated[
         float, typer.Option(help="How many times faster than float32 int8 must be.")
     ] = 1.1,
+    min_offload: Annotated[
+        float,
+        typer.Option(help="The least share of operators, and of MACs, that an NPU must run."),
+    ] = 0.95,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Tell the compilers of NPU and FPGA targets something of their own; may be given "
+            "more than once.",
+        ),
+    ] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of a variant's file at most, such as 4MB.")
     ] = None,
@@ -108,14 +123,16 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
 
     The model is quantized in several ways, each is executed on each runtime installed here,
     and the fastest that keeps the metric within MAX_DROP, at CONFIDENCE, becomes the variant;
-    where none does, float32 on its fastest runtime. Ctrl-C keeps what is finished: the same
+    where none does, float32 on its fastest runtime. For an NPU or FPGA its compiler makes the
+    variant, which is executed as far as that is possible here, and says how far. A target that
+    fails leaves the others standing (exit code 10). Ctrl-C keeps what is finished: the same
     command goes on from there.
     """
     from converters.axes import parse_dims
     from converters.conversion import run
     from converters.progress import Terminal
     from converters.quantities import parse_bytes, parse_ms
-    from converters.request import Request
+    from converters.request import Request, parse_options
     from converters.show import conversion_text
     from hardware.profiles import Limits
 
@@ -132,6 +149,8 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
         max_drop=max_drop,
         confidence=confidence,
         min_speedup=min_speedup,
+        min_offload=min_offload,
+        options=parse_options(option or ()),
         limits=Limits(
             max_model_bytes=parse_bytes(max_size) if max_size else None,
             max_memory_bytes=parse_bytes(max_memory) if max_memory else None,

@@ -20,6 +20,7 @@ from typing import Any
 
 from cloud_sync.golden import GoldenSet
 from converters import build
+from converters.backends.compiling import Compiler, joined
 from converters.baseline import Baseline, judge_float
 from converters.cache import Cache, default_cache
 from converters.candidates import (
@@ -40,13 +41,13 @@ from converters.lanes import Lane
 from converters.left_out import left_out_of
 from converters.loading import Loaded, load
 from converters.losses import losses_of
-from converters.nearest import refuse_nothing
+from converters.nearest import refused
 from converters.places import Places
 from converters.plan import flavours_of
 from converters.progress import Progress, Silent
 from converters.recipe import FLOAT
 from converters.request import Request, check
-from converters.result import ConversionResult, LeftOut
+from converters.result import ConversionResult, Failed, LeftOut
 from converters.workshop import Workshop
 from converters.workspace import workspace
 from edgeml.errors import UserError
@@ -114,11 +115,22 @@ def run(request: Request, progress: Progress, cache: Cache | None = None) -> Con
             workshop = Workshop(loaded, folder, cache, progress)
             with closing(workshop), Places(executor, loaded, cache, progress) as places:
                 places.here.start_ahead()
+                made = folder / "compiled"
+                made.mkdir()
                 return _Conversion(
                     request,
                     loaded,
                     workshop=workshop,
                     places=places,
+                    compiler=Compiler(
+                        loaded,
+                        request,
+                        workshop,
+                        places.here,
+                        folder=made,
+                        cache=cache,
+                        progress=progress,
+                    ),
                     cache=cache,
                     progress=progress,
                 ).finish(folder)
@@ -140,6 +152,7 @@ class _Conversion:
         *,
         workshop: Workshop,
         places: Places,
+        compiler: Compiler,
         cache: Cache,
         progress: Progress,
     ) -> None:
@@ -147,6 +160,7 @@ class _Conversion:
         self._loaded = loaded
         self._workshop = workshop
         self._places = places
+        self._compiler = compiler
         self._cache = cache
         self._progress = progress
         for skipped in loaded.plan.skipped:
@@ -159,16 +173,23 @@ class _Conversion:
     def finish(self, folder: Path) -> ConversionResult:
         """Search, decide and write the release."""
         request, loaded = self._request, self._loaded
+        self._compiler.check()
         self._workshop.begin(loaded.plan.all_runtimes)
         baseline = judge_float(self._workshop, self._places.here, loaded, request, self._progress)
         contests = self._contests(baseline)
-        candidates = self._candidates(baseline, contests)
+        raced = self._candidates(baseline, contests)
+        self._workshop.settle()
+        candidates = raced + self._compiler.compile(baseline.reference)
         chosen = [candidate for candidate in candidates if candidate.choice.deployable]
         doubted = [candidate for candidate in candidates if not candidate.choice.deployable]
         left_out = left_out_of(
             candidates, contests, loaded.plan.foreign, is_replayed=loaded.recipe is not None
         )
-        refuse_nothing(candidates, left_out)
+        for target, error in refused(raced, left_out).items():
+            self._compiler.fail(target, error)
+        failures = self._compiler.failures
+        if not chosen:
+            raise joined(failures)
         self._progress.step("Looking at the calibration and the sensitive nodes")
         diagnosis = diagnose(
             self._workshop,
@@ -180,13 +201,15 @@ class _Conversion:
         warnings = loaded.evaluation.remarks + baseline.warnings + self._told(diagnosis)
         losses = losses_of(baseline.preprocessing, baseline.conversions, candidates)
         self._progress.step("Recording outputs on the golden set")
-        golden = self._golden(baseline.lanes[chosen[0].lane.runtime])
+        golden = self._golden(baseline.lanes.get(chosen[0].lane.runtime, baseline.reference))
         recorded = {
             (candidate.target.name, candidate.lane.key): self._places.recordings(candidate, golden)
             for candidate in chosen
         }
-        targets = loaded.plan.targets
+        targets = (*loaded.plan.targets, *loaded.plan.compiled)
+        failed = tuple(Failed.by(target, error) for target, error in failures.items())
         self._progress.step("Writing the release")
+        skipped = loaded.plan.skipped + self._compiler.skipped
         parts = build.Parts(
             request=request,
             metric=loaded.metric,
@@ -203,7 +226,8 @@ class _Conversion:
             warnings=warnings,
             losses=losses,
             diagnosis=diagnosis,
-            skipped=loaded.plan.skipped,
+            skipped=skipped,
+            failed=failed,
         )
         written = build.write(parts, folder / "release")
         return ConversionResult(
@@ -214,9 +238,10 @@ class _Conversion:
             version=request.version,
             variants=written.variants,
             left_out=tuple(left_out),
-            skipped=loaded.plan.skipped,
+            skipped=skipped,
+            failed=failed,
             float_kept_because=kept_because(
-                _why_not(left_out),
+                _why_not([c for c in left_out if c.target not in failures]),
                 {
                     target: [
                         (v.precision if v.quantization else FLOAT, v.runtime) for v in variants

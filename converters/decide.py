@@ -21,6 +21,7 @@ _FAILED = {
     "memory": "it takes too much memory",
     "start": "it starts too slowly",
     "latency": "it takes too long",
+    "placement": "too much of it would run on the CPU",
 }
 _DOUBTED = {"speedup": "speed"}
 ACCEPT = 'deploy it all the same with --accept-undecided "REASON"'
@@ -52,7 +53,7 @@ def choose(gates: Sequence[GateResult], *, accept: str = "") -> Choice:
     """
     for gate in gates:
         if gate.result is Verdict.FAIL:
-            return Choice(deployable=False, reason=f"{_FAILED[gate.name]}: {gate.reason}")
+            return Choice(deployable=False, reason=f"{_failed(gate)}: {gate.reason}")
     doubted = [g for g in gates if g.result is Verdict.UNDECIDED and g.name != "conversion"]
     if doubted and not accept:
         reasons = " ".join(gate.reason for gate in doubted)
@@ -70,6 +71,11 @@ def choose(gates: Sequence[GateResult], *, accept: str = "") -> Choice:
             deployable=True, accepted=accept, reason=f"undecided, accepted ({accept}): {said}"
         )
     return Choice(deployable=True, reason=said)
+
+
+def _failed(gate: GateResult) -> str:
+    """What a gate that failed says against a candidate; a backend has gates of its own."""
+    return _FAILED.get(gate.name, f"it fails the gate {gate.name}")
 
 
 def _remedy(doubted: Sequence[GateResult]) -> str:

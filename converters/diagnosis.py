@@ -83,7 +83,7 @@ def _best(
 ) -> tuple[str, Artifact | None]:
     """How the best static file was made, and the file: a candidate, else the most faithful."""
     for candidate in sorted(candidates, key=lambda c: not c.choice.deployable):
-        if parameters_of(candidate.lane.artifact) is not None:
+        if candidate.compiled is None and parameters_of(candidate.lane.artifact) is not None:
             return candidate.move, candidate.lane.artifact
     made = {artifact.digest: artifact for artifact in workshop.artifacts}
     static = [a for a in attempts if a.artifact in made and parameters_of(made[a.artifact])]

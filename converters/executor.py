@@ -158,19 +158,32 @@ def _packed(feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[tuple[Tensor, ...]
 
 
 def open_remote(
-    executor: Executor, runtime: str, model: Path, *, threads: int = 1, slot: int = 0
+    executor: Executor,
+    runtime: str,
+    model: Path,
+    *,
+    threads: int = 1,
+    slot: int = 0,
+    provider: str = "",
 ) -> RemoteSession:
-    """Load a model in a worker of its own.
+    """Load a model in a worker of its own, for a provider of the runtime's.
 
     Raises:
         ModelError: the runtime cannot load it, or dies of it.
     """
     channel = executor.start(slot)
-    return load(channel, runtime, model, threads=threads, copies=executor.copies)
+    copies = executor.copies
+    return load(channel, runtime, model, threads=threads, copies=copies, provider=provider)
 
 
 def load(
-    channel: Channel, runtime: str, model: Path, *, threads: int = 1, copies: bool = False
+    channel: Channel,
+    runtime: str,
+    model: Path,
+    *,
+    threads: int = 1,
+    copies: bool = False,
+    provider: str = "",
 ) -> RemoteSession:
     """Load a model in a worker, in place of what it had loaded; one that fails is ended.
 
@@ -184,6 +197,7 @@ def load(
             data=model.read_bytes() if copies else b"",
             suffix=model.suffix,
             threads=threads,
+            provider=provider,
         )
         reply = channel.ask(wanted)
         if isinstance(reply, Refused):

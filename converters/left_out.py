@@ -37,7 +37,8 @@ def left_out_of(
         for candidate in candidates
         if not candidate.choice.deployable
     ]
-    for target in {c.target.name: c.target for c in candidates}.values():
+    raced = [candidate for candidate in candidates if candidate.compiled is None]
+    for target in {c.target.name: c.target for c in raced}.values():
         mine = [candidate for candidate in candidates if candidate.target.name == target.name]
         if not all(candidate.is_float for candidate in mine):
             continue

@@ -12,27 +12,30 @@ _LIMITS = {"size": "--max-size", "memory": "--max-memory", "start": "--max-start
 }
 
 
-def refuse_nothing(candidates: Sequence[Candidate], left_out: Sequence[LeftOut]) -> None:
-    """Refuse to write a release in which a target has no variant, not even a float one.
+def refused(candidates: Sequence[Candidate], left_out: Sequence[LeftOut]) -> dict[str, GateFailed]:
+    """Targets that have no variant, not even a float one, and what came nearest.
 
     Args:
         candidates: all that were decided on.
         left_out: why those that are no variants are none.
 
-    Raises:
-        GateFailed: a target has none; the sentences name what came nearest, and where only
-            doubt kept it out, the error is an undecided one.
+    Returns:
+        by target an error, an undecided one where only doubt kept the nearest out.
     """
     served = {c.target.name for c in candidates if c.choice.deployable}
     lacking = [n for n in dict.fromkeys(c.target.name for c in candidates) if n not in served]
-    if not lacking:
-        return
-    nearest = [_nearest([c for c in candidates if c.target.name == name]) for name in lacking]
-    undecided = all(candidate.choice.undecided for candidate in nearest)
-    raise GateFailed(
-        f"No variant for {', '.join(lacking)} passes its gates, not even float32.",
-        why=" ".join(_told(candidate, left_out) for candidate in nearest),
-        fix=nearest[0].choice.remedy if undecided else _fix(nearest),
+    return {
+        name: _refusal(name, _nearest([c for c in candidates if c.target.name == name]), left_out)
+        for name in lacking
+    }
+
+
+def _refusal(name: str, nearest: Candidate, left_out: Sequence[LeftOut]) -> GateFailed:
+    undecided = nearest.choice.undecided
+    return GateFailed(
+        f"No variant for {name} passes its gates, not even float32.",
+        why=_told(nearest, left_out),
+        fix=nearest.choice.remedy if undecided else _fix([nearest]),
         undecided=undecided,
     )
 

@@ -13,7 +13,7 @@ from converters.calibration import Calibration
 from converters.candidates import Candidate, emulated_candidate
 from converters.emulated import Emulator, no_speed
 from converters.executor import Executor, LocalExecutor
-from converters.golden import recorded_outputs
+from converters.golden import compiled_outputs, recorded_outputs
 from converters.loading import Loaded
 from converters.plan import EMULATED_RUNTIMES
 from converters.progress import Progress
@@ -108,6 +108,10 @@ class Places:
     def recordings(self, candidate: Candidate, golden: GoldenSet) -> list[Recorded]:
         """What a variant answers to the golden set, on each processor that executes it."""
         plan, target, lane = self._loaded.plan, candidate.target, candidate.lane
+        if candidate.compiled is not None:
+            task, host = self._loaded.task, self._loaded.host
+            with candidate.compiled.execution() as execution:
+                return [compiled_outputs(execution, task, golden, candidate.compiled, host)]
         places: list[tuple[Arena, Capabilities]] = []
         if target.name not in plan.foreign:
             places.append((self.here, self._loaded.host))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from cloud_sync.evidence import Verification
+from converters.backends.elsewhere import refuse_elsewhere
 from converters.result import Skipped
 from converters.toolchains import emulation
 from converters.toolchains.store import installed, require
@@ -31,9 +32,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     targets under an emulator, and `foreign` those of them that cannot be executed here at all.
     `formats` are the files' that each runtime executes; `optional` are runtimes that were not
     asked for and need a conversion, so that they are left out where it does not come about.
+    `compiled` are targets that a backend serves: nothing races for them.
     """
 
     targets: tuple[TargetProfile, ...]
+    compiled: tuple[TargetProfile, ...] = ()
     runtimes: dict[str, tuple[str, ...]]
     proxies: frozenset[str] = frozenset()
     emulated: dict[str, str] = {}
@@ -116,7 +119,10 @@ def plan(
     runtimes: dict[str, tuple[str, ...]] = {}
     processors: dict[str, str] = {}
     foreign: set[str] = set()
-    for profile in select(names):
+    refuse_elsewhere(names)
+    selected = select(names)
+    compiled = tuple(profile for profile in selected if profile.backend)
+    for profile in (profile for profile in selected if not profile.backend):
         runtimes[profile.name] = _runtimes(profile, host, wanted, formats)
         reasons = _cannot_execute(profile, host, runtimes[profile.name], model_format)
         processor = emulated(profile) if reasons or _exceeds(profile, host) else None
@@ -142,13 +148,14 @@ def plan(
             remedy = _emulate(profile, formats).rstrip(". ")
             reason = "; ".join([*reasons, *([remedy] if remedy else [])])
             skipped.append(Skipped(target=profile.name, reason=reason))
-    if not chosen:
+    if not (chosen or compiled):
         raise TargetError(
             f"None of the targets in {', '.join(names)} can be executed on this machine.",
             why=" ".join(f"{s.target} {s.reason}." for s in skipped),
         )
     planned = Plan(
         targets=tuple(chosen),
+        compiled=compiled,
         runtimes={profile.name: runtimes[profile.name] for profile in chosen},
         proxies=frozenset(p.name for p in chosen if _exceeds(p, host)),
         emulated=processors,

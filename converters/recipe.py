@@ -51,7 +51,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How a rule's method works; a field that a method does not use has no effect on it.
 
     Attributes:
-        activation: type of activations: static uint8 or int8; weight-only float32 or, to
+        activation: type of activations: static uint8, int8 or uint16; weight-only float32 or, to
             compute in integers, int8. Dynamic activations are always uint8.
         weight: type of weights: static and dynamic uint8 or int8; weight-only int8 or int4.
         reduced_range: weights in 7 bits, so that CPUs without VNNI do not saturate.
@@ -89,7 +89,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class VariantRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One variant of the release; `rank` 0 is the best of its target.
 
-    `accepted` is the reason that was given for deploying it on an undecided accuracy gate.
+    `accepted` is the reason that was given for deploying it on an undecided accuracy gate,
+    `settings` what a compiler was told beside the rules and the target's profile.
     """
 
     target: str
@@ -98,6 +99,7 @@ class VariantRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rank: Annotated[int, msgspec.Meta(ge=0, le=9999)]
     rules: tuple[Rule, ...] = (Rule(method=Method.FLOAT32),)
     accepted: str = ""
+    settings: dict[str, str | int | float | bool] = {}
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +180,7 @@ _FLAVOURS = {
     "u8s8-reduced": Parameters(activation="uint8", reduced_range=True),
     "s8s8": Parameters(activation="int8"),
     "u8u8": Parameters(activation="uint8", weight="uint8"),
+    "u16s8": Parameters(activation="uint16"),
 }
 _PRODUCTS = ("Gemm", "LSTM", "MatMul")
 

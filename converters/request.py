@@ -1,6 +1,7 @@
 """What a conversion is asked for, checked before any work is spent on it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     recipe's and none are named. `max_drop` is a share: 0.01 is one point. `runtimes` are the
     only ones to race; none means all that are installed. `dims` fixes free axes, by symbol
     or `input:axis`; `fuse` takes the pipeline's arithmetic into the model. `limits` bound every
-    variant beside those of its target's profile.
+    variant beside those of its target's profile. `min_offload` is the least share of a model that
+    an accelerator must run; `options` are what backends are told.
     """
 
     model: Path
@@ -41,6 +43,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     dims: dict[str, int] = {}
     fuse: bool = False
     executor: str = "local"
+    min_offload: float = 0.95
+    options: dict[str, str] = {}
 
 
 def check(request: Request) -> None:
@@ -72,6 +76,11 @@ def check(request: Request) -> None:
         raise UserError(
             f"A minimal speed-up of {request.min_speedup:g} cannot be used.",
             why="It is a ratio to float32, 0 or more.",
+        )
+    if not 0 <= request.min_offload <= 1:
+        raise UserError(
+            f"A minimal offload of {request.min_offload:g} cannot be used.",
+            why="It is a share between 0 and 1; 0.95 is usual.",
         )
     if request.accept_undecided and not request.accept_undecided.strip():
         raise UserError(
@@ -107,3 +116,18 @@ def _check_preparation(request: Request) -> None:
             why="Fused is what a pipeline computes, and none was given.",
             fix="Add --pipeline FILE, or leave out --fuse.",
         )
+
+
+def parse_options(given: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` as the command takes them.
+
+    Raises:
+        UserError: one is not of that form.
+    """
+    parsed = {}
+    for text in given:
+        name, is_pair, value = text.partition("=")
+        if not (name and is_pair):
+            raise UserError(f"--option {text} cannot be used.", why="It has the form NAME=VALUE.")
+        parsed[name] = value
+    return parsed

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from cloud_sync.evidence import Accuracy, GateResult, Latency
+from cloud_sync.evidence import Accuracy, CompileReport, GateResult, Latency
 from converters.methods import CalibrationReport
-from edgeml.errors import ExitCode
+from edgeml.errors import EdgemlError, ExitCode, exit_code_of
 
 Kind = Literal["pre-processing", "conversion", "quantization"]
 
@@ -16,7 +16,7 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     """A variant of the release; `file` and `recipe` are paths of blobs in it.
 
     `quantization` is empty of the model as it came, whose weights may be float16. `why` says how
-    it was made and why it is in the release.
+    it was made and why it is in the release, `compiled` what a compiler said of it.
     """
 
     target: str
@@ -36,6 +36,7 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
     gates: tuple[GateResult, ...] = ()
     why: str = ""
+    compiled: CompileReport | None = None
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,33 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     reason: str
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that was asked for and is not in the release: what happened, why, what to do.
+
+    `exit_code` is what the command would have ended with, had it been the only one.
+    """
+
+    target: str
+    what: str
+    why: str = ""
+    fix: str = ""
+    exit_code: int
+
+    @classmethod
+    def by(cls, target: str, error: EdgemlError) -> "Failed":
+        """The failure that an error is for a target."""
+        return cls(
+            target=target,
+            what=error.what,
+            why=error.why,
+            fix=error.fix,
+            exit_code=int(exit_code_of(error)),
+        )
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.what, self.why, self.fix)))
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +124,7 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[VariantResult, ...]
     left_out: tuple[LeftOut, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    failed: tuple[Failed, ...] = ()
     float_kept_because: str | None = None
     warnings: tuple[str, ...] = ()
     doubted: tuple[str, ...] = ()
@@ -113,10 +142,13 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, or why a target's answer is float although int8 may be better.
+        """0, or what is not as it was asked for.
 
-        4: only through doubt, or the float model is doubted; 5: for want of a toolchain.
+        10: a target has no variant. Else why a target's answer is float although int8 may be
+        better: 4: only through doubt, or the float model is doubted; 5: for want of a toolchain.
         """
+        if self.failed:
+            return ExitCode.PARTLY_DONE
         if self.undecided or self.doubted:
             return ExitCode.GATE_UNDECIDED
         if any(candidate.needs_tool for candidate in self._not_served):

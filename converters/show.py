@@ -1,17 +1,20 @@
 """What `edgeml convert` and `edgeml inspect` print: releases and models, for people or as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cloud_sync.evidence import Evidence, Verdict
+from cloud_sync.evidence import CompileReport, Evidence, Verdict
 from cloud_sync.release import Layout, Release, Variant
 from converters.model import load_model
 from converters.recipe import FLOAT
+from converters.report.compiled import amount
 from converters.result import ConversionResult, Loss, VariantResult
 from edgeml.errors import ModelError
+
+_MOST_ESTIMATES = 4
 
 
 def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
@@ -26,9 +29,11 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
         "p50 ms",
         "p95 ms",
         "memory MB",
+        "checked",
         "gates",
     )
     lines += _table(head, [_row(variant) for variant in result.variants])
+    lines += [f"{v.target}: {line}" for v in result.variants for line in _compiled(v.compiled)]
     if result.float_kept_because:
         given = next((v.precision for v in result.variants if not v.quantization), FLOAT)
         lines += ["", f"{given} is the answer for {result.float_kept_because}"]
@@ -43,6 +48,7 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
     lines += [f"  {_loss(loss)}" for loss in told]
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"left out: {skipped.target}: {skipped.reason}" for skipped in result.skipped]
+    lines += [f"failed: {failed.target}: {failed}" for failed in result.failed]
     lines += ["", f"report: {result.path / 'report.html'}"]
     return "\n".join(lines)
 
@@ -85,6 +91,17 @@ def description_text(body: dict[str, Any]) -> str:
     return "\n\n".join("\n".join(_release_lines(release)) for release in body["releases"])
 
 
+def _compiled(report: CompileReport | None) -> Iterator[str]:
+    """What a compiler said: what stays on the CPU, and its estimates, called so."""
+    if report is None:
+        return
+    for node in report.placement.left if report.placement else ():
+        yield f"on the CPU: {node.node} ({node.operator}): {node.reason}"
+    if report.estimates:
+        said = ", ".join(f"{e.name} {amount(e)}" for e in report.estimates[:_MOST_ESTIMATES])
+        yield f"estimated by {report.estimates[0].source}, not measured: {said}"
+
+
 def _loss(loss: Loss) -> str:
     where = f", {loss.where}" if loss.where else ""
     return f"{loss.kind}{where}: {loss.gate.result}. {loss.gate.reason}"
@@ -101,6 +118,7 @@ def _row(variant: VariantResult) -> tuple[str, ...]:
         f"{variant.latency.p50_ms:.3f}" if variant.latency else "-",
         f"{variant.latency.p95_ms:.3f}" if variant.latency else "-",
         f"{variant.memory_bytes / 1e6:.0f}" if variant.memory_bytes else "-",
+        variant.verification,
         ", ".join(f"{gate.name} {gate.result}" for gate in variant.gates) or "the baseline",
     )
 
@@ -166,6 +184,7 @@ def _evidence(record: Evidence) -> dict[str, Any]:
         "conditions": msgspec.to_builtins(record.conditions),
         "gates": msgspec.to_builtins(record.gates),
         "accepted": record.accepted,
+        "compiled": msgspec.to_builtins(record.compiled),
     }
 
 
@@ -211,6 +230,8 @@ def _evidence_lines(records: Sequence[dict[str, Any]]) -> list[str]:
             f"  {gate['name']} {gate['result']}: {gate['reason']}" for gate in record["gates"]
         ]
         lines += [f"  accepted: {record['accepted']}"] if record["accepted"] else []
+        compiled = msgspec.convert(record["compiled"], CompileReport | None)
+        lines += [f"  {line}" for line in _compiled(compiled)]
     return lines
 
 

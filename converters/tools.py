@@ -13,7 +13,11 @@ def tool_versions() -> dict[str, str]:
     return {tool: version(tool) for tool in _TOOLS}
 
 
-def toolchain_versions() -> dict[str, str]:
-    """Name and version of the tools that make `.tflite` files, as their toolchains lock them."""
-    pinned = (package.split("==") for name in _TOOLCHAINS for package in find(name).packages)
-    return {name: locked for name, locked in pinned if name in _TOOLCHAINS}
+def toolchain_versions(*names: str) -> dict[str, str]:
+    """Name and version of tools, as the toolchains of their names lock them.
+
+    Without names, of what makes `.tflite` files.
+    """
+    wanted = names or _TOOLCHAINS
+    pinned = (package.split("==") for name in wanted for package in find(name).packages)
+    return {name: locked for name, locked in pinned if name in wanted}

@@ -43,6 +43,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     data: bytes = b""
     suffix: str = ".onnx"
     threads: int = 1
+    provider: str = ""
 
 
 class Run(msgspec.Struct, frozen=True, tag=True):
@@ -140,7 +141,7 @@ class Worker:
 
     def _load(self, request: Load) -> Loaded:
         self._drop()
-        options = SessionOptions(threads=request.threads)
+        options = SessionOptions(threads=request.threads, provider=request.provider)
         with _file_of(request) as path:
             begun = time.perf_counter()
             session = self._session = open_session(request.runtime, path, options)

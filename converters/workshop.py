@@ -112,6 +112,11 @@ class Workshop:
             raise ModelError(error.what, why=error.why, fix=error.fix) from None
 
     @property
+    def litert(self) -> LiteRtFamily:
+        """The float model's `.tflite` files, whatever it came as."""
+        return self._litert
+
+    @property
     def artifacts(self) -> tuple[Artifact, ...]:
         """Every candidate's file that was made of an ONNX model."""
         return self._onnx.artifacts if self._own.format == ONNX else ()

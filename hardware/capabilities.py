@@ -35,11 +35,13 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     """An NPU, GPU or FPGA that the probe saw, or a cable that programs FPGAs.
 
     `kind` is `npu`, `gpu`, `fpga` or `fpga-programmer`; `driver` has its version where the kernel
-    tells it, `path` is the device node (`/dev/ethosu0`), empty where there is none.
+    tells it, `path` is the device node (`/dev/ethosu0`), empty where there is none. Parts that run
+    the same compiled files share an `architecture` (`hexagon-v73`), empty where it is not known.
     """
 
     kind: str
     part: str
+    architecture: str = ""
     driver: str = ""
     firmware: str = ""
     path: str = ""

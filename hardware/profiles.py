@@ -1,7 +1,7 @@
-"""Target profiles: what a variant can be compiled for, as data in `hardware/targets/*.toml`.
+"""Target profiles: what a variant can be compiled for, as data.
 
-A third party adds targets by the entry point group `edgeml.targets`: a callable that returns
-`TargetProfile` objects.
+CPUs are in `hardware/targets/*.toml`. All else comes by the entry point group `edgeml.targets`: a
+callable that returns `TargetProfile` objects, ours (`converters.backends`) as those of others.
 
     >>> [profile.name for profile in select(["cpu-x86-64"])]
     ['cpu-x86-64']
@@ -18,9 +18,9 @@ from typing import Annotated
 import msgspec
 
 from edgeml.errors import TargetError
-from hardware.requirements import Requirements, RuntimeRequirement
+from hardware.requirements import AcceleratorRequirement, Requirements, RuntimeRequirement
 
-GROUPS = ("cpu",)
+GROUPS = ("cpu", "npu", "fpga")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +58,9 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exactly, `u8s8-reduced` (7-bit weights) where sums of two products saturate at 16 bits.
     `runtimes` may run a variant here, the preferred first; which of them can run one depends
     on its format. `limits` are what a variant may take there, in a `[limits]` table.
+
+    A target with a `backend` is compiled for: the converter's backend of that name makes its
+    files with these `settings`, for this `accelerator`.
     """
 
     name: str
@@ -66,8 +69,11 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     architecture: str
     cpu_features: tuple[str, ...] = ()
     runtimes: tuple[RuntimeRequirement, ...] = ()
-    int8: str
+    int8: str = ""
     limits: Limits = Limits()
+    backend: str = ""
+    settings: dict[str, str | int | float | bool] = {}
+    accelerator: AcceleratorRequirement | None = None
 
     def requirements(
         self, memory_bytes: int = 0, *, runtimes: Collection[str] | None = None
@@ -94,8 +100,38 @@ class TargetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             architecture=self.architecture,
             cpu_features=self.cpu_features,
             runtimes=able,
+            accelerator=self.accelerator,
             memory_bytes=memory_bytes,
         )
+
+
+def parse(text: str) -> tuple[TargetProfile, ...]:
+    """The profiles of a TOML file: one, or a family of `[[targets]]` that share what is above them.
+
+    >>> [p.settings for p in parse('''
+    ... architecture = "arm64"
+    ... description = "an NPU"
+    ... settings = {clock_mhz = 500}
+    ... [[targets]]
+    ... name = "npu-one"
+    ... [[targets]]
+    ... name = "npu-two"
+    ... settings = {macs = 256}''')]
+    [{'clock_mhz': 500}, {'clock_mhz': 500, 'macs': 256}]
+    """
+    shared = tomllib.loads(text)
+    family = shared.pop("targets", [{}])
+    return tuple(
+        msgspec.convert(
+            {
+                **shared,
+                **own,
+                "settings": {**shared.get("settings", {}), **own.get("settings", {})},
+            },
+            TargetProfile,
+        )
+        for own in family
+    )
 
 
 @cache
@@ -109,8 +145,7 @@ def profiles() -> dict[str, TargetProfile]:
     folder = files("hardware") / "targets"
     for file in sorted(folder.iterdir(), key=lambda f: f.name.removesuffix(".toml")):
         if file.name.endswith(".toml"):
-            profile = msgspec.convert(tomllib.loads(file.read_text()), TargetProfile)
-            found[profile.name] = profile
+            found |= {profile.name: profile for profile in parse(file.read_text("utf-8"))}
     for entry in entry_points(group="edgeml.targets"):
         try:
             added = {profile.name: profile for profile in entry.load()()}

@@ -1,4 +1,4 @@
-"""Writes the generated pages of the docs: commands, messages, OpenAPI and AsyncAPI documents.
+"""Writes the generated pages of the docs: commands, messages, targets, OpenAPI and AsyncAPI.
 
 `python scripts/generate_docs.py` rewrites them; with `--check` it fails if they are stale.
 """
@@ -87,27 +87,35 @@ def every_page() -> dict[Path, str]:
     sys.path.insert(0, str(Path(__file__).parent))
     import message_docs
 
+    from converters.backends.pages import pages as target_pages
+
     return {
         DOCS / "commands.md": commands(),
         DOCS / "openapi.json": openapi(),
         DOCS / "policy.schema.json": policy_schema(),
         DOCS / "asyncapi.json": message_docs.asyncapi(),
         **{DOCS / "messages" / name: text for name, text in message_docs.pages().items()},
+        **{DOCS / "targets" / name: text for name, text in target_pages().items()},
     }
+
+
+def _written() -> list[Path]:
+    """Pages in folders that hold nothing else."""
+    return [*(DOCS / "messages").glob("*.md"), *(DOCS / "targets").glob("*.md")]
 
 
 def main() -> int:
     """Write or check the pages; returns the exit status."""
     pages = every_page()
     stale = [p.name for p, text in pages.items() if not p.exists() or p.read_text() != text]
-    stale += [p.name for p in (DOCS / "messages").glob("*.md") if p not in pages]
+    stale += [path.name for path in _written() if path not in pages]
     if "--check" in sys.argv:
         print(f"stale: {', '.join(stale)}; run make docs" if stale else "the docs are fresh")
         return int(bool(stale))
     for path, text in pages.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    for path in (DOCS / "messages").glob("*.md"):
+    for path in _written():
         if path not in pages:
             path.unlink()
     print(f"written: {', '.join(path.name for path in pages)}")

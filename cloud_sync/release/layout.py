@@ -13,7 +13,8 @@ from cloud_sync.release.reading import ReadBlob, read_release, verified
 from edgeml.errors import ReleaseError
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_MEDIA_TYPES = {".html": "text/html", ".json": "application/json"}
+_MEDIA_TYPES = {".html": "text/html", ".json": "application/json", ".log": "text/plain"}
+_ANY_TYPE = "application/octet-stream"
 _MAX_EVIDENCE = 16 << 20
 
 
@@ -137,7 +138,7 @@ def write_evidence(
     """
     layers = [_layer(layout, "evidence.json", "application/json", oci.to_json(records))]
     layers += [
-        _layer(layout, name, _MEDIA_TYPES[Path(name).suffix], body)
+        _layer(layout, name, _MEDIA_TYPES.get(Path(name).suffix, _ANY_TYPE), body)
         for name, body in sorted((documents or {}).items())
     ]
     manifest = oci.Manifest(

@@ -6,7 +6,6 @@ others are made from it by the toolchain ai-edge-quantizer. All keep the float m
 and outputs, so that the same pipeline serves them.
 """
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -176,7 +175,7 @@ class LiteRtFamily:
     def _origin(self, converter: Installed) -> list[str]:
         """What the converted model follows from."""
         inputs = self._loaded.inputs
-        return [inputs.model, inputs.pipeline, inputs.calibration, _version(converter)]
+        return [inputs.model, inputs.pipeline, inputs.calibration, converter.identity]
 
     @property
     def _files(self) -> dict[str, Path]:
@@ -223,7 +222,7 @@ class LiteRtFamily:
             raise NotQuantizableError(
                 "The recipe asks for what LiteRT has not.", why=f"{error}."
             ) from None
-        parts = [self.float.digest, inputs.pipeline, inputs.calibration, rules, _version(toolchain)]
+        parts = [self.float.digest, inputs.pipeline, inputs.calibration, rules, toolchain.identity]
         known = self._cache.get("artifact", parts)
         if known is not None:
             return msgspec.msgpack.decode(known, type=Made)
@@ -267,10 +266,3 @@ class LiteRtFamily:
             {"file": str(path), "dtype": tensor.dtype.str, "shape": [count, *tensor.shape]}
             for path, tensor in zip(paths, tensors, strict=True)
         ]
-
-
-def _version(toolchain: Installed) -> str:
-    """All that decides on what a toolchain makes: its packages, and the runner that asks them."""
-    definition = toolchain.definition
-    runner = hashlib.sha256(definition.runner_path.read_bytes()).hexdigest()
-    return f"{definition.version}-{runner}"

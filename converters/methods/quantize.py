@@ -22,6 +22,8 @@ def quantize(
     statistics: Statistics | None,
     rules: Sequence[Rule],
     feeds: Feeds | None = None,
+    *,
+    whole: bool = False,
 ) -> Quantized:
     """Quantize the nodes that the rules choose.
 
@@ -30,20 +32,26 @@ def quantize(
         statistics: what calibration saw; only static quantization needs it.
         rules: a recipe's rules; those that choose no float32 name one method.
         feeds: samples for bias correction; those of calibration if None.
+        whole: of static quantization, see `quantize_static`.
 
     Raises:
         NotQuantizableError: the rules quantize nothing or ask for what is not known, or the
             method cannot be applied to this model.
     """
     choice = choose(prepared, rules)
-    made = _by_method(prepared, statistics, choice, feeds)
+    made = _by_method(prepared, statistics, choice, feeds, whole=whole)
     with refusing("loaded after its quantization"):
         open_bytes(made.data)
     return made
 
 
 def _by_method(
-    prepared: Prepared, statistics: Statistics | None, choice: Choice, feeds: Feeds | None
+    prepared: Prepared,
+    statistics: Statistics | None,
+    choice: Choice,
+    feeds: Feeds | None,
+    *,
+    whole: bool,
 ) -> Quantized:
     match choice.method:
         case Method.DYNAMIC:
@@ -53,7 +61,7 @@ def _by_method(
         case Method.WEIGHT_ONLY:
             return quantize_weights(prepared, choice)
         case Method.STATIC_QDQ:
-            return _static(prepared, statistics, choice, feeds)
+            return _static(prepared, statistics, choice, feeds, whole=whole)
         case _:
             raise NotQuantizableError(
                 f"The recipe asks for the method {choice.method}.", why="It is for .tflite files."
@@ -61,7 +69,12 @@ def _by_method(
 
 
 def _static(
-    prepared: Prepared, statistics: Statistics | None, choice: Choice, feeds: Feeds | None
+    prepared: Prepared,
+    statistics: Statistics | None,
+    choice: Choice,
+    feeds: Feeds | None,
+    *,
+    whole: bool,
 ) -> Quantized:
     if statistics is None:
         raise NotQuantizableError(
@@ -72,9 +85,10 @@ def _static(
     if parameters.equalize:
         prepared, statistics = _equalized(prepared, statistics, parameters.per_channel)
     ranges = statistics.ranges(parameters.calibration, parameters.percentile)
-    made = quantize_static(prepared, ranges, choice)
+    made = quantize_static(prepared, ranges, choice, whole=whole)
     if parameters.bias_correction:
-        made = quantize_static(correct_bias(prepared, made.data, feeds), ranges, choice)
+        corrected = correct_bias(prepared, made.data, feeds)
+        made = quantize_static(corrected, ranges, choice, whole=whole)
     return made
 
 

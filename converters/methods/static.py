@@ -24,19 +24,28 @@ from converters.methods.result import Quantized
 from converters.recipe import Parameters
 
 _TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+_ACTIVATIONS = _TYPES | {"uint16": QuantType.QUInt16}
 
 
-def quantize_static(prepared: Prepared, ranges: Mapping[str, Range], choice: Choice) -> Quantized:
+def quantize_static(
+    prepared: Prepared, ranges: Mapping[str, Range], choice: Choice, *, whole: bool = False
+) -> Quantized:
     """Quantize the chosen nodes with these ranges.
+
+    Args:
+        prepared: the model.
+        ranges: of its tensors.
+        choice: the nodes, and how.
+        whole: quantize what the last products give, too: accelerators of integers take no float.
 
     Raises:
         NotQuantizableError: a chosen node's tensor has no finite range, the parameters are not
             known, no weight became an integer, or onnxruntime's quantizer stops at this model.
     """
-    refuse_types(choice.parameters, activations=tuple(_TYPES), weights=tuple(_TYPES))
+    refuse_types(choice.parameters, activations=tuple(_ACTIVATIONS), weights=tuple(_TYPES))
     _refuse_overflow(prepared, ranges, choice)
     with refusing("quantized"):
-        result = _quantized(prepared, ranges, choice)
+        result = _quantized(prepared, ranges, choice, whole=whole)
         nodes = _integer_weights(result)
     if not nodes:
         raise NotQuantizableError(
@@ -60,7 +69,9 @@ def _refuse_overflow(prepared: Prepared, ranges: Mapping[str, Range], choice: Ch
                 )
 
 
-def _quantized(prepared: Prepared, ranges: Mapping[str, Range], choice: Choice) -> Any:
+def _quantized(
+    prepared: Prepared, ranges: Mapping[str, Range], choice: Choice, *, whole: bool
+) -> Any:
     parameters = choice.parameters
     proto = copy_of(prepared.proto)
     add_infer_metadata(proto)
@@ -70,7 +81,7 @@ def _quantized(prepared: Prepared, ranges: Mapping[str, Range], choice: Choice) 
         parameters.per_channel,
         parameters.reduced_range,
         _TYPES[parameters.weight],
-        _TYPES[parameters.activation],
+        _ACTIVATIONS[parameters.activation],
         _tensors_data(ranges),
         list(choice.nodes),
         [],
@@ -80,7 +91,8 @@ def _quantized(prepared: Prepared, ranges: Mapping[str, Range], choice: Choice) 
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result = quantizer.model.model
-    _leave_final_products_in_float(result)
+    if not whole:
+        _leave_final_products_in_float(result)
     protect_islands(result.graph)
     del result.metadata_props[:]
     return result

@@ -89,12 +89,18 @@ def _limits(limits: Limits) -> Iterator[tuple[str, str, str]]:
     yield from ((option, f"{bound:g}ms", what) for option, bound, what in times if bound)
 
 
+def _has_npu(request: Request) -> bool:
+    return request.recipe is not None or any(t.startswith("npu") for t in request.targets)
+
+
 def _options(request: Request) -> list[tuple[str, str]]:
     pairs = [
         ("--metric", request.metric),
         ("--max-drop", str(request.max_drop)),
         ("--confidence", str(request.confidence)),
         ("--min-speedup", str(request.min_speedup)),
+        *([("--min-offload", str(request.min_offload))] if _has_npu(request) else []),
+        *(("--option", f"{name}={value}") for name, value in sorted(request.options.items())),
         *((option, text) for option, text, _ in _limits(request.limits)),
         *(("--dim", f"{axis}={size}") for axis, size in sorted(request.dims.items())),
         *(("--runtime", runtime) for runtime in request.runtimes),

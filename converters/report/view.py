@@ -13,6 +13,8 @@ from converters.gates import metric_score
 from converters.plan import flavours_of
 from converters.recipe import FLOAT
 from converters.report import words
+from converters.report.compiled import Compilation, compilations, estimates
+from converters.report.levels import verified
 from converters.report.verdicts import (
     accuracy_cost,
     gate_line,
@@ -22,13 +24,6 @@ from converters.report.verdicts import (
 
 if TYPE_CHECKING:
     from converters.build import Parts
-
-_VERIFIED = {
-    Verification.DEVICE_EXECUTED: "run on the device",
-    Verification.ARTIFACT_EXECUTED: "this file was run, on this kind of CPU",
-    Verification.ARTIFACT_EXECUTED_EMULATED: "this file was run, on an emulated CPU of this kind",
-    Verification.CPU_PROXY: "this file was run, on a CPU that has more instructions",
-}
 
 
 class Headline(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +128,8 @@ class View:
         """Targets of the same arithmetic share a race."""
         groups: dict[str, list[Candidate]] = {name: [] for name in self.parts.attempts}
         for candidate in (*self.parts.candidates, *self.parts.doubted):
+            if candidate.compiled is not None:
+                continue
             groups.setdefault("+".join(flavours_of(candidate.target)), []).append(candidate)
         return tuple(
             Race(
@@ -145,6 +142,11 @@ class View:
             )
             for name, candidates in groups.items()
         )
+
+    @property
+    def compilations(self) -> tuple[Compilation, ...]:
+        """What compilers said of files for accelerators."""
+        return compilations((*self.parts.candidates, *self.parts.doubted))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -160,7 +162,8 @@ class View:
             f"{words.listed(proxies)}: measured on a CPU that has more instructions than the "
             "target. The target's own speed is another, and int8 may answer differently there."
         )
-        return (*self.parts.warnings, *accepted, *([proxy] if proxies else []))
+        failed = (f"{f.target} has no variant: {f}" for f in self.parts.failed)
+        return (*failed, *self.parts.warnings, *accepted, *([proxy] if proxies else []))
 
     @property
     def headlines(self) -> tuple[Headline, ...]:
@@ -214,6 +217,8 @@ class View:
     def _headline(self, target: str) -> Headline:
         candidates = self._candidates(target)
         best = candidates[0]
+        if best.compiled is not None:
+            return self._compiled_headline(target, best)
         floats = [c for c in candidates if c.lane.artifact.precision == FLOAT]
         name = f"{best.lane.artifact.weights} on {best.lane.runtime}"
         if best.lane.artifact.precision == FLOAT:
@@ -228,6 +233,24 @@ class View:
             tone="warn" if best.choice.accepted else "good",
             chip=name,
             sentences=tuple(self._why_quantized(best, floats)),
+        )
+
+    def _compiled_headline(self, target: str, best: Candidate) -> Headline:
+        """What a compiled target got, and how far that was checked."""
+        chip = f"{best.lane.artifact.weights} for {best.lane.runtime}"
+        if not best.choice.deployable:
+            said = f"{_what(best)} was left out: {best.choice.reason}"
+            return Headline(target=target, tone="warn", chip="no variant", sentences=(said,))
+        checked = f"{best.verification}: {verified(best)}. Nothing here is a device's latency."
+        return Headline(
+            target=target,
+            tone="warn" if best.choice.accepted else "good",
+            chip=chip,
+            sentences=(
+                accuracy_cost(gate_named(best.gates, "accuracy"), self.parts.request.max_drop),
+                f"Checked as {checked}",
+                *estimates(best),
+            ),
         )
 
     def _why_quantized(self, best: Candidate, floats: Sequence[Candidate]) -> Iterator[str]:
@@ -296,7 +319,7 @@ class View:
             load=f"{words.number(timing.load_ms)} ms" if latency else "-",
             memory=words.size(timing.memory_bytes) if latency else "-",
             verification=str(candidate.verification),
-            verified=_VERIFIED.get(candidate.verification, ""),
+            verified=verified(candidate),
             gates=tuple(GateLine(**gate_line(gate)) for gate in candidate.gates),
             reason=words.sentence(candidate.choice.reason),
             saturation=str(candidate.saturation) if candidate.saturation else "",

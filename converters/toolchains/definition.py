@@ -1,4 +1,6 @@
-"""What a toolchain is, as data: `converters/toolchains/definitions/*.toml`.
+"""What a toolchain is, as data: `converters/toolchains/definitions/*.toml`, or a backend's own.
+
+A backend's is `toolchain*.toml` in its folder of `converters/backends`, beside its runner.
 
 A definition names every package that is installed, with its version, dependencies included:
 nothing else comes in. Its digest is the toolchain's version, so that what was installed from
@@ -18,6 +20,7 @@ import msgspec
 from edgeml.errors import ToolchainError
 
 RUNNERS = Path(str(files("converters.toolchains") / "runners"))
+BACKENDS = RUNNERS.parents[1] / "backends"
 _VERSION_DIGITS = 32
 
 
@@ -76,6 +79,7 @@ class Definition(
 
     `python` is the range of versions that its packages run on; `packages` are pinned, all of
     them; `runner` answers its requests; `hosts` are the machines it is for, all if empty.
+    `backend` is the folder of the backend whose it is.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Definition(
     emulation: Emulation | None = None
     environment: dict[str, str] = {}
     hosts: tuple[str, ...] = ()
+    backend: str = ""
 
     @property
     def version(self) -> str:
@@ -97,7 +102,7 @@ class Definition(
     @property
     def runner_path(self) -> Path:
         """The script that answers requests, run by the toolchain's Python."""
-        return RUNNERS / self.runner
+        return (BACKENDS / self.backend if self.backend else RUNNERS) / self.runner
 
     def require_host(self) -> None:
         """Check that this machine can have the toolchain.
@@ -115,10 +120,13 @@ class Definition(
 @cache
 def definitions() -> dict[str, Definition]:
     """Every toolchain by name."""
-    folder = files("converters.toolchains") / "definitions"
-    texts = [file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".toml")]
-    found = [msgspec.convert(tomllib.loads(text), Definition) for text in texts]
+    found = [_read(path) for path in (RUNNERS.parent / "definitions").glob("*.toml")]
+    found += [_read(p, backend=p.parent.name) for p in BACKENDS.glob("*/toolchain*.toml")]
     return {item.name: item for item in sorted(found, key=lambda item: item.name)}
+
+
+def _read(path: Path, **more: str) -> Definition:
+    return msgspec.convert({**tomllib.loads(path.read_text("utf-8")), **more}, Definition)
 
 
 def find(name: str) -> Definition:

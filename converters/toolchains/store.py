@@ -43,6 +43,12 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     definition: Definition
     folder: Path
 
+    @property
+    def identity(self) -> str:
+        """All that decides on what it makes: its packages, and the runner that asks them."""
+        runner = hashlib.sha256(self.definition.runner_path.read_bytes()).hexdigest()
+        return f"{self.definition.version}-{runner}"
+
     def manifest(self) -> Manifest:
         """What was installed.
 

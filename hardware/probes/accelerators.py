@@ -4,6 +4,7 @@ What is found is a fact of the kernel's: a device that a driver has taken. Wheth
 use it is another question, which the runtime answers.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ _INTEL_NPUS = {
 }
 # What the device-tree name of a chip says of the NPU in it (vendors' reference manuals).
 _ETHOS_U_IN = {"fsl,imx93": "ethos-u65-256"}
+# The HTP in a chip, by the chip's device-tree name (Qualcomm's tables of supported chips).
+_HEXAGONS = {
+    "v68": ("qcm6490", "qcs6490", "qcs5430", "sc7280", "sc8280xp", "sm8350", "sa8295p"),
+    "v69": ("sm8450", "sm8475"),
+    "v73": ("qcs8550", "qcs9075", "qcs9100", "sa8255p", "sa8775p", "sm8550", "x1e80100"),
+    "v75": ("qcs8275", "qcs8300", "sm8650"),
+    "v79": ("sm8750",),
+}
 # drivers/fpga: the name each FPGA manager gives itself, and the family that it programs.
 _FPGA_FAMILIES = (
     ("zynqmp", "xilinx-zynqmp"),
@@ -79,6 +88,7 @@ def _accel_class(root: Path, compatible: tuple[str, ...]) -> Iterator[Accelerato
         yield Accelerator(
             kind=NPU,
             part=part,
+            architecture="intel-npu" if driver == "intel_vpu" else "",
             driver=_driver(root, driver),
             firmware=files.text(folder / "device/fw_version"),
             path=f"/dev/accel/{folder.name}",
@@ -118,9 +128,12 @@ def _qualcomm(root: Path, compatible: tuple[str, ...]) -> Iterator[Accelerator]:
             if files.text(processor / "name").startswith("cdsp"):
                 state = files.text(processor / "state")
                 firmware = f"{files.text(processor / 'firmware')} ({state})"
+        chip = _chip(compatible, "qcom")
+        htp = next((htp for htp, chips in _HEXAGONS.items() if chip in chips), "")
         yield Accelerator(
             kind=NPU,
-            part=f"hexagon-{_chip(compatible, 'qcom')}",
+            part=f"hexagon-{chip}",
+            architecture=f"hexagon-{htp}" if htp else "",
             driver=_driver(root, "fastrpc"),
             firmware=firmware,
             path=f"/dev/{node.name}",
@@ -168,6 +181,13 @@ def _fpga_manager(root: Path, _compatible: tuple[str, ...]) -> Iterator[Accelera
         )
 
 
+def _engine(root: Path, _compatible: tuple[str, ...]) -> Iterator[Accelerator]:
+    """An FPGA with edgeml's engine, which only `EDGEML_FPGA` and `EDGEML_FPGA_PART` tell of."""
+    way, part = os.environ.get("EDGEML_FPGA", ""), os.environ.get("EDGEML_FPGA_PART", "")
+    if way and part and root == Path("/"):
+        yield Accelerator(kind=FPGA, part=part, driver=way)
+
+
 def _usb(root: Path, _compatible: tuple[str, ...]) -> Iterator[Accelerator]:
     """What is plugged in: Edge TPUs, and cables that program FPGAs."""
     for device in files.each(root / "sys/bus/usb/devices", "*"):
@@ -199,6 +219,7 @@ _FINDERS: tuple[Callable[[Path, tuple[str, ...]], Iterator[Accelerator]], ...] =
     _edge_tpu,
     _jetson,
     _fpga_manager,
+    _engine,
     _usb,
 )
 

@@ -5,7 +5,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from edgeml.errors import DeviceError, ModelError
+from hardware.runtimes.ethosu import EthosURuntime
 from hardware.runtimes.formats import format_of
+from hardware.runtimes.fpga import FpgaRuntime
 from hardware.runtimes.interface import (
     Quantization,
     Runtime,
@@ -16,6 +18,8 @@ from hardware.runtimes.interface import (
 from hardware.runtimes.litert import LiteRtRuntime
 from hardware.runtimes.onnx import OnnxRuntime
 from hardware.runtimes.openvino import OpenVinoRuntime
+from hardware.runtimes.qnn import QnnRuntime
+from hardware.runtimes.rockchip import RockchipRuntime
 
 __all__ = [
     "Quantization",
@@ -33,11 +37,17 @@ _OURS: dict[str, Callable[[], Runtime]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVinoRuntime,
     "litert": LiteRtRuntime,
+    "qnn": QnnRuntime,
+    "ethosu": EthosURuntime,
+    "rknn": RockchipRuntime,
+    "fpga": FpgaRuntime,
 }
 _PACKAGES = {
     "onnxruntime": "onnxruntime",
     "openvino": "'edgeml[openvino]'",
     "litert": "'edgeml[litert]'",
+    "qnn": "onnxruntime-qnn",
+    "rknn": "rknn-toolkit-lite2",
 }
 
 
@@ -86,9 +96,10 @@ def open_session(name: str, model: Path, options: SessionOptions | None = None) 
     runtime = known.get(name)
     if runtime is None or runtime.info() is None:
         installed = ", ".join(sorted(n for n, r in known.items() if r.info())) or "none"
+        missing = getattr(runtime, "missing", str)()  # what of it, where it can tell
         raise DeviceError(
             f"The runtime {name} is not installed.",
-            why=f"Installed runtimes: {installed}.",
+            why=missing or f"Installed runtimes: {installed}.",
             fix=f"Install it: {_install(name)}." if name in _PACKAGES else "",
         )
     if not model.is_file():

@@ -4,7 +4,7 @@
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import ModelError
+from edgeml.errors import EdgemlError, ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.runtimes.formats import TFLITE
 from hardware.runtimes.interface import Quantization, Session, SessionOptions, TensorSpec
@@ -21,6 +21,7 @@ from hardware.runtimes.refusal import does_not_load, fits, no_provider, refused,
 NAME = "litert"
 XNNPACK = "XNNPACK"
 BUILTIN = "builtin"
+REFERENCE = "reference"
 
 _PACKAGES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -54,29 +55,37 @@ class LiteRtRuntime:
 class LiteRtSession:
     """A model in LiteRT. Outputs are fresh arrays; state does not outlive an inference.
 
-    The provider `builtin` runs without XNNPACK. Integer inputs and outputs are taken and
-    given as the file has them.
+    The provider `builtin` runs without XNNPACK, `reference` on the kernels that say what each
+    operator means, slow and the same bits everywhere. Integer inputs and outputs are taken and
+    given as the file has them. `delegates` makes external ones, of the package.
     """
 
-    def __init__(self, model: Path, options: SessionOptions) -> None:
-        if options.provider not in {"", XNNPACK, BUILTIN}:
-            raise no_provider(NAME, options.provider, (XNNPACK, BUILTIN))
+    def __init__(
+        self,
+        model: Path,
+        options: SessionOptions,
+        delegates: Callable[[Any], list[Any]] | None = None,
+    ) -> None:
+        if options.provider not in {"", XNNPACK, BUILTIN, REFERENCE}:
+            raise no_provider(NAME, options.provider, (XNNPACK, BUILTIN, REFERENCE))
         litert = _litert()
         kernels = litert.OpResolverType
-        resolver = (
-            kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            if options.provider == BUILTIN
-            else kernels.AUTO
-        )
+        resolver = {
+            BUILTIN: kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            REFERENCE: kernels.BUILTIN_REF,
+        }.get(options.provider, kernels.AUTO)
         try:
             self._interpreter: Any = litert.Interpreter(
                 model_path=str(model),
                 num_threads=options.threads,
                 experimental_op_resolver_type=resolver,
+                experimental_delegates=delegates(litert) if delegates else None,
             )
             self._interpreter.allocate_tensors()
             inputs = self._interpreter.get_input_details()
             outputs = self._interpreter.get_output_details()
+        except EdgemlError:
+            raise
         except SystemError as error:  # how tflite-runtime fails on numpy 2
             raise does_not_load(NAME, f"{_package()} is built for another numpy") from error
         except Exception as error:
@@ -85,7 +94,8 @@ class LiteRtSession:
                 why=_sentence(error),
                 fix="Check that the file is a complete TFLite model of operators it has.",
             ) from error
-        if options.provider and (used := self.placement()):
+        self._kernels = REFERENCE if options.provider == REFERENCE else BUILTIN
+        if options.provider and delegates is None and (used := self.placement()):
             require_in_use(NAME, options.provider, list(used))
         self.inputs = tuple(_spec(details) for details in inputs)
         self.outputs = tuple(_spec(details) for details in outputs)
@@ -123,7 +133,7 @@ class LiteRtSession:
             return {}
         total = sum(operator["op_name"] != _DELEGATE for operator in operators)
         delegated = len(_delegated(operators))
-        counts = {XNNPACK: delegated, BUILTIN: total - delegated}
+        counts = {XNNPACK: delegated, self._kernels: total - delegated}
         return {provider: count for provider, count in counts.items() if count}
 
     def close(self) -> None:

@@ -86,12 +86,12 @@ class OnnxSession:
         except Exception as error:
             raise ModelError(
                 f"onnxruntime cannot load {model.name}.",
-                why=_first_line(error),
+                why=first_line(error),
                 fix="Check that the file is a complete ONNX model that this version supports.",
             ) from error
         require_in_use(NAME, provider, self._session.get_providers())
-        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self.inputs = tuple(spec_of(value) for value in self._session.get_inputs())
+        self.outputs = tuple(spec_of(value) for value in self._session.get_outputs())
         self._input_names = [spec.name for spec in self.inputs]
         self._output_names = [spec.name for spec in self.outputs]
         self._bindings = Bindings(ort, self._session) if provider == CPU_PROVIDER else None
@@ -114,7 +114,7 @@ class OnnxSession:
             feed = dict(zip(self._input_names, inputs, strict=True))
             outputs: list[NDArray[Any]] = self._session.run(self._output_names, feed)
         except Exception as error:
-            raise refused(self.inputs, inputs, _first_line(error)) from error
+            raise refused(self.inputs, inputs, first_line(error)) from error
         if bindings is not None:
             bindings.ran(inputs, outputs)
         return outputs
@@ -125,11 +125,7 @@ class OnnxSession:
         One for each provider where onnxruntime does not tell: before 1.24, and of what was
         compiled here before, which is the CPU's alone.
         """
-        found: dict[str, int] = {}
-        with contextlib.suppress(AttributeError, RuntimeError):
-            for part in self._session.get_provider_graph_assignment_info():
-                found[part.ep_name] = found.get(part.ep_name, 0) + len(part.get_nodes())
-        return found or dict.fromkeys(self._session.get_providers(), 1)
+        return nodes_by_provider(self._session)
 
     def close(self) -> None:
         """Drop the session; onnxruntime frees it with the last reference."""
@@ -143,15 +139,15 @@ def _open(ort: Any, model: Path, options: SessionOptions, provider: str) -> Any:
     load = partial(ort.InferenceSession, providers=[provider])
     # What is made for an accelerator holds its own compiled parts, and is the provider's to keep.
     if not options.compiled or provider != CPU_PROVIDER or format_of(model) != ONNX:
-        return load(str(model), _settings(ort, options))
+        return load(str(model), settings_of(ort, options))
     kept = Compiled(Path(options.compiled), (NAME, ort.__version__))
     file = kept.find()
     if file is not None:
         try:
-            return load(str(file), _settings(ort, options, compiled=True))
+            return load(str(file), settings_of(ort, options, compiled=True))
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the model itself is loaded
-            log.warning("%s cannot be loaded: %s", file.name, _first_line(error))
-    return _load_and_keep(kept, partial(load, str(model)), partial(_settings, ort, options))
+            log.warning("%s cannot be loaded: %s", file.name, first_line(error))
+    return _load_and_keep(kept, partial(load, str(model)), partial(settings_of, ort, options))
 
 
 def _load_and_keep(kept: Compiled, load: Callable[[Any], Any], settings: Callable[[], Any]) -> Any:
@@ -166,11 +162,12 @@ def _load_and_keep(kept: Compiled, load: Callable[[Any], Any], settings: Callabl
     try:
         kept.keep(write)
     except Exception as error:  # noqa: BLE001 -- a model that cannot be saved can still run
-        log.info("the compiled model is not kept: %s", _first_line(error))
+        log.info("the compiled model is not kept: %s", first_line(error))
     return loaded[0] if loaded else load(settings())
 
 
-def _settings(ort: Any, options: SessionOptions, *, compiled: bool = False) -> Any:
+def settings_of(ort: Any, options: SessionOptions, *, compiled: bool = False) -> Any:
+    """Session options of onnxruntime for what edgeml asks for."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -191,7 +188,17 @@ def _settings(ort: Any, options: SessionOptions, *, compiled: bool = False) -> A
     return settings
 
 
-def _spec(value: Any) -> TensorSpec:
+def nodes_by_provider(session: Any) -> dict[str, int]:
+    """How many nodes of a session each provider took."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(AttributeError, RuntimeError):
+        for part in session.get_provider_graph_assignment_info():
+            found[part.ep_name] = found.get(part.ep_name, 0) + len(part.get_nodes())
+    return found or dict.fromkeys(session.get_providers(), 1)
+
+
+def spec_of(value: Any) -> TensorSpec:
+    """What onnxruntime says of an input or output."""
     shape = tuple(
         axis if isinstance(axis, int) else str(axis or f"axis{i}")
         for i, axis in enumerate(value.shape)
@@ -199,5 +206,6 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(name=value.name, shape=shape, dtype=_DTYPES.get(value.type, value.type))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The line of an error that says what is wrong."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,7 @@
-"""OpenVINO as a runtime, on the CPU: one stream, for latency, in the precision of the file.
+"""OpenVINO as a runtime, on the CPU or an NPU: for latency, in the precision of the file.
+
+On an NPU, a model is compiled for it when it is loaded. A device that is not there is an error,
+never another device in its place: AUTO, MULTI and HETERO are no providers here.
 
 OpenVINO's own default computes float models in bfloat16 or float16 where the processor can;
 here a float32 model computes in float32 on every machine, so that what was proven on one
@@ -9,6 +12,8 @@ import importlib
 import io
 import logging
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,8 +25,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import ModelError
+from edgeml.errors import DeviceError, ModelError
 from hardware.capabilities import RuntimeInfo
+from hardware.runtimes.bundle import pack, unpack
 from hardware.runtimes.compiled import Compiled
 from hardware.runtimes.formats import ONNX, OPENVINO_IR, format_of
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
@@ -31,6 +37,8 @@ log = logging.getLogger(__name__)
 
 NAME = "openvino"
 CPU = "CPU"
+NPU = "NPU"
+DRIVER = "intel_vpu"
 
 _DTYPES = {
     "f32": "float32",
@@ -52,20 +60,41 @@ _NO_WORK = {"Const", "Input", "Output"}
 
 
 class OpenVinoRuntime:
-    """The runtime `openvino`."""
+    """The runtime `openvino`.
+
+    Args:
+        root: below which the kernel's NPUs are looked for.
+    """
 
     name = NAME
     formats: tuple[str, ...] = (ONNX, OPENVINO_IR)
 
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
     def info(self) -> RuntimeInfo | None:
-        """The installed OpenVINO, read without importing it."""
+        """The installed OpenVINO, imported only where the kernel has an NPU that it may run."""
         try:
-            return RuntimeInfo(name=self.name, version=version("openvino"), providers=(CPU,))
+            installed = version("openvino")
         except PackageNotFoundError:
             return None
+        return RuntimeInfo(name=self.name, version=installed, providers=(CPU, *self._npu()))
+
+    def _npu(self) -> tuple[str, ...]:
+        """`NPU` where the driver has taken one and OpenVINO finds it, too."""
+        events = self._root.glob("sys/class/accel/accel*/device/uevent")
+        if not any(f"DRIVER={DRIVER}\n" in event.read_text(errors="replace") for event in events):
+            return ()
+        try:
+            return (NPU,) if NPU in _core().available_devices else ()
+        except (DeviceError, RuntimeError):
+            return ()
 
     def load(self, model: Path, options: SessionOptions) -> Session:
-        """Load an ONNX file, or an IR's `.xml` with its `.bin` beside; see `Runtime.load`."""
+        """Load an ONNX file, an IR's `.xml` with its `.bin` beside, or a bundle of both.
+
+        See `Runtime.load`.
+        """
         return OpenVinoSession(model, options)
 
 
@@ -81,14 +110,15 @@ class OpenVinoSession:
         provider = options.provider or CPU
         if provider not in _core().available_devices:
             raise no_provider(NAME, provider, _core().available_devices)
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "EXECUTION_MODE_HINT": "ACCURACY",
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(options.threads),
-            "ENABLE_CPU_PINNING": "NO",  # whose core it is, the process's owner decides
-        }
+        settings = {"PERFORMANCE_HINT": "LATENCY"}
+        if provider == CPU:
+            settings |= {
+                "EXECUTION_MODE_HINT": "ACCURACY",
+                "INFERENCE_PRECISION_HINT": "f32",
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": str(options.threads),
+                "ENABLE_CPU_PINNING": "NO",  # whose core it is, the process's owner decides
+            }
         self._compiled: Any
         try:
             self._compiled, self.inputs, self.outputs = _compile(
@@ -212,9 +242,35 @@ def _import(file: Path, provider: str, settings: dict[str, str]) -> tuple[Any, _
     return _core().import_model(io.BytesIO(body), provider, settings), inputs, outputs
 
 
+def ir_of(model: Path, name: str) -> bytes:
+    """An ONNX file as OpenVINO's IR of that name, bundled; the same bytes each time.
+
+    Raises:
+        ModelError: OpenVINO cannot read it.
+        DeviceError: OpenVINO is not to be had here.
+    """
+    ov = _openvino()
+    try:
+        read = _read(ov, model)
+    except Exception as error:
+        raise ModelError(f"openvino cannot read {model.name}.", why=_sentence(error)) from error
+    read.set_friendly_name(name)
+    for index, node in enumerate(read.get_ordered_ops()):  # else numbered through the process
+        if node.get_type_name() != "Parameter":
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "model.xml", Path(folder) / "model.bin"]
+        ov.serialize(read, *map(str, files))
+        return pack({file.name: file.read_bytes() for file in files})
+
+
 def _read(ov: Any, model: Path) -> Any:
     if format_of(model) == OPENVINO_IR:
-        return _core().read_model(str(model))
+        if not zipfile.is_zipfile(model):
+            return _core().read_model(str(model))
+        files = unpack(model)
+        weights = np.frombuffer(files["model.bin"], np.uint8)
+        return _core().read_model(files["model.xml"], ov.Tensor(weights.copy()))
     # Asked for by name: trying every frontend on a broken file fills the log.
     frontend = ov.frontend.FrontEndManager().load_by_framework("onnx")
     if not frontend.supported(str(model)):

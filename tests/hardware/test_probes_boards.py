@@ -102,6 +102,7 @@ def test_a_core_ultra_is_known_by_its_processor_and_vnni() -> None:
             Accelerator(
                 kind="npu",
                 part="intel-npu-37xx-meteor-lake",
+                architecture="intel-npu",
                 driver="intel_vpu",
                 path="/dev/accel/accel0",
             ),
@@ -112,6 +113,7 @@ def test_a_core_ultra_is_known_by_its_processor_and_vnni() -> None:
             Accelerator(
                 kind="npu",
                 part="hexagon-qcm6490",
+                architecture="hexagon-v68",
                 driver="fastrpc",
                 firmware="qcom/qcs6490/cdsp.mbn (running)",
                 path="/dev/fastrpc-cdsp",

@@ -45,13 +45,13 @@ def test_an_unknown_target_is_an_error_that_names_the_near_ones() -> None:
 
 def test_every_profile_says_how_it_is_quantized_and_run() -> None:
     for profile in profiles().values():
-        assert profile.int8 in {"u8s8", "u8s8-reduced"}
+        assert profile.backend or profile.int8 in {"u8s8", "u8s8-reduced"}
         assert profile.runtimes
         assert profile.description
 
 
 def test_the_flavours_of_int8_follow_the_instructions() -> None:
-    assert {name: profile.int8 for name, profile in profiles().items()} == {
+    assert {name: p.int8 for name, p in profiles().items() if not p.backend} == {
         "cpu-x86-64": "u8s8-reduced",
         "cpu-x86-64-vnni": "u8s8",
         "cpu-arm64": "u8s8",

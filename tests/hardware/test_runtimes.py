@@ -187,9 +187,9 @@ def test_a_file_of_another_format_names_what_to_install_for_it(
 
 
 def test_a_file_that_no_runtime_knows_is_refused_without_advice(tmp_path: Path) -> None:
-    (tmp_path / "m.rknn").write_bytes(b"RKNN")
-    with pytest.raises(ModelError, match=r"litert cannot run m\.rknn\. .*this is rknn\.$"):
-        open_session("litert", tmp_path / "m.rknn")
+    (tmp_path / "m.hef").write_bytes(b"HEF")
+    with pytest.raises(ModelError, match=r"litert cannot run m\.hef\. .*this is hef\.$"):
+        open_session("litert", tmp_path / "m.hef")
 
 
 SILENT_PLUGIN = """

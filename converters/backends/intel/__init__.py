@@ -1,0 +1,1 @@
+"""Intel's NPU, by OpenVINO, which compiles for it on the device."""

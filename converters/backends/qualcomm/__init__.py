@@ -1,0 +1,1 @@
+"""Qualcomm's HTP, the tensor processor of the Hexagon, by QNN's compiler."""

@@ -1,0 +1,1 @@
+"""Rockchip's NPUs, by rknn-toolkit2."""

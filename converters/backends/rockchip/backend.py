@@ -1,0 +1,201 @@
+"""Files for Rockchip's NPUs, built by rknn-toolkit2 and judged on its simulator.
+
+The toolkit quantizes by itself. Its simulator runs the graph that was just built and loads no
+exported file, so that what is judged is the graph (`graph-simulated`), not the file.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from cloud_sync.evidence import CompileReport, Estimate, Placement, Verification
+from converters.artifact import Made, write_artifact
+from converters.axes import fixed_shapes
+from converters.backends.graph import Node
+from converters.backends.interface import Job, Offer, Tensors
+from converters.backends.placement import placement_gate
+from converters.backends.rockchip.rules import TABLE
+from converters.backends.support import Constraint
+from converters.backends.whole import (
+    Rules,
+    fix_inputs,
+    folded_nodes,
+    placement_without,
+    require_onnx,
+)
+from converters.recipe import Method, Parameters, Rule
+from converters.toolchains.service import Service
+from converters.toolchains.store import require
+from edgeml.errors import ModelError
+from hardware.capabilities import RuntimeInfo
+from hardware.profiles import TargetProfile
+from hardware.runtimes.bundle import pack
+from hardware.runtimes.formats import RKNN
+from hardware.runtimes.interface import TensorSpec
+from hardware.runtimes.rockchip import MODEL, NAME, TENSORS
+from hardware.runtimes.rockchip import Tensors as Signature
+
+TOOLCHAIN = "rknn"
+_PACKAGE = "rknn-toolkit2"
+_EXECUTED_ON = "x86-64 rknn simulator"
+_TOLERANCE = 0.05
+_SAMPLES = 200
+_ALGORITHMS = {"minmax": "normal", "entropy": "kl_divergence"}
+_MOVES = {"int8, extremes": "minmax", "int8, entropy": "entropy"}
+_NOT_WORK = {"InputOperator", "OutputOperator", "Reshape", "Transpose"}
+_REMARK = (
+    "The toolkit's simulator ran the graph, not the exported file; that holds bytes that differ "
+    "from build to build, so that a replay gives another digest."
+)
+
+
+class Rockchip:
+    """The backend `rockchip`."""
+
+    name = "rockchip"
+    toolchains: tuple[str, ...] = (TOOLCHAIN,)
+
+    def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all chips take the same
+        """What the toolkit takes."""
+        return TABLE
+
+    def offer(self, job: Job) -> Iterator[Offer]:
+        """Ranges by the extremes, then by entropy.
+
+        Raises:
+            ModelError: it is no ONNX model, or the toolkit refuses it.
+            ToolchainError: the toolkit failed.
+        """
+        require_onnx(job)
+        if job.decided is not None:
+            yield _built(job, "as the recipe says", job.decided.rules)
+            return
+        for move, calibration in _MOVES.items():
+            parameters = Parameters(activation="int8", calibration=calibration)
+            yield _built(job, move, (Rule(method=Method.STATIC, parameters=parameters),))
+
+
+class _Simulated:
+    """The toolkit's process, which has built the model."""
+
+    def __init__(self, service: Service, folder: Path, version: str) -> None:
+        self._service = service
+        self._folder = folder
+        self.info = RuntimeInfo(name=NAME, version=version, providers=("simulator",))
+
+    def run_each(self, feeds: Sequence[Tensors]) -> list[list[np.ndarray]]:
+        """See `Execution.run_each`."""
+        inputs, outputs = self._folder / "inputs.npz", self._folder / "outputs.npz"
+        np.savez(inputs, *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
+        self._service.ask({"inputs": str(inputs), "outputs": str(outputs)})
+        with np.load(outputs) as stored:
+            return [list(sample) for sample in zip(*map(stored.get, stored.files), strict=True)]
+
+
+def _built(job: Job, move: str, rules: Rules) -> Offer:
+    folder, target = job.folder.absolute(), job.target
+    calibration = rules[0].parameters.calibration
+    if len(rules) != 1 or calibration not in _ALGORITHMS:
+        raise ModelError(
+            f"The recipe cannot be built for {target.name}.",
+            why="rknn-toolkit2 quantizes a model as a whole, by minmax or entropy.",
+        )
+    nodes, signature = _write_inputs(job, folder)
+    request = {
+        "model": str(folder / "float.onnx"),
+        "samples": str(folder / "samples.npz"),
+        "platform": str(target.settings["platform"]),
+        "algorithm": _ALGORITHMS[calibration],
+        "output": str(folder / "built.rknn"),
+    }
+    version = dict(pin.split("==") for pin in require(TOOLCHAIN).definition.packages)[_PACKAGE]
+    with Service(require(TOOLCHAIN)) as service:
+        reply = service.ask(request)
+    if reason := reply.get("refused"):
+        raise ModelError(
+            f"{job.loaded.model.path} cannot be compiled for {target.name}.",
+            why=f"{_PACKAGE}: {reason}",
+        )
+    content = {
+        MODEL: (folder / "built.rknn").read_bytes(),
+        TENSORS: msgspec.json.encode(signature, order="deterministic"),
+    }
+    artifact = write_artifact(Made(pack(content), len(nodes)), rules, folder, RKNN)
+    placement = placement_of(nodes, reply["rows"])
+
+    @contextmanager
+    def execution() -> Iterator[_Simulated]:
+        with Service(require(TOOLCHAIN)) as service:
+            service.ask(request)
+            yield _Simulated(service, folder, version)
+
+    return Offer(
+        artifact=artifact,
+        runtime=NAME,
+        move=move,
+        verification=Verification.GRAPH_SIMULATED,
+        execution=execution,
+        origin=(
+            *(job.loaded.inputs.model, job.loaded.inputs.pipeline, job.loaded.inputs.calibration),
+            *(request["platform"], request["algorithm"], version),
+        ),
+        executed_on=_EXECUTED_ON,
+        tolerance=_TOLERANCE,
+        gates=(placement_gate(placement, job.request.min_offload),),
+        report=CompileReport(
+            compiler=f"{_PACKAGE} {version}",
+            settings={name: request[name] for name in ("platform", "algorithm")},
+            seconds=reply["seconds"],
+            placement=placement,
+            estimates=(
+                Estimate(
+                    name="cycles",
+                    value=sum(cycles for *_, cycles in reply["rows"]),
+                    unit="NPU cycles",
+                    source=_PACKAGE,
+                ),
+            ),
+            remarks=(_REMARK,),
+        ),
+        tools={_PACKAGE: version},
+    )
+
+
+def _write_inputs(job: Job, folder: Path) -> tuple[tuple[Node, ...], Signature]:
+    """Write the float model and calibration samples; its nodes, and what it takes and gives."""
+    workshop, model = job.workshop, job.loaded.model
+    with job.exclusively:
+        feeds = list(workshop.feeds(_SAMPLES))
+        shapes = fixed_shapes(model.inputs, feeds[:1], f"the target {job.target.name}")
+        proto = onnx.ModelProto()
+        proto.CopyFrom(workshop.prepared.proto)
+    fix_inputs(proto, model, shapes)
+    data = proto.SerializeToString(deterministic=True)
+    (folder / "float.onnx").write_bytes(data)
+    np.savez(folder / "samples.npz", *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
+    nodes = folded_nodes(model, data, shapes)
+    made = {t.name: t.shape for node in nodes for t in node.outputs}
+    return nodes, Signature(
+        inputs=tuple(
+            TensorSpec(name=s.name, shape=shapes[s.name], dtype=s.dtype) for s in model.inputs
+        ),
+        outputs=tuple(
+            TensorSpec(name=s.name, shape=made.get(s.name) or s.shape, dtype="float32")
+            for s in model.outputs
+        ),
+    )
+
+
+def placement_of(nodes: Sequence[Node], rows: Sequence[tuple[str, str, bool, int]]) -> Placement:
+    """What the toolkit gave to the CPU; what it put in to lay tensors out is not the model's."""
+    own = {node.name for node in nodes}
+    kept = [
+        (name, operator)
+        for operator, name, on_npu, _ in rows
+        if not on_npu and (name in own or operator not in _NOT_WORK)
+    ]
+    return placement_without(nodes, kept, "rknn-toolkit2 runs it on the CPU.")

@@ -1,0 +1,113 @@
+"""Builds an RKNN file and answers in its place: the simulator runs the graph just built."""
+
+import importlib
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# A row of the table that a build prints: operator, type, where it runs, ..., cycles, ..., names.
+_ROW = re.compile(
+    r"\]\s+\d+\s+(?P<operator>\w+)\s+\w+\s+(?P<target>NPU|CPU)\s.*?\s"
+    r"\d+/\d+/(?P<cycles>\d+)\s+\S+\s+\w+:(?P<name>\S+)"
+)
+_PICTURE_AXES = 4
+_built: list[Any] = []
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Build `model`, or let what was built answer.
+
+    To build: `model`, `samples` (.npz, an array [n, ...] an input), `platform`, `algorithm`,
+    `output`; the reply has `seconds`, `rows` [operator, name, runs on the NPU, cycles], or
+    `refused`. To run: `inputs` (.npz, arrays [n, ...]) and `outputs`, the .npz to write.
+    """
+    return _run(request) if "inputs" in request else _build(request)
+
+
+def check() -> dict[str, Any]:
+    """Import the toolkit; building is what a conversion tests."""
+    toolkit = importlib.import_module("rknn.api").RKNN(verbose=False)
+    toolkit.release()
+    return {"toolkit": "loads"}
+
+
+def _build(request: dict[str, Any]) -> dict[str, Any]:
+    api = importlib.import_module("rknn.api")
+    while _built:
+        _built.pop().release()
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _dataset(Path(folder), Path(request["samples"]))
+        log = Path(folder) / "log"
+        with _printing_to(log):
+            toolkit = api.RKNN(verbose=True)
+            platform, algorithm = request["platform"], request["algorithm"]
+            steps = (
+                lambda: toolkit.config(target_platform=platform, quantized_algorithm=algorithm),
+                lambda: toolkit.load_onnx(model=request["model"]),
+                lambda: toolkit.build(do_quantization=True, dataset=str(dataset)),
+                lambda: toolkit.export_rknn(request["output"]),
+                toolkit.init_runtime,
+            )
+            failed = any(step() != 0 for step in steps)
+        said = log.read_text(errors="replace")
+    if failed:
+        toolkit.release()
+        wrong = [line for line in said.splitlines() if re.match(r"(\x1b\[\S*m)?E ", line)]
+        return {"refused": (wrong or said.splitlines() or ["no reason"])[0][:300]}
+    _built.append(toolkit)
+    return {"seconds": time.perf_counter() - begun, "rows": rows_of(said)}
+
+
+def rows_of(printed: str) -> list[tuple[str, str, bool, int]]:
+    """The rows of the table that a build prints: operator, name, on the NPU or not, cycles."""
+    return [
+        (row["operator"], row["name"], row["target"] == "NPU", int(row["cycles"]))
+        for row in map(_ROW.search, printed.splitlines())
+        if row
+    ]
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    with np.load(request["inputs"]) as stored:
+        samples = list(zip(*(stored[name] for name in stored.files), strict=True))
+    formats = ["nchw" if x.ndim == _PICTURE_AXES else None for x in samples[0]]
+    answers = [_built[0].inference(inputs=list(s), data_format=formats) for s in samples]
+    np.savez(request["outputs"], *(np.stack(each) for each in zip(*answers, strict=True)))
+    return {"samples": len(answers)}
+
+
+def _dataset(folder: Path, samples: Path) -> Path:
+    lines = []
+    with np.load(samples) as stored:
+        for index, sample in enumerate(zip(*(stored[n] for n in stored.files), strict=True)):
+            paths = [folder / f"{index}-{place}.npy" for place in range(len(sample))]
+            for path, tensor in zip(paths, sample, strict=True):
+                np.save(path, tensor)
+            lines.append(" ".join(map(str, paths)))
+    listed = folder / "samples.txt"
+    listed.write_text("\n".join(lines))
+    return listed
+
+
+class _printing_to:  # noqa: N801 -- a context manager
+    """What the process and its libraries print goes to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._kept = [os.dup(1), os.dup(2)]
+        with self._path.open("wb") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, kept in zip((1, 2), self._kept, strict=True):
+            os.dup2(kept, number)
+            os.close(kept)

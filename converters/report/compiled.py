@@ -1,0 +1,76 @@
+"""What compilers said of files for accelerators, as plain rows."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from cloud_sync.evidence import CompileReport, Estimate
+from converters.candidates import Candidate
+from converters.report import words
+
+_MOST_LEFT = 20
+
+
+class Compilation(msgspec.Struct, frozen=True, kw_only=True):
+    """One compiled file: names with texts, and the nodes that stay on the CPU with the reason."""
+
+    target: str
+    facts: tuple[tuple[str, str], ...]
+    left: tuple[tuple[str, str], ...] = ()
+    more_left: int = 0
+
+
+def compilations(candidates: Sequence[Candidate]) -> tuple[Compilation, ...]:
+    """Every compiled file that was judged, in the order of the targets."""
+    return tuple(
+        _compilation(candidate, candidate.compiled.report)
+        for candidate in candidates
+        if candidate.compiled is not None
+    )
+
+
+def estimates(candidate: Candidate) -> Iterator[str]:
+    """What the compiler expects, in a sentence that says so; nothing where it says nothing."""
+    report = candidate.compiled.report if candidate.compiled else None
+    if report is not None and report.estimates:
+        said = ", ".join(f"{e.name} {amount(e)}" for e in report.estimates[:_TOLD])
+        yield f"Estimated by {report.estimates[0].source}, not measured: {said}."
+
+
+_TOLD = 4
+
+
+def amount(estimate: Estimate) -> str:
+    """An estimate with its unit.
+
+    >>> amount(Estimate(name="SRAM", value=51840.0, unit="bytes", source="Vela"))
+    '51.8 kB'
+    """
+    if estimate.unit == "bytes":
+        return words.size(round(estimate.value))
+    is_count = estimate.value == round(estimate.value)
+    value = words.count(round(estimate.value)) if is_count else words.number(estimate.value)
+    return value if estimate.unit == estimate.name else f"{value} {estimate.unit}"
+
+
+def _compilation(candidate: Candidate, report: CompileReport) -> Compilation:
+    placement = report.placement
+    facts = [
+        ("Compiler", report.compiler),
+        ("Told", ", ".join(f"{name} {value}" for name, value in report.settings.items())),
+        ("Compiled in", f"{words.number(report.seconds)} s on the build host"),
+        ("Checked as", str(candidate.verification)),
+    ]
+    if placement is not None:
+        operators = f"{placement.offloaded} of {placement.operators} operators"
+        macs = f"{words.share(placement.mac_share)} of the multiply-accumulates"
+        facts.append(("On the accelerator", f"{operators}, {macs}"))
+    facts += [(f"Estimated {e.name}", f"{amount(e)} ({e.source})") for e in report.estimates]
+    facts += [("Note", remark) for remark in report.remarks]
+    left = placement.left if placement else ()
+    return Compilation(
+        target=f"{candidate.target.name}: {candidate.move}",
+        facts=tuple((name, text) for name, text in facts if text),
+        left=tuple((f"{n.node} ({n.operator})", n.reason) for n in left[:_MOST_LEFT]),
+        more_left=max(0, len(left) - _MOST_LEFT),
+    )

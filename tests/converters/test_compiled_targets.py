@@ -1,0 +1,165 @@
+"""Targets that a backend serves: judged, told when they fail, and replayed bit for bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloud_sync.evidence import Verification
+from cloud_sync.release import Layout
+from converters.conversion import convert
+from converters.result import ConversionResult
+from converters.show import conversion_text, describe, description_text
+from edgeml.errors import EdgemlError, ExitCode, GateFailed, ModelError
+from hardware.profiles import profiles
+from tests.hardware.plugins import install
+
+from .notes import Notes
+
+PLUGIN = "from tests.converters.own_backend import make"
+BACKEND = "from tests.converters.own_backend import Own as make"
+
+
+@pytest.fixture(autouse=True)
+def own_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    install(folder, "edgeml.targets", "owntargets", PLUGIN)
+    install(folder, "edgeml.backends", "own", BACKEND)
+    profiles.cache_clear()
+    yield
+    profiles.cache_clear()
+
+
+def run(
+    model: Path, data: tuple[Path, Path], out: Path, *kinds: str, **more: object
+) -> ConversionResult:
+    options = {
+        "targets": tuple(f"npu-own-{kind}" for kind in kinds),
+        "max_drop": 0.05,
+        "name": "quarters",
+        "version": "1",
+    } | more
+    return convert(
+        model,
+        calibration=data[0],
+        evaluation=data[1],
+        out=out,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_a_target_that_fails_leaves_the_others_standing(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    notes = Notes()
+    result = run(convnet, quarters_data, tmp_path / "out", "good", "refused", "cpu", progress=notes)
+
+    assert [(v.target, v.runtime) for v in result.variants] == [("npu-own-good", "own")]
+    assert result.exit_code == ExitCode.PARTLY_DONE
+    assert result.summary()["exit_code"] == 10
+    failed = {failure.target: failure for failure in result.failed}
+    assert failed["npu-own-refused"].what == "It cannot be compiled."
+    assert failed["npu-own-refused"].exit_code == ExitCode.BAD_MODEL_OR_DATA
+    assert failed["npu-own-cpu"].exit_code == ExitCode.GATE_FAILED
+    assert "5 of 6 operators" in failed["npu-own-cpu"].why
+    assert "pool (AveragePool): Nothing is averaged. It has a window of (6, 6)" in (
+        failed["npu-own-cpu"].why
+    )
+    # Said in the model's own names before anything was compiled.
+    assert "npu-own-cpu does not run pool (AveragePool): Nothing is averaged." in "".join(
+        notes.told
+    )
+    text = conversion_text(result)
+    assert "graph-simulated" in text
+    assert "failed: npu-own-refused: It cannot be compiled. So says its compiler." in text
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "npu-own-refused has no variant" in report
+    assert "the graph was simulated before it was written to this file" in report
+
+
+def test_the_level_of_verification_and_the_placement_are_in_the_evidence(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(convnet, quarters_data, tmp_path / "out", "good")
+    layout = Layout.open(tmp_path / "out")
+    [release] = layout.releases()
+    [record] = layout.evidence(release.digest)
+    assert record.verification is Verification.GRAPH_SIMULATED
+    assert record.latency is None
+    assert record.placement == {"accelerator": 6}
+    assert record.compiled is not None
+    assert record.compiled.compiler == "own 1"
+    assert [gate.name for gate in record.gates] == ["accuracy", "placement"]
+    assert release.variants[0].verification == "graph-simulated"
+    assert "graph-simulated" in description_text(describe(tmp_path / "out"))
+
+
+def test_the_next_offer_is_asked_for_where_the_first_loses_too_much(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = run(convnet, quarters_data, tmp_path / "out", "second")
+    assert result.exit_code == ExitCode.DONE
+    [variant] = result.variants
+    assert variant.why.startswith("copied:")
+    [left_out] = result.left_out
+    assert "quantization loses too much accuracy" in left_out.reason
+    assert {variant.gates[0].confidence, left_out.gates[0].confidence} == {0.95, 0.975}
+
+
+def test_a_recipe_replays_a_compiled_target_bit_for_bit(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = run(convnet, quarters_data, tmp_path / "one", "second", "good")
+    again = run(
+        convnet,
+        quarters_data,
+        tmp_path / "two",
+        targets=(),
+        recipe=first.variants[0].recipe,
+    )
+    assert again.release == first.release
+    assert len(again.variants) == 2
+
+
+def test_all_that_fail_are_an_error_and_nothing_is_written(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="It cannot be compiled"):
+        run(convnet, quarters_data, tmp_path / "out", "refused")
+    with pytest.raises(GateFailed, match="lower --min-offload"):
+        run(convnet, quarters_data, tmp_path / "out", "cpu")
+    with pytest.raises(EdgemlError, match="Nothing could be made for npu-own-"):
+        run(convnet, quarters_data, tmp_path / "out", "refused", "cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lower_bound_on_the_placement_lets_it_in(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = run(convnet, quarters_data, tmp_path / "out", "cpu", min_offload=0.8)
+    assert result.exit_code == ExitCode.DONE
+    assert "on the CPU: pool (AveragePool)" in conversion_text(result)
+
+
+def test_a_group_leaves_out_what_has_no_toolchain_here(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = run(convnet, quarters_data, tmp_path / "out", targets=("npu",))
+    skipped = {target.target: target.reason for target in result.skipped}
+    assert "edgeml toolchain install" in skipped["npu-ethos-u55-128"]
+    assert {variant.target for variant in result.variants} >= {"npu-own-good", "npu-own-second"}
+    assert "npu-own-refused" in {failure.target for failure in result.failed}
+
+
+def test_cpu_targets_and_compiled_ones_are_one_release(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    targets = ("cpu", "npu-own-good")
+    result = run(
+        convnet, quarters_data, tmp_path / "out", targets=targets, runtimes=("onnxruntime",)
+    )
+    made = {variant.target for variant in result.variants}
+    assert "npu-own-good" in made
+    assert any(name.startswith("cpu-") for name in made)
