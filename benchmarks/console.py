@@ -5,6 +5,7 @@ the database; while frames are counted, 1,000 of them report every second.
 """
 
 import contextlib
+import json
 import statistics
 import subprocess
 import sys
@@ -34,13 +35,21 @@ _FRAMES = """(seconds) => new Promise((done) => {
   requestAnimationFrame(count);
 })"""
 
+_UPDATES = 10
+_COUNT_UPDATES = """() => {
+  window.updates = 0;
+  new MutationObserver(() => { window.updates += 1; }).observe(
+    document.getElementById("main"), {subtree: true, childList: true, characterData: true});
+}"""
+_PATIENCE_MS = 120_000
+
 
 class Served:
     """A console of very many devices, in a process of its own."""
 
     def __init__(self, folder: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet.console.serve", folder],
+            [sys.executable, "-m", "tests.fleet.console.serve", folder, "--history"],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -71,7 +80,10 @@ class Served:
 
     def _line(self) -> str:
         assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        answer: dict[str, str] = json.loads(self._process.stdout.readline())
+        if "failed" in answer:
+            raise RuntimeError(answer["failed"])
+        return answer["said"]
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -164,18 +176,20 @@ def _filter(page: Page, served: Served, number: int) -> float:
 
 
 def _memory(browser: Browser, served: Served, pages: int) -> Row:
-    """What an open page costs the server, while devices report."""
+    """What an open page costs the server, when each has shown many updates."""
     before = served.memory_mb()
-    contexts = []
+    opened = []
     for _ in range(pages):
         page = _logged_in(browser, served)
         _wait_for_tile(page)
-        contexts.append(page.context)
+        page.evaluate(_COUNT_UPDATES)
+        opened.append(page)
     with served.reporting():
-        time.sleep(10.0)
+        for page in opened:
+            page.wait_for_function(f"window.updates >= {_UPDATES}", timeout=_PATIENCE_MS)
     each = (served.memory_mb() - before) / pages
-    for context in contexts:
-        context.close()
+    for page in opened:
+        page.context.close()
     return Row(
         "server_mb_per_open_page", each, "MB", n=pages, goal=f"< {PAGE_MB:g}", holds=each < PAGE_MB
     )

@@ -34,6 +34,12 @@ class Narrator:
         self._close()
         typer.secho(f"  $ edgeml {shlex.join(arguments)}", fg=typer.colors.CYAN)
 
+    def page(self, address: str, shows: str) -> None:
+        """The page of the console that shows what is being told."""
+        self._close()
+        typer.echo("  " + typer.style("-> ", fg=typer.colors.BLUE) + address)
+        typer.echo(textwrap.fill(shows, WIDTH, initial_indent="     ", subsequent_indent="     "))
+
     def good(self, text: str) -> None:
         """Something that came out as promised."""
         self._mark("ok", text, typer.colors.GREEN)

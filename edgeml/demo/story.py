@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.demo.children import Children
+from edgeml.demo.console import Console
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.setting import CAMERAS, Camera, Ports, check_ports, find_examples, prepare_folder
@@ -46,10 +47,11 @@ timeout_s = 60
 """
 
 
-def tell(folder: Path, ports: Ports, *, once: bool) -> bool:
+def tell(folder: Path, ports: Ports, *, once: bool, browser: bool = False) -> bool:
     """Tell the story in `folder` and return whether every promise held.
 
-    Without `once` the fleet and the agents keep running after the story until Ctrl-C.
+    Without `once` the fleet and the agents keep running after the story until Ctrl-C. With
+    `browser` the console is opened as soon as the fleet is there.
     """
     examples = find_examples()
     check_ports(ports)
@@ -62,15 +64,19 @@ def tell(folder: Path, ports: Ports, *, once: bool) -> bool:
     }
     began = time.monotonic()
     with Children(folder / "logs", environment) as children:
-        story = Story(folder, examples, ports, children=children, narrator=narrator, ledger=ledger)
+        console = Console(f"http://127.0.0.1:{ports.console}", narrator, opens=browser)
+        story = Story(
+            folder, examples, ports,
+            children=children, narrator=narrator, ledger=ledger, console=console,
+        )  # fmt: skip
         story.run()
         summary = folder / "summary.json"
         ledger.write(summary, seconds=round(time.monotonic() - began, 1), version=version("edgeml"))
         narrator.chapter("The end")
         narrator.say(f"Summary: {summary}")
         if not once:
-            narrator.say(f"The console: {story.console_link()}")
             narrator.say("Fleet and agents keep running. Ctrl-C ends them.")
+            console.recall(story.login_link)
             while True:
                 children.check()
                 time.sleep(1)
@@ -89,7 +95,9 @@ class Story:
         children: Children,
         narrator: Narrator,
         ledger: Ledger,
+        console: Console,
     ) -> None:
+        self._console = console
         self._folder = folder
         self._examples = examples
         self._ports = ports
@@ -169,6 +177,7 @@ class Story:
         self._children.start("fleet", arguments)
         self._wait("the fleet to answer", self._fleet_answers)
         self._tell.good("one process: registry, MQTT broker, REST API and console")
+        self._console.invite(self.login_link)
 
     def _fleet_answers(self) -> bool:
         token = self._folder / "fleet" / "operator.token"
@@ -202,6 +211,7 @@ class Story:
             self._children.start(camera.device, arguments)
         self._wait("the devices to say hello", self._all_online)
         self._tell.good("three agents, each a process with a key and a certificate of its own")
+        self._console.devices()
 
     def _all_online(self) -> bool:
         return all(device["online"] and device["capabilities"] for device in self._client.devices())
@@ -218,6 +228,7 @@ class Story:
     def _good_rollout(self, release: str) -> None:
         self._tell.chapter(f"Roll out {MODEL}:{release}")
         rollout = self._create_rollout(release)
+        self._console.rollout(MODEL, release, rollout)
         ended = self._follow(rollout)
         self._tell.say(ended["sentence"])
         done = sum(device["phase"] == "committed" for device in ended["devices"])
@@ -244,6 +255,7 @@ class Story:
             "int8 as in float32. What it does with live frames is another matter."
         )
         rollout = self._create_rollout(release)
+        self._console.rollout(MODEL, release, rollout)
         ended = self._follow(rollout)
         self._tell.say(ended["sentence"])
         touched = [d["device"] for d in ended["devices"] if d["assigned_at"] is not None]
@@ -262,6 +274,7 @@ class Story:
             held=len(touched) == 1,
             numbers=", ".join(touched) or "none",
         )
+        self._console.halted(rollout, touched[0] if touched else "")
         self._wait("the canary to run 1.0.0 again", lambda: self._all_run("1.0.0"))
         self._ledger.note(
             "the canary took itself back",
@@ -308,6 +321,7 @@ class Story:
                 )
             )
             self._judge_camera(camera, found)
+        self._console.measured(MODEL, "1.0.0", "1.2.0")
         self._frames_add_up()
         length = self._client.verify_audit()
         self._ledger.note(
@@ -341,7 +355,7 @@ class Story:
             numbers=", ".join(f"{name} {n}" for name, n in totals.items()),
         )
 
-    def console_link(self) -> str:
+    def login_link(self) -> str:
         """A link to the console that logs in once."""
         return self._client.login_link()["url"]
 

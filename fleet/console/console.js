@@ -19,6 +19,17 @@
     }
   });
 
+  // Where a row of links is wider than a telephone, the one that is shown is brought into view.
+  const bring = () =>
+    document
+      .querySelectorAll(".tabs [aria-current], .rail [aria-current]")
+      .forEach((one) => {
+        const row = one.parentElement;
+        row.scrollLeft = one.offsetLeft - row.offsetLeft - (row.clientWidth - one.clientWidth) / 2;
+      });
+  window.addEventListener("load", () => setTimeout(bring, 0));
+  window.addEventListener("resize", bring);
+
   // A drag over a chart chooses a time range, where there is a mouse; its brush is cleared again.
   window.edgemlArmZoom = (id, tries = 100) => {
     if (!matchMedia("(pointer: fine)").matches) return;

@@ -6,11 +6,14 @@ from typing import Any, TypeVar
 from nicegui import ui
 
 from fleet.console import parts
+from fleet.console.inputs import begin_with
 from fleet.console.parts import write
 from fleet.console.views import tables
 from fleet.console.views.tables import Row
 
 T = TypeVar("T")
+_OPENED = """(event) => event.target.closest("tr[data-key]") && !event.target.closest("a, input")
+  && emit(event.target.closest("tr[data-key]").dataset.key)"""
 _TICKED = """(event) => event.target.dataset.tick !== undefined
   && emit([event.target.dataset.tick, event.target.checked])"""
 
@@ -22,6 +25,7 @@ class Table:
         head: the names of its columns.
         label: what it is, for screen readers.
         on_tick: gets the key of a row whose box was ticked or cleared ("" for all), and which.
+        on_open: gets the key of a row that was clicked; give it a cell that `opens`, for keys.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Table:
         head: Sequence[str],
         label: str,
         on_tick: Callable[[str, bool], Any] | None = None,
+        on_open: Callable[[str], Any] | None = None,
     ) -> None:
         self._head, self._label = head, label
         with ui.element("div").classes("scroll") as box:
@@ -39,6 +44,9 @@ class Table:
             self._shown = ui.html("", sanitize=False, tag="table").classes("listing")
         if on_tick is not None:
             self._shown.on("change", lambda event: on_tick(*event.args), js_handler=_TICKED)
+        if on_open is not None:
+            self._shown.classes("opening")
+            self._shown.on("click", lambda event: on_open(str(event.args)), js_handler=_OPENED)
         self._content = ""
 
     def show(self, rows: Mapping[str, Row], chosen: Collection[str] | None = None) -> None:
@@ -68,7 +76,7 @@ def field(
         write("span", label)
         shown = ui.element("input")
         shown.props["type"] = kind
-        shown.props["value"] = value
+        begin_with(shown, value)
         shown.props["placeholder"] = hint
         shown.props["autocomplete"] = "off"
         shown.props["spellcheck"] = "false"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from nicegui import ui
 
 from cloud_sync.commands import CommandKind
-from fleet.console import parts
+from fleet.console import parts, rollout_parts
 from fleet.console.device_parts import Table, field, table
 from fleet.console.parts import write
 from fleet.console.shell import Visit
@@ -32,6 +32,10 @@ _WINDOWS = 240
 _RANGES = {"now": "Now", "day": "24 hours", "week": "7 days"}
 _SECONDS = {"day": 86400.0, "week": 7 * 86400.0}
 _LINES = 300
+_NO_DRIFT = (
+    "It is told from the classes of the last windows, lately against before, once there are "
+    "enough results by class; look at Now. Over days, the confident share tells of it."
+)
 
 
 async def charts(visit: Visit, device: str) -> None:
@@ -91,8 +95,9 @@ def _charts(found: Sequence[Chart], shown: dict[str, ui.echart]) -> None:
         with parts.panel(chart.title):
             write("p", chart.note, "small soft")
             shown[chart.title] = parts.plot(_options(chart), label=f"{chart.title}: {chart.note}")
-    with parts.panel("Drift"):
-        write("p", "No release here carries a reference distribution to compare with.", "soft")
+    if "Drift" not in shown:
+        with parts.panel("Drift"):
+            write("p", _NO_DRIFT, "soft")
 
 
 def _options(chart: Chart) -> dict[str, object]:
@@ -101,24 +106,26 @@ def _options(chart: Chart) -> dict[str, object]:
 
 async def history(visit: Visit, device: str) -> None:
     """What the device said of its releases, with its reasons."""
-    entries = view.history(await visit.read(device_history.show, device))
-    if not entries:
+    said = await visit.read(device_history.show, device)
+    measured = await visit.read(releases.list_evidence, device=device, limit=200, scope=visit.scope)
+    lines = view.history(said, measured["items"])
+    if not lines:
         parts.empty(
             "It has said nothing of a release yet.",
             "Each step of an update is told with its reason. Roll a release out to it:",
             "edgeml rollout create digits:1.0.0 --selector site=north",
         )
         return
-    rows: dict[str, Row] = {
-        str(number): [
-            entry.time,
-            Cell(entry.what, tone=entry.tone),
-            entry.reason,
-            Cell(entry.rollout, entry.address),
-        ]
-        for number, entry in enumerate(entries)
-    }
-    table(("When", "What", "Why", "Rollout"), rows, "History of releases")
+    with parts.panel(), ui.element("ol").classes("timeline"):
+        for line in lines:
+            with ui.element("li").classes(line.tone):
+                with ui.element("span").classes("line"):
+                    write("span", line.time, "small soft")
+                    if line.rollout:
+                        parts.link(line.rollout, line.address, "small")
+                write("strong", line.what)
+                if line.reason or line.gate:
+                    rollout_parts.why(line.reason, line.tone, line.gate)
 
 
 async def evidence(visit: Visit, device: str) -> None:

@@ -41,7 +41,7 @@ def filter_field(
     with ui.element("label").classes("control grow"):
         _text("span", label)
         shown = ui.element("input").props("type=search data-filter spellcheck=false")
-        shown.props["value"] = value
+        begin_with(shown, value)
         shown.props["placeholder"] = example
     shown.on(
         "change",
@@ -49,6 +49,15 @@ def filter_field(
         js_handler="(event) => emit(event.target.value)",
     )
     return shown
+
+
+def begin_with(field: ui.element, value: str) -> None:
+    """Give an `<input>` its first value, and leave what is typed afterwards alone.
+
+    As a property Vue would set it again whenever anything on the page changes; `^` makes it an
+    attribute.
+    """
+    field.props["^value"] = value
 
 
 def segments(

@@ -150,6 +150,7 @@ async def confirm(
     typed: str = "",
     reason: bool = False,
     do: str = "Do it",
+    inside: Callable[[], Any] | None = None,
 ) -> str | None:
     """Ask before something dangerous; None where it is left, else the reason (maybe empty).
 
@@ -159,6 +160,7 @@ async def confirm(
         typed: what has to be typed first: the name of what is touched.
         reason: whether a reason has to be given.
         do: what the button says.
+        inside: draws what else is to be chosen, below the consequences.
     """
     with ui.dialog() as dialog, ui.element("div").classes("dialog") as box:
         box.props["role"] = "alertdialog"
@@ -167,6 +169,8 @@ async def confirm(
         with ui.element("ul"):
             for line in consequences:
                 write("li", line)
+        if inside is not None:
+            inside()
         why = _field("Reason, for the audit log") if reason else None
         name = _field(f"Type {typed} to confirm") if typed else None
         with ui.element("div").classes("line end"):

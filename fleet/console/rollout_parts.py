@@ -8,7 +8,7 @@ from pathlib import Path
 from nicegui import ui
 
 from fleet.console import paths
-from fleet.console.parts import MARKS, link, mark, write
+from fleet.console.parts import MARKS, link, mark, sentence, write
 from fleet.console.views.rollout import Cell, GateGroup, GateLine, RolloutCard, Step
 from fleet.console.views.wording import plural
 from fleet.resources import RolloutDevice
@@ -139,6 +139,20 @@ def gates(group: GateGroup, beside: Callable[[GateLine], None] | None = None) ->
                 write("span", f"{gate.reason}{gate.needed}", "reason soft small")
                 if beside is not None:
                     beside(gate)
+
+
+def why(text: str, tone: str, gate: GateLine | None, classes: str = "") -> ui.element:
+    """The sentence that says why, and the gate that tells most: its plot and numbers."""
+    shown = sentence(text or (gate.reason if gate else ""), tone).classes(classes)
+    if gate is not None and gate.plot is not None:
+        with ui.element("div").classes("telling") as row:
+            row.props["title"] = f"{gate.result}: {gate.reason}"
+            with ui.element("span").classes(f"verdict small {gate.tone}"):
+                mark(gate.tone)
+                write("span", gate.label)
+            _plot(gate)
+            write("span", gate.numbers, "numbers")
+    return shown
 
 
 def _plot(gate: GateLine) -> None:

@@ -17,10 +17,12 @@ from starlette.responses import RedirectResponse
 
 from edgeml.errors import EdgemlError
 from fleet.console import parts
+from fleet.console.compression import Compression
 from fleet.console.feed import Readings
 from fleet.console.frame import frame
 from fleet.console.paths import PATH
 from fleet.console.security import PolicyMiddleware
+from fleet.console.sockets import guard
 from fleet.console.visit import TITLE, Visit
 from fleet.problem import NotFound, status_of
 from fleet.roles import Role
@@ -34,6 +36,10 @@ _FOLDER = Path(__file__).parent
 _RECONNECT_S = 10.0
 _BUILD_S = 30.0
 _MESSAGES_KEPT = 100
+_FIXED = tuple(
+    f"/_nicegui/{nicegui.__version__}/{kind}/"
+    for kind in ("static", "libraries", "components", "esm")
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,15 @@ def mount_pages(app: FastAPI, services: Services) -> None:
     Whatever lets people in stands before it. NiceGUI is one in a process, and so is the console.
     """
     readings = Readings(lambda: services.changes.count)
+    guard()
 
     async def home() -> RedirectResponse:
         return RedirectResponse(f"{PATH}/", 303)
 
     app.get("/", include_in_schema=False)(home)
     nicegui.app.add_middleware(PolicyMiddleware)
+    # Its bar has no name for screen readers; what takes long here says so itself.
+    nicegui.app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     # `/rollouts/new` before `/rollouts/{rollout}`.
     everything_else = _Page("/{path:path}", "Not found", Role.VIEWER, _not_found)
     for one in (*sorted(_PAGES, key=lambda known: "{" in known.path), everything_else):
@@ -91,6 +100,7 @@ def mount_pages(app: FastAPI, services: Services) -> None:
         reconnect_timeout=_RECONNECT_S,
         message_history_length=_MESSAGES_KEPT,
         show_welcome_message=False,
+        gzip_middleware_factory=lambda inner: Compression(inner, _FIXED),
     )
 
 

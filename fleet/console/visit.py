@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from fleet.access.guard import principal_of
 from fleet.access.scope import require_device, require_rollout
 from fleet.console import parts
 from fleet.console.feed import EVERY_S, Readings
+from fleet.console.masks import hide_passwords, without_passwords
 from fleet.problem import Forbidden
 from fleet.roles import Role
 from fleet.rollouts.selector import Selector
@@ -25,6 +27,11 @@ from fleet.services.context import Caller, Services
 P = ParamSpec("P")
 T = TypeVar("T")
 TITLE = "edgeml fleet"
+_LOOK_AGAIN_S = 2.0
+
+
+class Ended(Forbidden):
+    """The visitor's session has ended; the door closes the page's socket, and the page says it."""
 
 
 class Visit:
@@ -38,6 +45,7 @@ class Visit:
         self._query = dict(request.query_params)
         self.heading: ui.html | None = None
         self._is_built = False
+        self._looked_at = time.monotonic()
         self._waiting: list[tuple[Slot, float, Callable[[], Awaitable[None]]]] = []
 
     @property
@@ -73,12 +81,26 @@ class Visit:
     async def read(
         self, function: Callable[Concatenate[Services, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What a service function gives; on a worker thread. Pass `scope=visit.scope` yourself."""
-        return await asyncio.to_thread(function, self.services, *args, **kwargs)
+        """What a service function gives; on a worker thread. Pass `scope=visit.scope` yourself.
+
+        Viewers get it without the passwords of addresses, here as in `shared`.
+
+        Raises:
+            Ended: the session has, or the visitor's role or scope is another.
+            NotFound: the device or rollout of the page's path has left the visitor's scope.
+        """
+        await self._look_again()
+        call = functools.partial(function, self.services, *args, **kwargs)
+        return await asyncio.to_thread(self._reading(call))
 
     async def shared(self, key: Hashable, read: Callable[[], T], every_s: float = EVERY_S) -> T:
-        """The same for all open pages of this scope: read at most every `every_s` seconds."""
-        return await self._readings.get((self.scope.text, key), read, every_s)
+        """The same for all open pages of this scope: read at most every `every_s` seconds.
+
+        Raises as `read` does.
+        """
+        await self._look_again()
+        whose = (self.scope.text, self.may(Role.OPERATOR), key)
+        return await self._readings.get(whose, self._reading(read), every_s)
 
     async def act(
         self,
@@ -101,10 +123,14 @@ class Visit:
             kwargs: its own.
         """
         call = functools.partial(function, self.services, self.caller(because), *args, **kwargs)
+
+        def checked() -> T:
+            self._require_path(changes=True)
+            return call()
+
         try:
             self.require(role)
-            await asyncio.to_thread(self._require_path, changes=True)
-            return await asyncio.to_thread(call)
+            return await asyncio.to_thread(checked)
         except EdgemlError as error:
             parts.refused(error)
             return None
@@ -148,7 +174,7 @@ class Visit:
                 await refresh()
                 failed = ""
             except EdgemlError as error:
-                if str(error) != failed:
+                if str(error) != failed and not isinstance(error, Ended):
                     failed = str(error)
                     parts.refused(error)
 
@@ -165,10 +191,29 @@ class Visit:
                 with slot:
                     ui.timer(every_s, turn)
 
+    def _reading(self, read: Callable[[], T]) -> Callable[[], T]:
+        """A reading as the visitor may see it."""
+        if self.may(Role.OPERATOR):
+            return read
+
+        def masked() -> T:
+            try:
+                return without_passwords(read())
+            except EdgemlError as error:
+                raise hide_passwords(error) from error.__cause__
+
+        return masked
+
+    async def _look_again(self) -> None:
+        """Refuse to go on showing what the visitor may see no more."""
+        if time.monotonic() - self._looked_at >= _LOOK_AGAIN_S:
+            await asyncio.to_thread(self._require_path, changes=False)
+            self._looked_at = time.monotonic()
+
     def _require_path(self, *, changes: bool) -> None:
         """Refuse an ended session, and a device or rollout of the path outside the scope."""
         if not self.principal.is_good():
-            raise Forbidden(
+            raise Ended(
                 "Your session has ended.",
                 why="It expired, somebody ended it, or your role changed.",
                 fix="Load the page again and log in.",

@@ -11,6 +11,7 @@ import pytest
 
 from edgeml.cli import run
 from edgeml.demo.children import Children
+from edgeml.demo.console import Console, open_window
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.setting import prepare_folder
@@ -48,6 +49,32 @@ def test_a_promise_that_did_not_hold_is_said_and_kept(
     assert summary["held"] is False
     assert [p["held"] for p in summary["promises"]] == [True, False]
     assert "NO two: 0 of 1" in capsys.readouterr().out
+
+
+def test_each_step_names_its_page_and_the_end_recalls_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    links = iter(("http://fleet/?token=1", "http://fleet/?token=2"))
+    console = Console("http://fleet", Narrator(), opens=False)
+    console.invite(lambda: next(links))
+    console.rollout("digits", "1.1.0", "digits-1.1.0-ab")
+    console.halted("digits-1.1.0-ab", "cam-1")
+    told = capsys.readouterr().out
+    assert "http://fleet/?token=1" in told
+    assert told.count("http://fleet/console/rollouts/digits-1.1.0-ab") == 2
+    console.recall(lambda: next(links))
+    recalled = capsys.readouterr().out
+    assert "http://fleet/?token=2" in recalled
+    assert recalled.count("http://fleet/console/rollouts/digits-1.1.0-ab") == 1
+    assert "http://fleet/console/devices/cam-1?tab=history" in recalled
+
+
+def test_a_browser_in_the_terminal_does_not_take_the_place_of_the_story(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not open_window("http://127.0.0.1:1/")
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 from functools import partial
-from typing import Any
 
 from nicegui import ui
 
 from edgeml.errors import EdgemlError
 from fleet.console import parts
+from fleet.console.device_parts import Table
 from fleet.console.shell import Visit, page
 from fleet.console.views import audit as view
 from fleet.resources import AuditInfo
@@ -17,14 +17,7 @@ _ON_A_PAGE = 50
 _EVERY_S = 2.0
 _VERIFIED_EVERY_S = 60.0
 _FIELD = "outlined dense debounce=300"
-_COLUMNS = (
-    {"field": "seq", "headerName": "Entry", "width": 90},
-    {"field": "at", "headerName": "At (UTC)", "width": 180},
-    {"field": "who", "headerName": "Who", "minWidth": 120, "flex": 1},
-    {"field": "action", "headerName": "What", "minWidth": 150, "flex": 1},
-    {"field": "subject", "headerName": "With", "minWidth": 170, "flex": 2, "link": "address"},
-    {"field": "why", "headerName": "Why", "minWidth": 220, "flex": 4, "tooltipField": "why"},
-)
+_HEAD = ("What", "With", "Why", "Who", "At (UTC)", "Entry")
 
 
 @page("/audit", "Audit")
@@ -41,7 +34,6 @@ class _Log:
         self._asked = {name: visit.query(name) for name in ("who", "action", "subject", "days")}
         self._after = ""
         self._entries: dict[int, AuditInfo] = {}
-        self._rows: list[dict[str, Any]] | None = None
         with ui.element("div").classes("line"):
             self._chain = parts.redraw(_draw_chain)
             parts.button("Check again", partial(self.verify, fresh=True))
@@ -50,8 +42,7 @@ class _Log:
             self._choice("days", "When", view.SPANS)
             self._field("who", "Who, such as alice or alice/ci").props("data-filter")
             self._field("subject", "With, such as a device or rollout")
-        self._table = parts.grid(_COLUMNS, [], label="The audit log", key="seq")
-        self._table.on("cellClicked", self._open)
+        self._table = Table(_HEAD, "The audit log", on_open=self._open)
         self._empty = parts.redraw(_draw_empty)
         self._anew = parts.pager(self._load)
         self._dialogs = ui.element("div")
@@ -92,10 +83,7 @@ class _Log:
         )
         self._entries = {entry["seq"]: entry for entry in found["items"]}
         rows = view.rows(found["items"])
-        if rows != self._rows:
-            self._rows = rows
-            parts.update_grid(self._table, rows)
-        self._table.set_visibility(bool(rows))
+        self._table.show(rows)
         self._empty("" if rows else "any" if any(asked.values()) else "none")
         return found["next"]
 
@@ -114,9 +102,9 @@ class _Log:
         self._visit.remember(**self._asked)
         await self._anew()
 
-    async def _open(self, event: Any) -> None:
-        """All of an entry, where a cell is clicked that leads nowhere."""
-        found = self._entries.get((event.args.get("data") or {}).get("seq", 0))
+    async def _open(self, key: str) -> None:
+        """All of an entry."""
+        found = self._entries.get(int(key)) if key.isdecimal() else None
         if found is None:
             return
         with self._dialogs, ui.dialog() as dialog, ui.element("div").classes("dialog"):

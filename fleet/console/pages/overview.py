@@ -21,6 +21,7 @@ _METRICS_S = 10.0
 _ROLLOUTS = 20
 _ALERTS = 100
 _EVENTS = 12
+_OVER = 3
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     motions: tuple[Motion, ...]
     alarms: tuple[Alarm, ...]
     more_alarms: int
+    over: tuple[Alarm, ...]
     classes: tuple[Bar, ...]
     releases: tuple[Bar, ...]
     events: tuple[Event, ...]
@@ -49,14 +51,17 @@ def read(services: Services, scope: Selector, measured: metrics.Metrics) -> Show
     state = health.show(services, scope)
     found = rollouts.page(services, limit=_ROLLOUTS, scope=scope)["items"]
     firing = alerts.list_alerts(services, state="firing", limit=_ALERTS, scope=scope)["items"]
+    over = alerts.list_alerts(services, state="resolved", limit=_OVER, scope=scope)["items"]
     counted = census(services, scope)
-    happened = audit.entries(services, limit=_EVENTS, caller=Caller("console", scope=scope))
+    # Of this scope, whoever looks: what the machine's owner did elsewhere is not for them.
+    happened = audit.entries(services, limit=_EVENTS, caller=Caller("", scope=scope))
     return Shown(
         notices=view.notices(state),
         tiles=view.tiles(state, found, firing, measured),
         motions=view.motions(found),
         alarms=view.alarms(firing, now),
         more_alarms=max(0, len(firing) - view.MAX_ALERTS),
+        over=view.over(over, now),
         classes=view.class_bars(counted),
         releases=view.release_bars(counted),
         events=view.events(happened["items"], now),
@@ -105,7 +110,7 @@ async def show(visit: Visit) -> None:
         notices(shown.notices)
         tiles(shown.tiles)
         motions(shown.motions)
-        alarms((shown.alarms, shown.more_alarms))
+        alarms((shown.alarms, shown.more_alarms, shown.over))
         classes(shown.classes)
         releases(shown.releases)
         events(shown.events)
@@ -171,16 +176,16 @@ def _motions(shown: Sequence[Motion]) -> None:
                 with ui.element("span").classes("counts"):
                     for name, tone, number in line.counts:
                         write("span", f"{number:,} {name}", f"small {tone}")
-            parts.sentence(line.sentence, line.tone)
+            rollout_parts.why(line.sentence, line.tone, line.gate)
             rollout_parts.steps(motion.steps)
 
 
-def _alarms(shown: tuple[Sequence[Alarm], int]) -> None:
-    found, more = shown
+def _alarms(shown: tuple[Sequence[Alarm], int, Sequence[Alarm]]) -> None:
+    found, more, over = shown
     if not found:
         write("p", "No alert fires. Set when they do: edgeml alerts rules", "soft")
     with ui.element("ul").classes("rows"):
-        for alarm in found:
+        for alarm in (*found, *over):
             with ui.element("li").classes("device"):
                 with ui.element("span").classes("line"):
                     parts.chip(alarm.severity, alarm.tone)
@@ -218,6 +223,8 @@ def _events(shown: Sequence[Event]) -> None:
         for event in shown:
             with ui.element("li").classes(event.tone):
                 write("span", f"{event.time} UTC {event.who}", "small soft")
-                write("strong", event.what)
+                with ui.element("span").classes("line"):
+                    write("strong", event.what)
+                    parts.link(event.subject, event.address)
                 if event.why:
                     write("span", event.why, "small soft why")

@@ -101,7 +101,8 @@ async def _field(visit: Visit, info: ReleaseInfo) -> None:
     proof = view.proof(measured["items"])
     found = await visit.read(rollout_shown.page, model=model, limit=200, scope=visit.scope)
     mine = [one for one in found["items"] if one["release"] == digest]
-    blocked = [one for one in await visit.read(blocks.list_blocks) if one["release"] == digest]
+    known = await visit.read(blocks.list_blocks, visit.scope)
+    blocked = [one for one in known if one["release"] == digest]
     with parts.panel("On devices"):
         for one in blocked:
             text = f"Blocked on {one['hardware_class'] or 'all hardware'}: {one['reason']}"

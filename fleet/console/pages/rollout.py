@@ -12,9 +12,9 @@ from fleet.console.views import rollout_actions as can
 from fleet.console.views.rollout import GateGroup, GateLine, card
 from fleet.console.views.rollout_actions import Action, Actions
 from fleet.console.views.rollout_facts import facts
-from fleet.console.views.rollout_list import Event, timeline
+from fleet.console.views.rollout_list import Event, RolloutLine, rollout_line, timeline
 from fleet.resources import Explanation, RolloutInfo
-from fleet.services import audit, rollouts
+from fleet.services import audit, releases, rollouts
 from fleet.services.audit import Wanted
 
 _MANY = 2000
@@ -93,7 +93,7 @@ class _Page:
             ),
         )
         drawn = card(info, why, is_latest=True)
-        self._why((drawn.status, drawn.tone, drawn.sentence, drawn.counts))
+        self._why(rollout_line(info))
         self._actions(can.actions_of(info, visit.principal.role, visit.caller().person))
         self._waves(
             (drawn.steps, drawn.cells if len(drawn.cells) <= rollout_parts.MAX_CELLS else ())
@@ -147,6 +147,13 @@ class _Page:
                 await self._do(can.override_of(info, known), gate)
 
     async def _do(self, action: Action, *more: Any) -> None:
+        target = ""
+
+        def choose(version: str) -> None:
+            nonlocal target
+            target = version
+
+        versions = await self._versions() if action.verb == "rollback" else {}
         # Not where the button is, which may be drawn again while the dialog is open.
         with self._dialogs:
             reason = await parts.confirm(
@@ -155,9 +162,13 @@ class _Page:
                 typed=action.typed,
                 reason=action.asks_reason,
                 do=action.label,
+                inside=partial(parts.choice, "To the version", versions, "", choose)
+                if versions
+                else None,
             )
             if reason is None:
                 return
+            more = (target,) if versions else more
             change = _CHANGES[action.verb]
             done = await self._visit.act(action.role, reason, change, self._rollout, *more)
             if done is None:
@@ -167,15 +178,22 @@ class _Page:
             parts.said(f"{action.label}: done.")
             await self.refresh()
 
+    async def _versions(self) -> dict[str, str]:
+        """What a rollout can be rolled back to: the version before, or one by its name."""
+        info = self._standing[0]
+        known = await self._visit.read(releases.list_releases, info["model"])
+        others = [one["version"] for one in known if one["version"] != info["version"]]
+        return {"": "the one that they ran before", **{one: one for one in others}}
 
-def _why(drawn: tuple[str, str, str, Any]) -> None:
-    status, tone, text, counts = drawn
+
+def _why(line: RolloutLine) -> None:
     with ui.element("div").classes("line"):
-        parts.chip(status, tone)
+        parts.chip(line.status, line.tone)
         with ui.element("span").classes("counts"):
-            for name, its_tone, number in counts:
+            for name, its_tone, number in line.counts:
                 parts.write("span", f"{number:,} {name}", f"small {its_tone}")
-    parts.sentence(text, tone).classes("big").props["aria-live"] = "polite"
+    shown = rollout_parts.why(line.sentence, line.tone, line.gate, "big")
+    shown.props["aria-live"] = "polite"
 
 
 def _facts(drawn: list[tuple[str, str]]) -> None:
@@ -191,7 +209,7 @@ def _waves(drawn: tuple[Any, Any]) -> None:
 
 def _timeline(events: tuple[Event, ...]) -> None:
     if not events:
-        parts.write("p", "Nothing that you may see.", "soft")
+        parts.write("p", "Nothing yet, or nothing that you may see.", "soft")
     with ui.element("ol").classes("timeline"):
         for event in events:
             with ui.element("li").classes(event.tone):

@@ -4,7 +4,8 @@ from functools import partial
 
 from nicegui import ui
 
-from fleet.console import parts, paths
+from fleet.console import parts, paths, rollout_parts
+from fleet.console.block_parts import Blocks
 from fleet.console.shell import Visit, page
 from fleet.console.views.rollout_list import RolloutLine, rollout_line
 from fleet.resources import Page, RolloutInfo
@@ -56,6 +57,7 @@ async def show(visit: Visit) -> None:
     await refresh()
     anew = parts.pager(load)
     visit.live(refresh, _EVERY_S)
+    await Blocks(visit).refresh()
 
 
 def _draw(shown: _Shown) -> None:
@@ -72,7 +74,7 @@ def _draw(shown: _Shown) -> None:
                 with ui.element("span").classes("counts"):
                     for name, tone, number in line.counts:
                         parts.write("span", f"{number:,} {name}", f"small {tone}")
-            parts.sentence(line.sentence, line.tone)
+            rollout_parts.why(line.sentence, line.tone, line.gate)
             parts.write("p", line.about, "small soft")
 
 

@@ -64,7 +64,8 @@ class _Settings:
         self._trust((found["sentence"], tuple(found["warnings"]), view.key_lines(found, now),
                      view.own_keys(found)))  # fmt: skip
         self._kept(view.kept(await visit.read(retention.held)))
-        self._budgets(view.budgets(await visit.read(configuration_changes.layers)))
+        layers = await visit.read(configuration_changes.layers, visit.scope)
+        self._budgets(view.budgets(layers))
         if self._manages:
             self._hooks(view.hook_lines(await visit.read(webhooks.list_webhooks)))
         if not self._forms_drawn:

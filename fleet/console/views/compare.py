@@ -10,6 +10,8 @@ from fleet.console.views.wording import number
 from fleet.services.metrics import MetricPoint
 
 _BETTER_LESS, _BETTER_MORE = -1, 1
+_SLIGHT = 0.005
+_NOTHING = frozenset({"unknown", "not measured"})
 _FIELD = "In the field, the last 24 hours"
 
 
@@ -61,7 +63,10 @@ def _pair(title: str, one: VariantRow | None, other: VariantRow | None) -> Pair:
         ),
         Line(name="Checked", one=one.checked, other=other.checked, difference="", tone="idle"),
     ]
-    return Pair(title=title, note="", lines=tuple(lines))
+    known = tuple(line for line in lines if {line.one, line.other} - _NOTHING)
+    missing = ", ".join(line.name.lower() for line in lines if line not in known)
+    note = f"Measured of neither: {missing}." if missing else ""
+    return Pair(title=title, note=note, lines=known)
 
 
 def field(one: MetricPoint | None, other: MetricPoint | None) -> Pair:
@@ -104,7 +109,9 @@ def _line(name: str, a: float | None, b: float | None, said: tuple[str, str], be
     if a and b is not None:
         change = (b - a) / a
         difference = "the same" if a == b else f"{change:+.1%}"
-        if better and a != b:
+        if a != b and abs(change) < _SLIGHT:
+            difference = "nearly the same"
+        elif better and a != b:
             tone = "good" if (change > 0) is (better > 0) else "warn"
     return Line(
         name=name,

@@ -5,12 +5,17 @@ from typing import Any
 
 import msgspec
 
+from cloud_sync.evidence import GateResult
 from fleet.configuration_resources import ConfigurationInfo
 from fleet.console import paths
 from fleet.console.views.devices import models_of
+from fleet.console.views.rollout import GateLine, gate_line
 from fleet.console.views.wording import clock, size, tone
-from fleet.resources import DeviceInfo, LedgerInfo
+from fleet.resources import DeviceInfo, EvidenceInfo, LedgerInfo
+from fleet.rollouts.telling import telling
 from fleet.services.device_history import HistoryEntry
+
+_ENDS = frozenset({"committed", "rolled_back", "refused"})
 
 
 class TwinLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +37,7 @@ class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     rollout: str
     address: str
+    gate: GateLine | None = None  # the one that tells most of how it ended
 
 
 def twin(info: DeviceInfo) -> tuple[TwinLine, ...]:
@@ -123,8 +129,14 @@ def about(info: DeviceInfo) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found if text]
 
 
-def history(entries: Sequence[HistoryEntry]) -> tuple[HistoryLine, ...]:
-    """What a device said of its releases, newest first."""
+def history(
+    entries: Sequence[HistoryEntry], evidence: Sequence[EvidenceInfo] = ()
+) -> tuple[HistoryLine, ...]:
+    """What a device said of its releases, newest first, with what it measured at their ends."""
+    measured = {
+        (one["rollout"], one["release"]): one["evidence"].get("gates") or ()
+        for one in reversed(evidence)
+    }
     return tuple(
         HistoryLine(
             time=clock(entry["at"] if entry["at"] is not None else entry["received_at"]),
@@ -133,9 +145,17 @@ def history(entries: Sequence[HistoryEntry]) -> tuple[HistoryLine, ...]:
             reason=entry["reason"],
             rollout=entry["rollout"],
             address=paths.rollout(entry["rollout"]) if entry["rollout"] else "",
+            gate=_telling(measured.get((entry["rollout"], entry["release"]), ()))
+            if entry["phase"] in _ENDS
+            else None,
         )
         for entry in entries
     )
+
+
+def _telling(gates: Sequence[Mapping[str, Any]]) -> GateLine | None:
+    found = telling(msgspec.convert(gate, GateResult) for gate in gates)
+    return None if found is None else gate_line(msgspec.to_builtins(found))
 
 
 def ledger(info: LedgerInfo) -> tuple[list[dict[str, Any]], str]:

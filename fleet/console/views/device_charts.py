@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from cloud_sync.messages import Window
+from fleet.console.views import drift
 from fleet.console.views.charts import Line
 from fleet.resources import TelemetryWindow
 from fleet.services.metrics import MetricPoint, Metrics
@@ -38,8 +39,11 @@ def of_windows(items: Sequence[TelemetryWindow]) -> tuple[Chart, ...]:
             for name, windows in found.items()
         )
 
+    names = sorted({name for windows in found.values() for _, w in windows for name in w.metrics})
     return _charts(
         latency=lines(_percentile(50), ", p50") + lines(_percentile(95), ", p95"),
+        drifted=tuple(line for one in found.items() for line in drift.lines(*one)),
+        measured={name: lines(_mean(name)) for name in names},
         rate=lines(lambda w: w.inferred / w.seconds if w.seconds else None),
         errors=lines(lambda w: w.errors / max(1, w.inferred + w.errors + w.empty)),
         confident=lines(lambda w: w.confident / w.inferred if w.inferred else None),
@@ -59,8 +63,14 @@ def of_hours(metrics: Metrics) -> tuple[Chart, ...]:
             for one in metrics["series"]
         )
 
+    def mean(name: str) -> Callable[[MetricPoint], float | None]:
+        return lambda point: point["metrics"][name]["mean"] if name in point["metrics"] else None
+
+    names = sorted({name for one in metrics["series"] for name in one["total"]["metrics"]})
     return _charts(
         latency=lines(lambda p: p["p50_ms"], ", p50") + lines(lambda p: p["p95_ms"], ", p95"),
+        drifted=(),
+        measured={name: lines(mean(name)) for name in names},
         rate=lines(lambda p: p["per_s"]),
         errors=lines(lambda p: p["error_rate"]),
         confident=lines(lambda p: p["confident"] / p["inferred"] if p["inferred"] else None),
@@ -75,6 +85,8 @@ def _charts(
     errors: tuple[Line, ...],
     confident: tuple[Line, ...],
     heat: tuple[Line, ...],
+    drifted: tuple[Line, ...],
+    measured: Mapping[str, tuple[Line, ...]],
 ) -> tuple[Chart, ...]:
     made = (
         Chart(title="Latency of an inference", note="p50 and p95", unit="ms", lines=latency),
@@ -94,8 +106,32 @@ def _charts(
             lines=heat,
             percent=True,
         ),
+        *(_measured(name, lines) for name, lines in measured.items()),
+        Chart(
+            title="Drift",
+            note="share of the results that would have to be of another class to be as in the "
+            "first half of what is shown; beside it, how far that went in the first half itself",
+            unit="",
+            lines=drifted,
+            percent=True,
+        ),
     )
     return tuple(chart for chart in made if chart.lines)
+
+
+def _measured(name: str, lines: tuple[Line, ...]) -> Chart:
+    """What the kernel or programs on the device measure, by the name that they give it."""
+    if name == "temperature_c":
+        return Chart(title="Temperature", note="as the kernel tells it", unit="°C", lines=lines)
+    return Chart(title=name, note="mean of what the device measures", unit="", lines=lines)
+
+
+def _mean(name: str) -> Callable[[Window], float | None]:
+    def value(window: Window) -> float | None:
+        found = window.metrics.get(name)
+        return found.sum / found.n if found else None
+
+    return value
 
 
 def _percentile(percent: float) -> Callable[[Window], float | None]:

@@ -9,9 +9,10 @@ import msgspec
 from cloud_sync.messages import SecurityKind
 from fleet.alerts.resources import AlertInfo
 from fleet.console import paths
+from fleet.console.views.audit import address_of, words
 from fleet.console.views.charts import Line
 from fleet.console.views.rollout import Step, steps_of
-from fleet.console.views.rollout_list import RolloutLine, rollout_line
+from fleet.console.views.rollout_list import RolloutLine, rollout_line, timeline
 from fleet.console.views.wording import ago, number, plural
 from fleet.resources import AuditInfo, Health, RolloutInfo
 from fleet.services.census import Census
@@ -20,6 +21,7 @@ from fleet.services.metrics import MetricPoint, Metrics, MetricSeries
 MAX_ALERTS = 6
 MAX_BARS = 8
 MAX_ENDED = 3
+_LATELY_S = 3600.0
 IN_MOTION = ("running", "paused", "draft")
 _ALERT_TONES = {"critical": "bad", "warning": "warn"}
 
@@ -70,11 +72,13 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened."""
+    """Something that happened, and where its subject is."""
 
     time: str
     who: str
     what: str
+    subject: str
+    address: str
     why: str
     tone: str
 
@@ -173,6 +177,23 @@ def alarms(alerts: Sequence[AlertInfo], now: float) -> tuple[Alarm, ...]:
             address=_subject(one),
         )
         for one in by_weight[:MAX_ALERTS]
+    )
+
+
+def over(alerts: Sequence[AlertInfo], now: float) -> tuple[Alarm, ...]:
+    """The alerts that are over, but not for long."""
+    return tuple(
+        Alarm(
+            id=one["id"],
+            tone="idle",
+            severity="over",
+            text=one["summary"],
+            since=f"ended {ago(now - one['resolved_at'])} ago",
+            care="",
+            address=_subject(one),
+        )
+        for one in alerts
+        if one["resolved_at"] is not None and now - one["resolved_at"] < _LATELY_S
     )
 
 
@@ -285,12 +306,13 @@ def _subject(alert: AlertInfo) -> str:
 def _event(entry: AuditInfo, now: float) -> Event:
     at = dt.datetime.fromtimestamp(entry["at"], dt.UTC)
     is_today = at.date() == dt.datetime.fromtimestamp(now, dt.UTC).date()
-    verb = entry["action"].rpartition(".")[2]
-    tones = {"halt": "bad", "abort": "warn", "pause": "warn", "complete": "good"}
+    done = timeline([entry])[0]
     return Event(
         time=at.strftime("%H:%M:%S" if is_today else "%d %b %H:%M"),
         who=entry["actor"],
-        what=f"{entry['action']} {entry['subject']}",
-        why=entry["reason"],
-        tone=tones.get(verb, "idle"),
+        what=words(entry),
+        subject=entry["subject"],
+        address=address_of(entry),
+        why=done.why,
+        tone=done.tone,
     )

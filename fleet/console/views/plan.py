@@ -129,6 +129,7 @@ def _device(
         group = "gets" if device["in_budget"] else "waits"
         why = "" if device["in_budget"] else device["reason"]
     gets = " ".join(filter(None, (device["target"], device["precision"])))
+    gets += f", {device['verification']}" if device["verification"] else ""
     return DeviceLine(
         device=device["device"],
         hardware_class=device["hardware_class"] or "unknown hardware",

@@ -1,4 +1,4 @@
-"""The form that a policy is made with: its fields, and the TOML file and command that say the same.
+"""The form that a policy is made with, and the TOML file and command that say the same.
 
 The truth is the tree of a TOML file, of what differs from the defaults: the form reads and writes
 single values of it, and whoever writes TOML instead replaces it whole. Pure.
@@ -12,149 +12,15 @@ import msgspec
 import tomli_w
 
 from edgeml.errors import UserError
+from fleet.console.views.policy_fields import Path, Rows, Section
 from fleet.rollouts import Policy, parse_policy
+from fleet.rollouts.failures import Threshold
+from fleet.rollouts.policy import Metric
+from fleet.rollouts.timing import Rate, Window
+from fleet.rollouts.together import Together
 
 Tree = dict[str, Any]
-Path = tuple[str, ...]
 FILE = "policy.toml"
-
-
-class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of a policy: where it is, what it is called, what it means.
-
-    `choices` are its values and their words; a field without is a number, or text where `is_text`.
-    """
-
-    path: Path
-    label: str
-    help: str = ""
-    unit: str = ""
-    is_text: bool = False
-    choices: Mapping[Any, str] = {}
-
-    @property
-    def name(self) -> str:
-        """As the file names it: `gates.max_error_rate`."""
-        return ".".join(self.path)
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """Fields that are thought of together."""
-
-    title: str
-    help: str
-    fields: tuple[Field, ...]
-
-
-BEGIN = Section(
-    title="When it begins",
-    help="By default at once, and nobody is asked.",
-    fields=(
-        Field(
-            path=("approval",),
-            label="Approval",
-            help="By somebody else than who makes the rollout.",
-            choices={
-                False: "Nobody is asked",
-                "before-start": "Before it starts",
-                "each-wave": "Before each wave",
-            },
-        ),
-        Field(
-            path=("start_at",),
-            label="Not before",
-            help="A date with a time zone, such as 2026-12-01T02:00:00Z; empty: at once.",
-            is_text=True,
-        ),
-        Field(
-            path=("membership",),
-            label="Devices that join later",
-            choices={
-                "dynamic": "Are taken in while it runs",
-                "fixed": "Are left out",
-                "continuous": "Are taken in for ever",
-            },
-        ),
-    ),
-)
-
-GATES = Section(
-    title="What a wave must show",
-    help="In each hardware class by itself; a wave advances when every gate holds for its soak.",
-    fields=(
-        Field(path=("soak_s",), label="Soak of a wave", unit="s", help="How long gates must hold."),
-        Field(
-            path=("gates", "min_evidence"),
-            label="Devices with evidence",
-            help="That each hardware class of a wave needs.",
-        ),
-        Field(
-            path=("gates", "max_latency_p95_ratio"),
-            label="Latency p95, times the release before",
-            help="On the same device.",
-        ),
-        Field(path=("gates", "max_latency_p95_ms"), label="Latency p95, at most", unit="ms"),
-        Field(
-            path=("gates", "max_error_rate"),
-            label="Error rate, at most",
-            help="A share: 0.01 is 1 %. Its 95 % interval decides.",
-        ),
-        Field(path=("gates", "max_crash_percent"), label="Devices that may crash", unit="%"),
-        Field(path=("gates", "max_memory_mb"), label="Memory, at most", unit="MB"),
-        Field(path=("gates", "max_temperature_c"), label="Temperature, at most", unit="°C"),
-        Field(
-            path=("gates", "undecided"),
-            label="A gate that cannot be decided",
-            choices={"wait": "Waits until it can", "accept": "Counts as passed"},
-        ),
-    ),
-)
-
-TRIAL = Section(
-    title="On each device",
-    help="The trial that a device holds before it commits; else it goes back by itself.",
-    fields=(
-        Field(path=("trial", "soak_s"), label="Trial, at least", unit="s"),
-        Field(path=("trial", "min_inferred"), label="Live results it must have seen"),
-        Field(path=("trial", "max_error_rate"), label="Error rate, at most", help="A share."),
-    ),
-)
-
-FAILURE = Section(
-    title="When it does not go well",
-    help="A device has failed when it rolled back, or did not commit in time.",
-    fields=(
-        Field(
-            path=("on_failure",),
-            label="When a gate fails",
-            choices={
-                "rollback": "Stop, and take it back from every device",
-                "rollback-failed": "Stop, and take it back from those that failed",
-                "pause": "Pause, and wait for an operator",
-            },
-        ),
-        Field(path=("limits", "max_failures"), label="Devices that may fail"),
-        Field(path=("limits", "device_timeout_s"), label="A device is late after", unit="s"),
-        Field(path=("retries", "rolled_back"), label="Tries after a rollback"),
-    ),
-)
-
-LIMITS = Section(
-    title="How much at a time",
-    help="Bounds that hold in every wave.",
-    fields=(
-        Field(path=("limits", "in_flight"), label="Devices on their way at once"),
-        Field(path=("rate", "per_minute"), label="Devices a minute", help="Empty: no bound."),
-        Field(
-            path=("limits", "data_budget_mb"),
-            label="Network, each device",
-            unit="MB",
-            help="0: no bound.",
-        ),
-    ),
-)
-
-SECTIONS = (BEGIN, GATES, TRIAL, FAILURE, LIMITS)
 
 
 def read(tree: Tree, path: Path) -> Any:
@@ -165,6 +31,12 @@ def read(tree: Tree, path: Path) -> Any:
             return _default(path)
         found = found[name]
     return found
+
+
+def says(tree: Tree, section: Section) -> bool:
+    """Whether the tree has anything of a section."""
+    paths = [field.path for field in section.fields] + [rows.path for rows in section.rows]
+    return any(read(tree, path) != _default(path) for path in paths)
 
 
 def put(tree: Tree, path: Path, value: Any) -> Tree:
@@ -180,8 +52,11 @@ def put(tree: Tree, path: Path, value: Any) -> Tree:
 
 def text_of(tree: Tree) -> str:
     """The TOML file; empty where all is as by default."""
-    known = Policy.__struct_fields__
-    return tomli_w.dumps({name: tree[name] for name in known if name in tree})
+    known = [name for name in Policy.__struct_fields__ if name in tree]
+    lists = [name for name in known if isinstance(tree[name], list)]
+    parts = [tomli_w.dumps({name: tree[name] for name in known if name not in lists})]
+    parts += [f"[[{name}]]\n{tomli_w.dumps(row)}" for name in lists for row in tree[name]]
+    return "\n".join(filter(None, parts))
 
 
 def tree_of(text: str) -> Tree:
@@ -204,6 +79,27 @@ def policy_of(tree: Tree) -> Policy:
         return parse_policy(text_of(tree))
     except (TypeError, ValueError) as error:
         raise UserError("The policy cannot be used.", why=f"{error}.") from None
+
+
+def rows_of(tree: Tree, rows: Rows) -> list[dict[str, Any]]:
+    """The tables of a list, each with what is as by default."""
+    found = read(tree, rows.path) or ()
+    return [{**_ROWS[rows.path], **row} for row in found]
+
+
+def put_rows(tree: Tree, rows: Rows, values: Sequence[Mapping[str, Any]]) -> Tree:
+    """A tree with other tables in a list; what is as by default is left out of them.
+
+    >>> from fleet.console.views import policy_fields as fields
+    >>> put_rows({}, fields.WINDOWS, [{"begins": "22:00", "ends": "05:00", "timezone": "device"}])
+    {'windows': [{'begins': '22:00', 'ends': '05:00'}]}
+    """
+    default = _ROWS[rows.path]
+    kept = [
+        {name: value for name, value in row.items() if value != default.get(name, _NEVER)}
+        for row in values
+    ]
+    return put(tree, rows.path, kept)
 
 
 def waves_of(tree: Tree) -> list[dict[str, Any]]:
@@ -239,7 +135,7 @@ def _put(tree: Tree, path: Path, value: Any) -> Tree:
     name, rest = path[0], path[1:]
     inner = _put(tree.get(name, {}), rest, value) if rest else value
     others = {key: kept for key, kept in tree.items() if key != name}
-    return others if inner in (None, "", {}) else {**others, name: inner}
+    return others if inner in (None, "", {}, []) else {**others, name: inner}
 
 
 def _plain(value: Any) -> Any:
@@ -255,5 +151,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_DEFAULTS: dict[str, Any] = msgspec.to_builtins(Policy())
-_DEFAULTS["waves"] = _plain(_DEFAULTS["waves"])
+def _defaults_of(example: msgspec.Struct) -> dict[str, Any]:
+    """The values of a table that may be left out of it."""
+    required = {field.name for field in msgspec.structs.fields(example) if field.required}
+    found: dict[str, Any] = _plain(msgspec.to_builtins(example))
+    return {name: value for name, value in found.items() if name not in required}
+
+
+_NEVER = object()
+_DEFAULTS: dict[str, Any] = msgspec.to_builtins(Policy()) | {
+    "waves": _plain(msgspec.to_builtins(Policy().waves)),
+    "rate": _defaults_of(Rate(per_minute=1)),
+    "together": _defaults_of(Together(label="line")),
+}
+_ROWS: dict[Path, dict[str, Any]] = {
+    ("windows",): _defaults_of(Window(begins="22:00", ends="05:00")),
+    ("thresholds",): _defaults_of(Threshold(percent=1)),
+    ("gates", "metrics"): _defaults_of(Metric(name="name")),
+}

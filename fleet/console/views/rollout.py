@@ -134,6 +134,13 @@ def _wave(wave: Mapping[str, Any]) -> str:
     return f"{wave.get('percent') or 100:g} %"
 
 
+def gate_line(gate: Mapping[str, Any]) -> GateLine:
+    """A gate by itself, with the hardware class that it is of."""
+    title, _, name = gate["name"].rpartition(": ")
+    line = _gate(gate, name)
+    return msgspec.structs.replace(line, label=f"{line.label}, {title}") if title else line
+
+
 def _groups(gates: Sequence[Mapping[str, Any]]) -> tuple[GateGroup, ...]:
     groups: dict[str, list[GateLine]] = {}
     for gate in gates:

@@ -208,7 +208,7 @@ def _roll_back(info: RolloutInfo) -> Action | None:
         consequences=(
             (
                 f"{plural(number, 'device')} that have {name_of(info)} are given the version that "
-                "they ran before, all of them at once."
+                "they ran before, or the one that you choose, all of them at once."
             ),
             "It is a rollout of its own, with a trial on each device.",
         ),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from fleet.console.views.rollout import GateLine, gate_line
 from fleet.console.views.rollout_actions import name_of
 from fleet.console.views.wording import clock, plural, tone
 from fleet.resources import AuditInfo, RolloutInfo
@@ -36,6 +37,7 @@ class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     tone: str
     sentence: str
+    gate: GateLine | None  # the one that tells most
     wave: str
     counts: tuple[tuple[str, str, int], ...]  # outcome, tone, number
     about: str
@@ -59,6 +61,7 @@ def rollout_line(info: RolloutInfo) -> RolloutLine:
         status=info["status"],
         tone=tone(info["status"]),
         sentence=info["sentence"],
+        gate=gate_line(info["gate"]) if info["gate"] else None,
         wave=f"wave {min(info['wave'], info['waves'])} of {info['waves']}",
         counts=tuple((name, tone(name), number) for name, number in info["counts"].items()),
         about=f"{info['id']}, {clock(info['created_at'])} by {info['created_by']}",

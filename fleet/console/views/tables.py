@@ -12,13 +12,17 @@ _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "…", "idle": "·"}
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """What stands in a cell; `tone` makes a chip of it, `number` puts it to the right."""
+    """What stands in a cell; `tone` makes a chip of it, `number` puts it to the right.
+
+    `opens` makes a button of it, which opens its row where the table is one that does.
+    """
 
     text: str
     address: str = ""
     tone: str = ""
     note: str = ""
     number: bool = False
+    opens: bool = False
 
 
 Row = Sequence[Cell | str]
@@ -71,6 +75,8 @@ def _cell(name: str, cell: Cell, *, is_first: bool) -> str:
         text = f'<span class="chip {cell.tone}">{mark}{text}</span>'
     if cell.address:
         text = f'<a href="{escape(cell.address)}">{text}</a>'
+    if cell.opens:
+        text = f'<button type="button" class="opens">{text}</button>'
     if cell.note:
         text += f'<span class="note soft">{escape(cell.note)}</span>'
     tag, scope = ("th", ' scope="row"') if is_first else ("td", "")

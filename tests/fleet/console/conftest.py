@@ -9,6 +9,7 @@ def test_it(console: Console, page: Page) -> None:     # an admin's page, at the
     photograph(page, "devices")
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ FLAGS = (
 ROOT = Path(__file__).parents[3]
 WIDE = {"width": 1400, "height": 900}
 NARROW = {"width": 375, "height": 800}
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 # Chromium gives up what it loads when any interface comes or goes.
 DISTURBED = "net::ERR_NETWORK_CHANGED"
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
@@ -56,13 +57,12 @@ class Console:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, line: str) -> str:
-        """Tell the server something; see `tests.fleet.console.serve`."""
+        """Tell the fleet something; see `tests.fleet.console.serve`."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with self._lock:
             self.process.stdin.write(f"{line}\n")
             self.process.stdin.flush()
-            return self.process.stdout.readline().strip()
+            return said(self.process)
 
     def seed(self, name: str, *arguments: str) -> None:
         """Fill the database under the open pages, by a function of `seeds`."""
@@ -71,6 +71,11 @@ class Console:
     def link(self, role: str = "", scope: str = "") -> str:
         """A link that logs in once, as the machine's owner or somebody with a role and scope."""
         return self.ask(f"link {role} {scope}".strip())
+
+    def link_of(self, name: str, role: str, scope: str = "") -> str:
+        """A link that logs a user in, who is made."""
+        self.ask(f"user {name} {role} {scope}".strip())
+        return self.ask(f"link-of {name}")
 
     def open(self, page: Page, path: str) -> None:
         """Go to a page of the console and wait until it is live."""
@@ -87,9 +92,9 @@ class Console:
     @contextmanager
     def visit(
         self, browser: Browser, role: str = "", scope: str = "", *, dark: bool = False,
-        narrow: bool = False,
+        narrow: bool = False, link: str = "",
     ) -> Iterator[Page]:  # fmt: skip
-        """Another browser with somebody logged in, at the overview."""
+        """Another browser with somebody logged in, at the overview; or by a link of theirs."""
         context = browser.new_context(
             viewport=NARROW if narrow else WIDE,  # type: ignore[arg-type]
             color_scheme="dark" if dark else "light",
@@ -98,7 +103,7 @@ class Console:
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         self.watch(page)
-        page.goto(self.link(role, scope))
+        page.goto(link or self.link(role, scope))
         live(page)
         yield page
         context.close()
@@ -127,6 +132,16 @@ class Console:
             self.hosts.add(url.split("/")[2])
 
 
+def said(process: subprocess.Popen[str]) -> str:
+    """The next answer of a fleet, which failed where it says so."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"the fleet has ended: {process.wait(60)}"
+    answer: dict[str, str] = json.loads(line)
+    assert "said" in answer, answer["failed"]
+    return answer["said"]
+
+
 def live(page: Page) -> None:
     """Wait until a page has its socket."""
     page.wait_for_function("window.did_handshake === true", timeout=PATIENCE_MS)
@@ -145,24 +160,27 @@ def assert_accessible(page: Page) -> None:
     assert serious == []
 
 
+def themed(page: Page, scheme: str) -> None:
+    """Have the browser prefer a theme, and wait until the page has it."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.wait_for_function(
+        f"document.body.classList.contains('body--dark') === {str(scheme == 'dark').lower()}"
+    )
+
+
 def photograph(page: Page, name: str) -> None:
-    """Keep a picture of a page in both themes and two widths, in the folder EDGEML_SCREENSHOTS."""
+    """Keep pictures of a page in the folder EDGEML_SCREENSHOTS: both themes, and a telephone's."""
     folder = os.environ.get("EDGEML_SCREENSHOTS")
     if not folder:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     before = page.viewport_size
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        page.wait_for_function(
-            f"document.body.classList.contains('body--dark') === {str(scheme == 'dark').lower()}"
-        )
-        for size in (WIDE, NARROW):
-            page.set_viewport_size(size)  # type: ignore[arg-type]
-            page.wait_for_timeout(400)  # what is drawn in the end is all that matters here
-            file = Path(folder) / f"{name}-{scheme}-{size['width']}.png"
-            page.screenshot(path=file, full_page=True)
-    page.emulate_media(color_scheme="light")
+    for scheme, size in (("dark", WIDE), ("light", WIDE), ("light", NARROW)):
+        themed(page, scheme)
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        page.wait_for_timeout(400)  # what is drawn in the end is all that matters here
+        file = Path(folder) / f"{name}-{scheme}-{size['width']}.png"
+        page.screenshot(path=file, full_page=True)
     if before is not None:
         page.set_viewport_size(before)
 
@@ -178,9 +196,10 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def serving(folder: Path, port: int = 0) -> Iterator[Console]:
-    """A console of a fleet in a folder."""
+    """A console of a fleet in a folder, in which a seeded history stays as it is."""
+    command = [sys.executable, "-m", "tests.fleet.console.serve", str(folder), "--history"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fleet.console.serve", str(folder), str(port)],
+        [*command, "--port", str(port)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -189,7 +208,7 @@ def serving(folder: Path, port: int = 0) -> Iterator[Console]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield Console(process.stdout.readline().strip(), process)
+        yield Console(said(process), process)
     finally:
         process.stdin.close()
         process.wait(60)

@@ -1,9 +1,14 @@
 """Users, tokens, webhooks and an audit log, written into a database."""
 
+import msgspec
+from sqlalchemy import update
+
+from cloud_sync.messages import ReportedSource
 from fleet.access.scope import EVERYTHING
+from fleet.db import tables
 from fleet.roles import Role
 from fleet.rollouts.selector import parse_selector
-from fleet.services import Caller, Services, tokens, users, webhooks
+from fleet.services import Caller, Services, blocks, devices, tokens, users, webhooks
 from fleet.services.audit import audited
 from fleet.services.credentials import Principal
 from tests.fleet.console.seeds import seed
@@ -45,3 +50,38 @@ def history(services: Services) -> None:
     ):
         with audited(services, Caller(who, why), action, subject):
             pass
+
+
+@seed
+def camera(services: Services, device: str, secret: str) -> None:
+    """A device has a camera with a password, in all places where that can be read."""
+    address = f"rtsp://viewer:{secret}@10.0.0.7/stream1"
+    source = {"name": "belt", "uri": address, "model": "digits"}
+    why = Caller("operator", f"the camera is {address} now")
+    devices.configure(services, why, device, {"sources": [source]})
+    said = ReportedSource(model="digits", state="lost", reason=f"{address} does not answer")
+    with services.database.write() as session:
+        row = session.get_one(tables.Device, device)
+        row.sources = msgspec.json.encode({"belt": said}).decode()
+
+
+@seed
+def block(services: Services, version: str, reason: str) -> None:
+    """A release is blocked on a class of hardware."""
+    blocks.block(services, Caller("operator", reason), "digits", version, "cortex-m55-u55")
+
+
+@seed
+def demote(services: Services, name: str) -> None:
+    """A user may only look from now on, and her sessions are not ended for her."""
+    with services.database.write() as session:
+        session.get_one(tables.User, name).role = Role.VIEWER
+
+
+@seed
+def expire(services: Services, name: str) -> None:
+    """A user's sessions are over."""
+    with services.database.write() as session:
+        table = tables.Credential
+        over = update(table).where(table.owner == name).values(expires_at=services.now() - 1)
+        session.execute(over)

@@ -1,110 +1,110 @@
-"""Serves the console over a seeded fleet, behind the real access control, as a process.
+"""A fleet with its console as a process that obeys: real listeners, broker, database, access.
 
-NiceGUI is one in a process, so every server of the tests is a process of its own. It prints its
-address, then obeys lines: `link [ROLE [SCOPE]]` prints a link that logs in, `user NAME ROLE` makes
-a user and prints her password, `seed NAME` fills the database by a function of
-`tests.fleet.console.seeds`; it ends when its standard input does.
+NiceGUI is one in a process, so every fleet of the tests is a process of its own. It prints its
+address, then obeys lines and answers each with a line of JSON, `{"said": …}` or `{"failed": …}`
+with the traceback: `link [ROLE [SCOPE]]` gives a link that logs in, `user NAME ROLE [SCOPE]` makes
+a user and gives her password, `link-of NAME` a link that logs her in, `seed NAME …` fills the
+database by a function of `tests.fleet.console.seeds`. It ends when its standard input does.
 
-    python -m tests.fleet.console.serve FOLDER
+With `--history` it leads no rollouts and raises no alerts, as a process beside the one that does:
+a seeded history stays as it was written.
+
+    python -m tests.fleet.console.serve FOLDER [--port PORT] [--history]
 """
 
+import argparse
 import asyncio
-import datetime as dt
-import socket
+import json
 import sys
 import threading
-import time
+import traceback
 from pathlib import Path
 
-import uvicorn
+import uvloop
 
-from fleet.access import Access
-from fleet.access.rate import Rate, Rates
-from fleet.console import mount
-from fleet.db import Database, upgrade
-from fleet.db.database import sqlite_url
-from fleet.incarnation import HeadFile
-from fleet.keys import load_or_create
-from fleet.operator_app import operator_app
-from fleet.registry import Registry
+from fleet.listeners import Listener
+from fleet.options import EVERY_PART, Options, Part
 from fleet.roles import Role
 from fleet.rollouts.selector import parse_selector
-from fleet.services import Caller, Services, recovery, users
+from fleet.server import Running, running
+from fleet.services import Caller, users
 from fleet.services.credentials import Principal
-from fleet.trust import Repository
 from tests.fleet.console import seeds, seeds_devices, seeds_rollouts  # noqa: F401
 
+PASSWORD = "a long enough one"
 
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+
+def say(answer: object) -> None:
+    sys.stdout.write(f"{json.dumps(answer)}\n")
     sys.stdout.flush()
 
 
-class Bus:
-    """A broker that is there and has nobody to give anything to."""
-
-    connected = True
-
-    def publish(self, _topic: str, _payload: bytes, *, expires_s: float | None = None) -> bool:
-        return expires_s is None
-
-
-def make(folder: Path, port: int) -> Services:
-    database = Database(sqlite_url(folder / "fleet.db"))
-    upgrade(database)
-    services = Services(
-        database=database,
-        keys=load_or_create(folder, dt.datetime.now(dt.UTC)),
-        registry=Registry(folder / "registry"),
-        head=HeadFile(folder / "keys" / "head.json"),
-        trust=Repository(folder / "trust", time.time),
-        console_url=f"http://127.0.0.1:{port}",
-    )
-    services.publisher.attach(Bus())
-    services.registry.prepare()
-    recovery.check(services)
-    return services
-
-
-def obey(line: str, services: Services, access: Access) -> str:
+def obey(line: str, fleet: Running) -> str:
+    services = fleet.services
     match line.split():
         case ["link", *who]:
             role = Role(who[0]) if who else Role.ADMIN
             scope = parse_selector(who[1] if len(who) > 1 else "")
-            return access.make_link(Principal(who[0] if who else "operator", role, scope))["url"]
-        case ["user", name, role]:
-            owner = Caller("operator", "a test")
-            first = users.create(services, owner, name, Role(role))["password"]
-            users.change_password(services, owner, name, first, "a long enough one")
-            return "a long enough one"
+            principal = Principal(who[0] if who else "operator", role, scope)
+            return fleet.access.make_link(principal)["url"]
+        case ["link-of", name]:
+            known = users.show(services, name)
+            scope = parse_selector(known["scope"])
+            principal = Principal(name, Role(known["role"]), scope, user=name)
+            return fleet.access.make_link(principal)["url"]
+        case ["user", name, role, *scope_of]:
+            owner, scope_text = Caller("operator", "a test"), "".join(scope_of)
+            made = users.create(services, owner, name, Role(role), scope=scope_text)
+            users.change_password(services, owner, name, made["password"], PASSWORD)
+            return PASSWORD
         case ["seed", name, *rest]:
             seeds.SEEDS[name](services, *rest)
             services.changes.announce()
             return "done"
         case _:
-            return f"not understood: {line}"
+            raise ValueError(line)
 
 
-def main(folder: Path) -> None:
-    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    listening = socket.create_server(("127.0.0.1", port))
-    services = make(folder, listening.getsockname()[1])
-    often = Rate(10**6, 1e5)
-    access = Access(services, Rates(login=often, request=often, stranger=often))
-    app = operator_app(services, access, mount)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+def answer(line: str, fleet: Running) -> dict[str, str]:
+    try:
+        return {"said": obey(line, fleet)}
+    except Exception:  # noqa: BLE001 -- whoever asked is to see it
+        return {"failed": traceback.format_exc()}
 
-    def serve_lines() -> None:
-        for line in sys.stdin:
-            if line.strip():
-                say(obey(line.strip(), services, access))
-        server.should_exit = True
 
-    threading.Thread(target=serve_lines, daemon=True).start()
-    say(services.console_url)
-    asyncio.run(server.serve(sockets=[listening]))
-    services.database.close()
+async def serve(options: Options) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    async with running(options, stop) as fleet:
+
+        def listen() -> None:
+            for line in sys.stdin:
+                say(answer(line, fleet))
+            loop.call_soon_threadsafe(stop.set)
+
+        say({"said": fleet.console_url})
+        listening = threading.Thread(target=listen, daemon=True)
+        listening.start()
+        await stop.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--history", action="store_true")
+    given = parser.parse_args()
+    uvloop.run(
+        serve(
+            Options(
+                data=given.folder,
+                operators=Listener("operators' listener", "127.0.0.1", given.port, "--port"),
+                devices=Listener("devices' listener", "127.0.0.1", 0, "--device-port"),
+                mqtt=Listener("broker", "127.0.0.1", 0, "--mqtt-port"),
+                parts=EVERY_PART - {Part.CONTROLLER} if given.history else EVERY_PART,
+            )
+        )
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

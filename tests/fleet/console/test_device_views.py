@@ -2,10 +2,20 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from cloud_sync.messages import Measure, Window
 from edgeml.errors import UserError
-from fleet.console.views import compare, device, devices, releases, tables
+from fleet.console.views import (
+    audit,
+    compare,
+    device,
+    device_charts,
+    devices,
+    releases,
+    tables,
+)
 from fleet.console.views.evidence import accuracy_text
 from fleet.console.views.releases import Figures, VariantRow
 from fleet.resources import DeviceInfo
@@ -153,3 +163,47 @@ def test_a_signature_is_one_sentence(state: str, role: str, tone: str) -> None:
     )  # fmt: skip
     assert shown.tone == tone
     assert bool(shown.command) == (state != "signed")
+
+
+def test_the_history_shows_the_gate_that_an_update_ended_with() -> None:
+    entry: Any = {
+        "id": 1, "at": NOW, "received_at": NOW, "model": "digits", "phase": "rolled_back",
+        "version": "1.1.0", "release": "sha256:b", "running_version": "1.0.0", "rollout": "r",
+        "reason": "3% of 60 results were confident",
+    }  # fmt: skip
+    gate = {"name": "live.confident_share", "result": "fail", "value": 0.03, "bound": 0.77}
+    said: Any = {"rollout": "r", "release": "sha256:b", "evidence": {"gates": [gate]}}
+    other: Any = {**said, "rollout": "another"}
+    trial: Any = {**entry, "phase": "trial"}
+    ended, on_trial = device.history([entry, trial], [said])
+    assert ended.gate is not None
+    assert (ended.gate.numbers, ended.gate.tone) == ("0.03, at least 0.77", "bad")
+    assert ended.gate.plot is not None
+    assert on_trial.gate is None
+    assert device.history([entry], [other])[0].gate is None
+
+
+def test_what_a_device_measures_gets_charts_of_its_own() -> None:
+    window = Window(
+        model="digits", source="belt", release="sha256:" + "a" * 64,
+        variant="sha256:" + "b" * 64, seconds=5.0, accepted=60, replaced=0, inferred=60,
+        classes={"3": 60}, metrics={"temperature_c": Measure(n=2, sum=130.0, min=60, max=70)},
+    )  # fmt: skip
+    items: Any = [
+        {"at": NOW + number, "received_at": NOW, "window": msgspec.to_builtins(window)}
+        for number in range(6)
+    ]
+    found = {chart.title: chart for chart in device_charts.of_windows(items)}
+    assert found["Temperature"].lines[0].points[0][1] == 65.0
+    assert [value for _, value in found["Drift"].lines[0].points] == [0.0] * 6
+
+
+def test_the_audit_log_is_told_in_words_and_leads_to_what_it_is_about() -> None:
+    entry: Any = {
+        "seq": 7, "at": NOW, "actor": "olga", "action": "release.block", "reason": "too slow",
+        "subject": "digits:1.1.0 on x86_64", "detail": {}, "hash": "", "previous_hash": "",
+    }  # fmt: skip
+    assert audit.words(entry) == "Release blocked"
+    assert audit.address_of(entry) == "/console/releases/digits/1.1.0"
+    halted: Any = {**entry, "action": "rollout.halt"}
+    assert audit.words(halted) == "Rollout: halted"

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.fleet.console.conftest import Console, assert_accessible, photograph
+from tests.fleet.console.conftest import Console, assert_accessible
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,13 +28,11 @@ def test_two_releases_are_chosen_and_compared(console: Console, page: Page) -> N
     page.get_by_label("Choose 2.1.0").check()
     expect(page.get_by_role("link", name="Compare")).to_have_attribute("aria-disabled", "false")
     assert_accessible(page)
-    photograph(page, "model")
     page.get_by_role("link", name="Compare").click()
     page.wait_for_url("**/compare?one=digits%3A2.0.0&other=digits%3A2.1.0")
     expect(page.get_by_text("-2.10 points").first).to_be_visible()
     expect(page.get_by_label("Made of", exact=True)).to_contain_text("another")
     assert_accessible(page)
-    photograph(page, "compare")
     page.get_by_label("First").select_option("digits:2.1.0")
     page.wait_for_url("**/console/compare?one=digits%3A2.1.0&other=digits%3A2.1.0")
     expect(page.get_by_label("Made of", exact=True)).not_to_contain_text("another")
@@ -60,7 +58,6 @@ def test_the_report_is_shown_where_its_scripts_do_nothing(console: Console, page
     assert "taken" not in page.title()
     assert all("frame is sandboxed" in fault for fault in console.faults)
     assert page.locator("iframe.report").get_attribute("sandbox") == ""
-    photograph(page, "release")
 
 
 def test_who_may_only_look_is_not_offered_a_rollout(console: Console, browser: Browser) -> None:

@@ -6,7 +6,7 @@ import urllib.parse
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.fleet.console.conftest import Console, assert_accessible, photograph
+from tests.fleet.console.conftest import Console
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,8 +30,6 @@ def test_series_are_kept_apart_by_what_is_chosen(console: Console, page: Page) -
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("digits:1.")
-    assert_accessible(page)
-    photograph(page, "monitoring")
     page.get_by_label("Kept apart by").select_option("label:site")
     expect(rows).to_have_count(3)
     expect(rows.filter(has_text="north")).to_have_count(1)

@@ -9,7 +9,6 @@ from tests.fleet.console.conftest import (
     Console,
     assert_accessible,
     live,
-    photograph,
     serving,
 )
 from tests.fleet.console.seeds import HALTED, SENTENCE
@@ -32,7 +31,6 @@ def test_the_fleet_at_one_glance(console: Console, page: Page) -> None:
     expect(page.get_by_label("Devices by release")).to_contain_text("60 devices")
     expect(page.locator("[role=img] canvas")).to_have_count(2)
     assert_accessible(page)
-    photograph(page, "overview")
     console.assert_clean()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edgeml.errors import UserError
+from fleet.console.views import policy_fields as fields
 from fleet.console.views import policy_form as form
 from fleet.console.views.plan import plan_view
 from fleet.console.views.rollout_actions import actions_of, may_override, override_of
@@ -83,12 +84,43 @@ def test_the_form_and_the_file_say_the_same() -> None:
     assert form.put({}, ("soak_s",), 60.0) == {}
 
 
+EXAMPLES: dict[str, Any] = {
+    "start_at": "2026-12-01T00:00:00Z",
+    "together.commit_timeout_s": 900,
+    "begins": "21:30",
+    "ends": "04:30",
+    "timezone": "Europe/Berlin",
+}
+
+
+def example(field: fields.Field) -> Any:
+    first = next(iter(field.choices), "line" if field.is_text else 1)
+    return EXAMPLES.get(field.name, [first] if field.is_many else first)
+
+
 def test_every_field_of_the_form_is_one_of_the_policy() -> None:
-    for section in form.SECTIONS:
+    rest = {"rate": {"per_minute": 5}, "together": {"label": "site"}}
+    for section in fields.SECTIONS:
         for field in section.fields:
-            first = next(iter(field.choices), 1)
-            value = "2026-12-01T00:00:00Z" if field.is_text else first
-            form.policy_of(form.put({}, field.path, value))
+            form.policy_of(form.put(rest, field.path, example(field)))
+        for rows in section.rows:
+            for field in rows.fields:
+                row = {**rows.new, field.path[0]: example(field)}
+                form.policy_of(form.put_rows({}, rows, [row]))
+
+
+def test_lists_of_the_form_say_what_differs_from_the_defaults_alone() -> None:
+    tree = form.put_rows({}, fields.WINDOWS, [dict(fields.WINDOWS.new)])
+    shown = form.rows_of(tree, fields.WINDOWS)
+    assert shown[0]["timezone"] == "device"
+    shown[0]["days"] = ["sat", "sun"]
+    tree = form.put_rows(tree, fields.WINDOWS, shown)
+    assert form.tree_of(form.text_of(tree)) == tree
+    assert form.policy_of(tree).windows[0].days == ("sat", "sun")
+    assert tree["windows"][0].keys() == {"begins", "ends", "days"}
+    assert form.put_rows(tree, fields.WINDOWS, []) == {}
+    assert form.says(tree, fields.BEGIN)
+    assert not form.says(tree, fields.LIMITS)
 
 
 def test_what_is_wrong_in_the_form_is_said_by_its_name() -> None:
@@ -102,7 +134,7 @@ def test_the_plan_says_who_gets_what_and_who_nothing_and_why() -> None:
             "device": name, "hardware_class": "arm", "online": True, "variant": variant,
             "target": "cpu", "precision": "int8", "bytes": 1000, "full_bytes": 1000,
             "delta_bytes": 0, "cost_bytes": 1100, "budget_left": None, "in_budget": True,
-            "money": 0.5 if variant else None, "reason": reason,
+            "money": 0.5 if variant else None, "reason": reason, "verification": "cpu-proxy",
         }  # fmt: skip
 
     plan: Any = {
@@ -120,4 +152,5 @@ def test_the_plan_says_who_gets_what_and_who_nothing_and_why() -> None:
     assert [(wave.number, wave.devices) for wave in shown.waves] == [(1, 1), (2, 0)]
     assert shown.reasons == (("too old", 1),)
     assert [line.group for line in shown.devices] == ["gets", "waits", "nothing"]
+    assert shown.devices[0].gets == "cpu int8, cpu-proxy"
     assert ("Money, about", "1.00 EUR") in shown.facts

@@ -38,9 +38,14 @@ latency_slack_ms = 10000
 [trial]
 soak_s = 0
 min_inferred = 5
+min_confident_ratio = 0  # of five results chance may take some
 latency_slack_ms = 10000
 """
-GROUPS = {"good": ("6", ()), "bad": ("3", ("--fault", "fails-test=100%"))}
+GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "good": ("6", ()),
+    "bad": ("3", ("--fault", "fails-test=100%")),
+    "lone": ("1", ()),
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
         made.start_fleet()
         for version in ("1.0.0", "1.1.0"):
             made.client.push(write_release(made.folder / version, version).folder)
-        simulators = [simulator(made, group) for group in GROUPS]
+        simulators = [simulator(made, group) for group in ("good", "bad")]
         until("the devices", lambda: sum(d["online"] for d in made.client.devices()) == 9)
         first = made.client.create_rollout("toy", "1.0.0", policy=policy("good"))["id"]
         assert made.finished(first)["status"] == "completed"
@@ -118,7 +123,7 @@ def logged_in(
 ) -> Iterator[tuple[Page, Console]]:
     """A browser in which somebody has logged in at the login page."""
     context = browser.new_context(viewport=WIDE, reduced_motion="reduce")  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     console = Console(loop_url(loop), None)  # type: ignore[arg-type]
     page.goto(f"{loop_url(loop)}/login")
@@ -165,6 +170,7 @@ def test_created_by_the_wizard_watched_to_its_end_and_rolled_back(
         expect(page.get_by_text("6 devices that have toy:1.1.0 are given")).to_be_visible()
         sure = page.get_by_role("alertdialog").get_by_role("button", name="Roll back")
         assert sure.is_disabled()
+        page.get_by_label("To the version").select_option("1.0.0")
         page.get_by_label("Type toy:1.1.0 to confirm").fill("toy:1.1.0")
         sure.click()
         page.wait_for_url(re.compile(r"/rollouts/toy-1\.0\.0-"))
@@ -183,6 +189,7 @@ def test_a_gate_stops_it_and_the_page_says_why(
         expect(page.get_by_role("link", name="bad-").first).to_be_visible()
         assert page.get_by_role("button", name="Abort").count() == 0
         assert_accessible(page)
+        expect(page.locator(".telling")).to_be_visible()
         photograph(page, "rollout-halted")
         console.open(page, "/rollouts")
         expect(page.get_by_text("toy:1.1.0 was halted in wave 1 of 2").first).to_be_visible()
@@ -236,6 +243,27 @@ def test_of_two_operators_at_once_the_second_is_told(
         console.assert_clean()
 
 
+def test_a_device_goes_offline_and_returns(
+    browser: Browser, loop: Loop, people: dict[str, str]
+) -> None:
+    with logged_in(browser, loop, people, "otto") as (page, console):
+        console.open(page, "/devices?selector=group%3Dlone")
+        page.evaluate("window.untouched = true")
+        expect(page.get_by_text("No device is like that.")).to_be_visible()
+        state = page.locator("tbody tr")
+        for _ in range(2):
+            process = simulator(loop, "lone")
+            try:
+                expect(state).to_contain_text("online", timeout=60_000)
+                expect(page.locator("#main").get_by_role("status")).to_contain_text("1 of 10")
+            finally:
+                process.kill()
+                process.wait()
+            expect(state).to_contain_text("offline", timeout=60_000)
+        assert page.evaluate("window.untouched")
+        console.assert_clean()
+
+
 def test_the_wizard_says_what_is_wrong_and_fits_a_telephone(
     browser: Browser, loop: Loop, people: dict[str, str]
 ) -> None:
@@ -249,6 +277,14 @@ def test_the_wizard_says_what_is_wrong_and_fits_a_telephone(
         expect(page.get_by_label("policy.toml", exact=True)).to_have_value(
             re.compile("max_error_rate = 0.02")
         )
+        page.get_by_text("When it begins, and who is asked").click()
+        page.get_by_role("button", name="Add a window").click()
+        page.get_by_label("Opens at").fill("21:30")
+        expect(page.get_by_label("policy.toml", exact=True)).to_have_value(
+            re.compile(r'\[\[windows\]\]\nbegins = "21:30"')
+        )
+        page.get_by_role("button", name="Remove window 1").click()
+        expect(page.get_by_label("Opens at")).to_have_count(0)
         page.get_by_role("button", name="Show the plan").click()
         expect(page.get_by_text("What each wave adds")).to_be_visible()
         assert_accessible(page)
