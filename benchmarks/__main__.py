@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("convert_cpu", "fusing", "agent", "pipeline", "fleet", "console", "sync")
+BENCHMARKS = (
+    "convert_cpu",
+    "convert_npu",
+    "fusing",
+    "agent",
+    "pipeline",
+    "fleet",
+    "console",
+    "sync",
+)
 
 if __name__ == "__main__":
     print("# Benchmarks\n", flush=True)

@@ -5,6 +5,7 @@ a message is Mosquitto's between two bare clients, and TUF is python-tuf with th
 Both ends are counted, since both run on this machine.
 """
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -16,8 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import psutil  # type: ignore[import-untyped]
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -28,6 +36,7 @@ from cloud_sync.trust.releases import ReleaseTrust
 
 ROUNDS = 5
 _MESSAGES = 3000
+_REQUESTS = 500
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +48,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     verify_s: float
     refresh_s: float
     message_s: float
+    client_message_s: float
+    request_s: float
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +61,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     verifications: float
     refreshes: float
     messages: float
+    requests: float
 
 
 def parts_s(costs: Costs, counts: Counts) -> dict[str, float]:
@@ -60,6 +72,18 @@ def parts_s(costs: Costs, counts: Counts) -> dict[str, float]:
         "signatures": costs.sign_s * counts.signatures + costs.verify_s * counts.verifications,
         "refresh": costs.refresh_s * counts.refreshes,
         "broker": costs.message_s * counts.messages,
+    }
+
+
+def beside_s(costs: Costs, counts: Counts) -> dict[str, float]:
+    """Processor seconds a device of what the bound does without and no fleet can.
+
+    The same requests between aiohttp and a bare Starlette application on uvicorn, as many
+    messages of the bus in bare paho clients, where the bound has only the broker's share.
+    """
+    return {
+        "http": costs.request_s * counts.requests,
+        "bus clients": costs.client_message_s * counts.messages,
     }
 
 
@@ -84,13 +108,16 @@ def measure(message_bytes: int, signed: Signed) -> Costs:
     public = key.public_key()
     with tempfile.TemporaryDirectory() as name:
         handshake, megabyte = _tls(Path(name))
+        message, client_message = _message(Path(name), data)
         return Costs(
             handshake_s=handshake,
             megabyte_s=megabyte,
             sign_s=_each(lambda: key.sign(data), 500),
             verify_s=_each(lambda: public.verify(signature, data), 500),
             refresh_s=_refresh(Path(name), signed),
-            message_s=_message(Path(name), data),
+            message_s=message,
+            client_message_s=client_message,
+            request_s=_request(data),
         )
 
 
@@ -161,8 +188,38 @@ def _refresh(folder: Path, signed: "Signed") -> float:
     return _each(check, 10)
 
 
-def _message(folder: Path, data: bytes) -> float:
-    """A message through Mosquitto, QoS 1 on both sides: of all who take part, over bare clients."""
+def _request(data: bytes) -> float:
+    """A request and its answer on a connection that stays: of both ends, which do nothing else."""
+
+    async def answer(_request: Request) -> Response:
+        return Response(data)
+
+    async def ask(port: int) -> float:
+        async with aiohttp.ClientSession() as session:
+            for number in range(2 * _REQUESTS):
+                if number == _REQUESTS:
+                    begun = time.process_time()
+                async with session.get(f"http://127.0.0.1:{port}/") as got:
+                    await got.read()
+        return (time.process_time() - begun) / _REQUESTS
+
+    async def both() -> float:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            config = uvicorn.Config(
+                Starlette(routes=[Route("/", answer)]), log_config=None, access_log=False
+            )
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[taken]))
+            spent = await ask(int(taken.getsockname()[1]))
+            server.should_exit = True
+            await serving
+            return spent
+
+    return statistics.median(uvloop.run(both()) for _ in range(ROUNDS))
+
+
+def _message(folder: Path, data: bytes) -> tuple[float, float]:
+    """A message through Mosquitto, QoS 1 on both sides: what the broker takes, and the clients."""
     with mosquitto(folder / "broker") as port:
         [broker] = [
             one
@@ -173,18 +230,19 @@ def _message(folder: Path, data: bytes) -> float:
         reader = client_of("reader", port, lambda _: came.release())
         reader.subscribe("bound/+", qos=1)
         publisher = client_of("publisher", port, lambda _: None)
-        rounds = []
+        rounds, clients = [], []
         for _ in range(ROUNDS):
-            begun = _busy(broker)
+            begun, own = _busy(broker), time.process_time()
             for number in range(_MESSAGES // ROUNDS):
                 publisher.publish(f"bound/{number}", data, qos=1)
             for _ in range(_MESSAGES // ROUNDS):
                 came.acquire(timeout=60)
             rounds.append((_busy(broker) - begun) / (_MESSAGES // ROUNDS))
+            clients.append((time.process_time() - own) / (_MESSAGES // ROUNDS))
         for client in (reader, publisher):
             client.disconnect()
             client.loop_stop()
-    return statistics.median(rounds)
+    return statistics.median(rounds), statistics.median(clients)
 
 
 def _busy(broker: psutil.Process) -> float:

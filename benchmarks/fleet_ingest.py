@@ -50,6 +50,7 @@ from cloud_sync.messages import (
 from cloud_sync.mqtt_session import MqttSession
 from cloud_sync.trust import PayloadType, PrivateKey, generate, key_id, open_envelope, sign
 from cloud_sync.trust.identity import make_request
+from edgeml.errors import RemoteError
 from fleet.db import Database, upgrade
 from fleet.db.database import sqlite_url
 from fleet.incarnation import HeadFile
@@ -154,8 +155,10 @@ class _Site:
         _held(self._broker, name, filters, waiting)
         begun = time.perf_counter()
         with self._bare_takes(name) if bare else self._fleet_takes(name) as stored:
-            _when(lambda: stored() >= messages * records)
-            return messages * records / (time.perf_counter() - begun)
+            self._stored_all(stored, messages * records)
+            took = time.perf_counter() - begun
+        _forgotten(self._broker, name)
+        return messages * records / took
 
     def stored(self, messages: int, records: int) -> float:
         """Records a second through the ingest's queue, without a broker."""
@@ -164,7 +167,7 @@ class _Site:
         begun = time.perf_counter()
         for device, envelope in waiting:
             self._ingest.on_message(topic(device, Up.TELEMETRY), envelope)
-        _when(lambda: self._records() - before >= messages * records)
+        self._stored_all(lambda: self._records() - before, messages * records)
         return messages * records / (time.perf_counter() - begun)
 
     def inserted(self, messages: int, records: int) -> float:
@@ -174,6 +177,17 @@ class _Site:
         for at in range(0, len(waiting), MAX_TOGETHER):
             self._bare.write(waiting[at : at + MAX_TOGETHER])
         return messages * records / (time.perf_counter() - begun)
+
+    def _stored_all(self, stored: Callable[[], int], wanted: int) -> None:
+        try:
+            _when(lambda: stored() >= wanted)
+        except TimeoutError:
+            counted = {n: c for n, c in self._services.counters.all().items() if "ingest" in n}
+            raise RemoteError(
+                f"{stored()} of {wanted} records were stored in {PATIENCE_S:g} s.",
+                why=f"The fleet counted {counted}, and {self._ingest.waiting} messages wait.",
+                fix="Read what ingest logged above.",
+            ) from None
 
     def verified(self, messages: int, records: int) -> float:
         """Seconds that verifying a message takes on one core."""
@@ -198,9 +212,11 @@ class _Site:
         before = self._records()
         bus.start()
         self._services.publisher.attach(bus)
-        yield lambda: self._records() - before
-        self._services.publisher.attach(None)
-        bus.close()
+        try:
+            yield lambda: self._records() - before
+        finally:
+            self._services.publisher.attach(None)
+            bus.close()
 
     def _records(self) -> int:
         return self._services.counters.all().get("ingest.records", 0)
@@ -221,11 +237,13 @@ class _Site:
 
         writer = threading.Thread(target=write)
         writer.start()
-        yield lambda: committed[0]
-        waiting.put(None)
-        writer.join()
-        client.disconnect()
-        client.loop_stop()
+        try:
+            yield lambda: committed[0]
+        finally:
+            waiting.put(None)
+            writer.join()
+            client.disconnect()
+            client.loop_stop()
 
     def _signed(self, batches: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         return [
@@ -413,6 +431,17 @@ def _held(
         one.wait_for_publish(PATIENCE_S)
     publisher.disconnect()
     publisher.loop_stop()
+
+
+def _forgotten(broker: int, name: str) -> None:
+    """Have the broker forget a consumer: for one that stays it would hold all that comes later."""
+    client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5)
+    client.connect("127.0.0.1", broker, clean_start=True)
+    client.loop_start()
+    while not client.is_connected():
+        time.sleep(0.001)
+    client.disconnect()
+    client.loop_stop()
 
 
 def client_of(name: str, broker: int, take: Callable[[MQTTMessage], None]) -> Client:

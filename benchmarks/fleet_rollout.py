@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.fleet_bounds import Counts, Signed, measure, parts_s
+from benchmarks.fleet_bounds import Counts, Signed, beside_s, measure, parts_s
 from benchmarks.fleet_site import MODEL, POLICY, Running, Site, until
 from benchmarks.measure import Row
 from edgeml.errors import RemoteError
@@ -26,8 +26,12 @@ DEVICES, QUICK_DEVICES = 10_000, 200
 VARIANT_BYTES = 1_000_000
 MESSAGE_BYTES = 1500
 GOAL = 2.0
+_PROCESSES = ("server", "simulator", "broker")
+_SETTLED_S = 5.0
+_STILL_S = 300.0
 _LONGEST_S = 3600.0
 _PAUSE_S = 0.2
+_REQUESTS_BEFORE = 3
 
 
 def rows(quick: bool, devices: int = 0) -> Iterator[Row]:
@@ -52,6 +56,7 @@ def _rolled_out(
     site: Site, client: FleetClient, number: int, digest: str, idle: "_Watch"
 ) -> Iterator[Row]:
     with site.simulator(number, "--tuf") as simulator:
+        _settled(client)
         watch = _Watch(site, client)
         with watch:
             begun = _busy(site, simulator)
@@ -62,7 +67,8 @@ def _rolled_out(
         MESSAGE_BYTES,
         Signed(folder=site.folder / "fleet" / "trust", model=MODEL, version="1.0.0", digest=digest),
     )
-    parts = parts_s(costs, _counts(summary, number))
+    counts = _counts(summary, number)
+    parts = parts_s(costs, counts)
     least = sum(parts.values())
     bound = least * number / len(os.sched_getaffinity(0))
     yield Row(
@@ -76,7 +82,7 @@ def _rolled_out(
         goal=f"at most {GOAL:g} x",
         holds=seconds <= GOAL * bound,
     )
-    every = sum(took.values()) / number
+    every = sum(took[name] for name in _PROCESSES) / number
     yield Row(
         metric="rollout_10k.cpu_vs_bound",
         value=1e3 * every,
@@ -87,9 +93,13 @@ def _rolled_out(
         n=number,
     )
     for name, spent in took.items():
-        yield _share(f"rollout_10k.{name}_cpu_ms", spent / number, number)
+        process, _, part = name.partition("[")
+        metric = f"rollout_10k.{process}_cpu_ms" + (f"[{part}" if part else "")
+        yield _share(metric, spent / number, number)
     for name, spent in parts.items():
         yield _share(f"rollout_10k.bound_cpu_ms[{name}]", spent, number)
+    for name, spent in beside_s(costs, counts).items():
+        yield _share(f"rollout_10k.beside_cpu_ms[{name}]", spent, number)
     yield Row(
         metric="rollout_10k.simulator_mb",
         value=summary["rss_bytes"] / 1e6,
@@ -108,13 +118,28 @@ def _rolled_out(
     )
 
 
+def _settled(client: FleetClient) -> None:
+    """Wait until the fleet has heard all that devices say when they come: no part of a rollout."""
+    heard, before = -1, -2
+    while heard != before:
+        time.sleep(_SETTLED_S)
+        heard, before = client.health()["counters"].get("hello", 0), heard
+
+
 def _complete(client: FleetClient) -> float:
     """Roll out, and wait for the end; the seconds that it took."""
     begun = time.perf_counter()
     rollout = client.create_rollout(MODEL, "1.0.0", policy=POLICY)["id"]
 
+    said, since = "", begun
+
     def ended() -> bool:
+        nonlocal said, since
         [found] = [one for one in client.rollouts() if one["id"] == rollout]
+        if found["sentence"] != said:
+            said, since = found["sentence"], time.perf_counter()
+        if time.perf_counter() > since + _STILL_S:
+            raise RemoteError(f"Nothing happened in {_STILL_S:g} s of the rollout.", why=said)
         if found["status"] in {"halted", "aborted", "paused"}:
             raise RemoteError("The rollout was stopped.", why=found["sentence"])
         return found["status"] == "completed"
@@ -131,18 +156,23 @@ def _counts(summary: dict[str, Any], number: int) -> Counts:
     return Counts(
         handshakes=updates,
         megabytes=summary["downloaded_bytes"] / 1e6 / number,
-        # The state, a token for each connection, each batch and its acknowledgement.
-        signatures=1 + updates + 2 * sent,
+        # The state, each batch and its acknowledgement. The token it has since it said hello; it
+        # is verified for each connection.
+        signatures=1 + 2 * sent,
         verifications=1 + updates + 2 * sent,
         refreshes=1,
         messages=1 + 2 * sent,
+        # It enrolled with one, and said hello with one that was challenged and one that was not.
+        requests=summary["http_requests"] / number - _REQUESTS_BEFORE,
     )
 
 
 def _busy(site: Site, simulator: Running) -> dict[str, float]:
-    """The processor seconds of each process until now."""
+    """The processor seconds of each process until now, and of the server's parts."""
+    parts = site.cpu_s()
     return {
-        "server": site.cpu_s(),
+        "server": sum(parts.values()),
+        **{f"server[{name}]": spent for name, spent in parts.items()},
         "simulator": simulator.cpu_s(),
         "broker": site.broker_cpu_s(),
     }

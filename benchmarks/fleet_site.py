@@ -109,11 +109,22 @@ class Site:
         found = (process, *process.children(recursive=True))
         return sum(one.memory_info().rss for one in found)
 
-    def cpu_s(self) -> float:
-        """The processor time that the fleet has taken, its children's with it, in seconds."""
+    def cpu_s(self) -> dict[str, float]:
+        """The processor time that each part of the fleet has taken, in seconds.
+
+        `listeners` is the thread of the event loop, which speaks TLS and HTTP with devices and
+        operators; `threads` all others of its process: ingest, the rollout controller, what asks
+        the database, the bus's client; `openers` the processes that verify batches.
+        """
         assert self._fleet is not None
         process = psutil.Process(self._fleet.pid)
-        return sum(_busy_s(one) for one in (process, *process.children(recursive=True)))
+        main = next(one for one in process.threads() if one.id == process.pid)
+        listeners = float(main.user_time + main.system_time)
+        return {
+            "listeners": listeners,
+            "threads": _busy_s(process) - listeners,
+            "openers": sum(_busy_s(one) for one in process.children(recursive=True)),
+        }
 
     def broker_cpu_s(self) -> float:
         """The processor time that Mosquitto has taken, in seconds."""

@@ -13,6 +13,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ MAX_INFLIGHT = 100
 MAX_QUEUED = 1000
 RECONNECT_S = (1.0, 60.0)
 CLOSE_S = 3.0
+_ROOM_S = 0.01
+_FULL = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
 # An envelope is a message in base64 with its signature, a packet an envelope with its topic.
 MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES + (64 << 10)
 
@@ -89,6 +92,8 @@ class MqttSession:
             the wall clock is.
         meter: counts what the connections cost.
         expires_s: how long the broker keeps the session of a client that is gone.
+        patience_s: for how long `publish` waits for room while the broker takes what was
+            published before; without it, or on the session's own thread, it does not.
 
     Attributes:
         last_error: why there is no connection, as far as that is known.
@@ -116,8 +121,11 @@ class MqttSession:
         now: Callable[[], float | None] | None = None,
         meter: "Meter | None" = None,
         expires_s: int = SESSION_EXPIRY_S,
+        patience_s: float = 0.0,
     ) -> None:
         self._expires_s = expires_s
+        self._patience_s = patience_s
+        self._full_since: float | None = None
         self._host, self._port, self._secure = parse_url(url)
         parts = urlsplit(url)
         require_private(parts.scheme, self._host, of="broker")
@@ -129,6 +137,7 @@ class MqttSession:
         self._connections = 0
         self._on_connect = on_connect
         self._subscriptions = tuple(subscriptions)
+        self._sending = threading.Lock()  # nobody sends while paho's sockets are closed
         self._connected = threading.Event()
         self._gone = threading.Event()
         self._gone.set()
@@ -212,8 +221,30 @@ class MqttSession:
         if expires_s is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = max(1, round(expires_s))
-        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        while (result := self._handed(topic, payload, retain, properties)) is _FULL:
+            if not self._may_wait():
+                return False
+            time.sleep(_ROOM_S)
+        return result is MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handed(
+        self, topic: str, payload: bytes, retain: bool, properties: Properties | None
+    ) -> MQTTErrorCode:
+        with self._sending, contextlib.suppress(OSError):
+            if self.connected:
+                result = self._client.publish(topic, payload, 1, retain, properties).rc
+                if result is not _FULL:
+                    self._full_since = None
+                return result
+        return MQTTErrorCode.MQTT_ERR_NO_CONN
+
+    def _may_wait(self) -> bool:
+        """Whether to wait for room, which the thread that makes it cannot."""
+        now = time.monotonic()
+        if self._full_since is None:
+            self._full_since = now
+        own = threading.current_thread() is self._client._thread  # noqa: SLF001 -- as in close
+        return not own and now < self._full_since + self._patience_s
 
     def close(self) -> None:
         """Disconnect properly, so that the broker publishes no will; takes a bounded time."""
@@ -227,9 +258,11 @@ class MqttSession:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
-        # Its thread has ended; left to the garbage collector, they would be found open.
-        self._client._reset_sockets()  # noqa: SLF001 -- paho has no other word for it
-        self._connected.clear()
+        with self._sending:
+            # Its thread has ended; left to the garbage collector, they would be found open.
+            self._client._reset_sockets()  # noqa: SLF001 -- paho has no other word for it
+            self._connected.clear()
+            self._connections += 1
 
     def _connected_now(
         self, _client: Client, _data: Any, _flags: Any, reason: Any, properties: Any
@@ -317,12 +350,16 @@ class MqttSession:
         client.ack(message.mid, message.qos)
 
     def _acknowledging(self, mid: int, qos: int) -> Callable[[], None]:
-        """What acknowledges a message; not on a later connection, where its number is another's."""
+        """What acknowledges a message on the connection that it came by.
+
+        Without that one it does nothing: the broker gives the message again, by another number.
+        """
         connection = self._connections
 
         def acknowledge() -> None:
-            if connection == self._connections:
-                self._client.ack(mid, qos)
+            with self._sending, contextlib.suppress(OSError):
+                if connection == self._connections:
+                    self._client.ack(mid, qos)
 
         return acknowledge
 

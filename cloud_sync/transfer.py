@@ -7,7 +7,8 @@ and nowhere else. What a client costs on the network its `meter` counts.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import httpx
 
@@ -16,7 +17,7 @@ from cloud_sync.deadline import in_time
 from cloud_sync.download import Download, Pace, refusal, unreachable
 from cloud_sync.metering import Meter
 from cloud_sync.patience import ATTEMPTS, TRANSIENT, Patience
-from cloud_sync.release import Blobs, Layout, Release, digest_of, oci
+from cloud_sync.release import Blobs, Release, digest_of, oci
 from cloud_sync.release.reading import read_release
 from cloud_sync.trust.tls import Now
 from cloud_sync.watch import Watch
@@ -27,6 +28,16 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 OnBlob = Callable[[str, int], None]
 
 _ACCEPT = f"{oci.INDEX}, {oci.MANIFEST}, */*;q=0.5"
+
+
+class Pushable(Protocol):
+    """What holds a release to be pushed: a `cloud_sync.release.Layout`, or the fleet's registry."""
+
+    blobs: Blobs
+
+    def evidence_digests(self, release: str) -> Sequence[str]:
+        """The digests of the evidence artifacts about a release."""
+        ...
 
 
 class OciClient:
@@ -146,7 +157,7 @@ class OciClient:
 
     def push(
         self,
-        layout: Layout,
+        layout: Pushable,
         release: Release,
         on_blob: OnBlob | None = None,
         *,

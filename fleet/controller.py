@@ -53,7 +53,7 @@ from fleet.services.context import Caller, Services
 
 EVERY_S = 1.0
 _MIN_PAUSE_S = 0.05
-_SHARE = 0.15  # of the time, at most, that it looks
+_SHARE = 0.08  # of the time, at most, that it looks
 _MAX_PAUSE_S = 5.0
 _QUIET_S = 60.0
 _LOG = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error
 from fleet.registry_routes import RegistryRoutes
 from fleet.services import commands, enrollment, identity, own_keys, reported
 from fleet.services.context import Services
+from fleet.trust.following import FollowingFiles
 
 _JSON = "application/json"
 _MAX_ENROLL_BYTES = 1 << 16
@@ -67,6 +68,7 @@ class _Handlers:
         self._services = services
         self._ingest = ingest
         self._deltas = Deltas(services.registry)
+        self._following = FollowingFiles(services.trust.store)
         self._good = GoodTokens()
         services.replaced.tell(self._good.forget)
 
@@ -125,7 +127,7 @@ class _Handlers:
     async def trust(self, request: Request) -> Response:
         path = request.path_params["path"]
         # A few kilobytes that every device asks for: a thread's turn would take longer.
-        data = self._services.trust.store.file(path)
+        data = self._following.answer(path) or self._services.trust.store.file(path)
         if data is None:
             return problem(404, "There is no such file.", path[:200])
         return Response(data, media_type="application/octet-stream")

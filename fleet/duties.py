@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from fleet.alerts.watch import AlertWatch
 from fleet.controller import Controller
+from fleet.external_registry import EVERY_S, ExternalRegistry, Pusher
 from fleet.leader import Duty
 from fleet.services import decommission, identity, retention, rollups, trust
 from fleet.services.context import Services
@@ -23,8 +24,10 @@ _END_EVERY_S = 2.0
 _RENEW_EVERY_S = 600.0
 
 
-def duties(services: Services, keep: Retention) -> Sequence[Duty]:
-    """The duties, in the order in which they start."""
+def duties(
+    services: Services, keep: Retention, registry: ExternalRegistry | None = None
+) -> Sequence[Duty]:
+    """The duties, in the order in which they start; `registry` is where releases are pushed to."""
 
     def forget() -> None:
         retention.note(services, keep)
@@ -36,6 +39,10 @@ def duties(services: Services, keep: Retention) -> Sequence[Duty]:
         trust.keep_fresh(services)
         identity.keep_revoked_fresh(services)
 
+    pushing = []
+    if registry is not None:
+        pusher = Pusher(services, registry)
+        pushing = [Repeated("registry", EVERY_S, pusher.push_all, pusher.cut)]
     return (
         Controller(services),
         DeltaMaker(services),
@@ -46,6 +53,7 @@ def duties(services: Services, keep: Retention) -> Sequence[Duty]:
         # Devices that have said that they wipe themselves.
         Repeated("decommissioning", _END_EVERY_S, lambda: decommission.go_on(services)),
         Repeated("signing", _RENEW_EVERY_S, renew),
+        *pushing,
     )
 
 
@@ -56,12 +64,20 @@ class Repeated:
         name: what it is, for the log.
         every_s: the pause.
         action: what to do.
+        cut: ends what would last, when it is told to stop.
     """
 
-    def __init__(self, name: str, every_s: float, action: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        every_s: float,
+        action: Callable[[], object],
+        cut: Callable[[], object] = lambda: None,
+    ) -> None:
         self._name = name
         self._every_s = every_s
         self._action = action
+        self._cut = cut
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -72,6 +88,7 @@ class Repeated:
     def stop(self) -> None:
         """End after what is under way."""
         self._stop.set()
+        self._cut()
         self._thread.join()
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fleet.access.needs import needs
 from fleet.rest.requests import CallerOf, Text
 from fleet.roles import Role
+from fleet.rollouts.selector import parse_selector
 from fleet.services import metrics
 from fleet.services.census import Census, census
 from fleet.services.context import Services
@@ -66,8 +67,9 @@ def metrics_router(services: Services, caller: CallerOf) -> APIRouter:
 
     @routes.get("/census")
     @needs(Role.VIEWER)
-    def show_census(request: Request) -> Census:
-        """The devices counted: by hardware class, and by what they run."""
-        return census(services, caller(request, "").scope)
+    def show_census(request: Request, *, selector: Text = "", label: Text = "") -> Census:
+        """The devices counted: by hardware class, by what they run, and by a label's values."""
+        chosen = parse_selector(selector)
+        return census(services, caller(request, "").scope, selector=chosen, label=label)
 
     return routes

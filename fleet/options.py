@@ -8,6 +8,7 @@ from cloud_sync.address import is_loopback, require_private
 from cloud_sync.mqtt_session import parse_url
 from edgeml.errors import UserError
 from fleet.db.database import sqlite_url
+from fleet.external_registry import ExternalRegistry
 from fleet.listeners import Listener, Tls, require_tls
 from fleet.services.context import GRACE_S
 from fleet.services.retention import Retention
@@ -45,7 +46,8 @@ class Options:
     """How to run a fleet, or one process of it.
 
     `shared` says that there are other processes on the same folder and database; `public_url` is
-    where operators reach any of them; `oidc` is the file of an OpenID provider to log in with.
+    where operators reach any of them; `oidc` is the file of an OpenID provider to log in with;
+    `registry` is where the one that leads pushes what is published.
     """
 
     data: Path
@@ -61,6 +63,7 @@ class Options:
     shared: bool = False
     public_url: str = ""
     oidc: Path | None = None
+    registry: ExternalRegistry | None = None
 
     @property
     def database(self) -> str:
@@ -76,6 +79,8 @@ def check(options: Options) -> None:
     """
     if options.shared:
         _check_shared(options)
+    if options.registry is not None:
+        options.registry.check()
     if Part.API in options.parts:
         for listener in (options.operators, options.devices):
             require_tls(listener, options.tls)

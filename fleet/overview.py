@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fleet.alerts.resources import AlertInfo
 from fleet.resources import Health, ModelInfo, RolloutInfo
-from fleet.show import counts, when
+from fleet.show import counts, table, when
 
 _MAX_ROWS = 12
 _RATES = {
@@ -50,15 +51,9 @@ def render(overview: Overview, now: float) -> RenderableType:
     """An overview for a terminal."""
     return Group(
         _head(overview, now),
-        *(
-            part
-            for part in (
-                _alerts(overview.alerts),
-                _rollouts(overview.rollouts),
-                _models(overview.models),
-            )
-            if part.rows
-        ),
+        *_alerts(overview.alerts),
+        *_rollouts(overview.rollouts),
+        *_models(overview.models),
     )
 
 
@@ -71,48 +66,51 @@ def _head(overview: Overview, now: float) -> RenderableType:
         (f"fleet {health['status']}", f"bold {colour}"),
         f"  {health['online']:,} online, {offline:,} away of {health['devices']:,} devices",
         f"  alerts: {len(overview.alerts)}",
-        f"  {when(now)}",
     )
-    rates_line = [Text(rates_said, style="dim")] if rates_said else []
-    return Group(head, *rates_line, *_frozen(health))
+    now_said = Text(f"{when(now)}  {rates_said}".rstrip(), style="dim")
+    return Group(head, now_said, *_frozen(health))
 
 
 def _frozen(health: Health) -> Sequence[Text]:
     return [Text(health["frozen"], style="bold red")] if health["frozen"] else []
 
 
-def _alerts(alerts: Sequence[AlertInfo]) -> Table:
-    table = _table("alert", "since", "by", "what")
+def _alerts(alerts: Sequence[AlertInfo]) -> list[Table]:
+    rows = _table("alert", "since", "by", "what")
     for one in alerts[:_MAX_ROWS]:
         style = "dim" if one["acknowledged_at"] else _COLOURS.get(one["severity"], "")
-        table.add_row(
+        rows.add_row(
             str(one["id"]),
             when(one["began_at"]),
             one["acknowledged_by"] or "-",
             one["summary"],
             style=style,
         )
-    return table
+    return [rows] if alerts else []
 
 
-def _rollouts(rollouts: Sequence[RolloutInfo]) -> Table:
-    table = _table("rollout", "status", "wave", "devices", "why")
-    for one in rollouts[:_MAX_ROWS]:
-        wave = f"{one['wave']}/{one['waves']}"
-        table.add_row(one["id"], one["status"], wave, counts(one), one["sentence"])
-    return table
+def _rollouts(rollouts: Sequence[RolloutInfo]) -> list[RenderableType]:
+    """Each with its sentence below it: beside the figures there is no room for one."""
+    shown = rollouts[:_MAX_ROWS]
+    rows = [[r["id"], r["status"], f"{r['wave']}/{r['waves']}", counts(r)] for r in shown]
+    head, *lines = table(["rollout", "status", "wave", "devices"], rows).splitlines()
+    said: list[RenderableType] = [Text(head, style="bold")]
+    for line, rollout in zip(lines, shown, strict=True):
+        said += [Text(line), Padding(Text(rollout["sentence"]), (0, 0, 0, 2))]
+    return said if shown else []
 
 
-def _models(models: Sequence[ModelInfo]) -> Table:
-    table = _table("model", "latest", "devices run")
+def _models(models: Sequence[ModelInfo]) -> list[Table]:
+    rows = _table("model", "latest", "devices run")
     for one in models[:_MAX_ROWS]:
         running = ", ".join(f"{n:,} x {version}" for version, n in sorted(one["running"].items()))
-        table.add_row(one["model"], one["latest"], running or "-")
-    return table
+        rows.add_row(one["model"], one["latest"], running or "-")
+    return [rows] if models else []
 
 
 def _table(*head: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    """Columns whose last one alone is wrapped where the terminal is narrow."""
+    columns = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in head:
-        table.add_column(name, overflow="fold")
-    return table
+        columns.add_column(name, overflow="fold", no_wrap=name != head[-1])
+    return columns

@@ -4,6 +4,7 @@ In a rollout every device asks for the same few files: a piece is read once, on 
 sent from memory, where each read of each device would be a turn of a thread.
 """
 
+import asyncio
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,20 +21,31 @@ class Pieces:
     """The pieces that were asked for last, at most 32 MiB of them. For one event loop."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int], asyncio.Future[bytes]] = OrderedDict()
 
     async def get(self, path: Path, digest: str, offset: int) -> bytes:
-        """A piece of the blob in a file; empty behind its end."""
+        """A piece of the blob in a file; empty behind its end.
+
+        Raises:
+            OSError: it cannot be read; whoever asks next has it tried again.
+        """
         key = digest, offset
         found = self._known.get(key)
         if found is None:
-            found = await run_in_threadpool(_read, path, offset)
+            found = asyncio.ensure_future(run_in_threadpool(_read, path, offset))
             self._known[key] = found
+            found.add_done_callback(lambda done: self._forget_failed(key, done))
             if len(self._known) > _MOST:
                 self._known.popitem(last=False)
         else:
             self._known.move_to_end(key)
-        return found
+        # One of those who wait may be gone before it has come.
+        return await asyncio.shield(found)
+
+    def _forget_failed(self, key: tuple[str, int], done: "asyncio.Future[bytes]") -> None:
+        failed = done.cancelled() or done.exception() is not None
+        if failed and self._known.get(key) is done:
+            del self._known[key]
 
 
 class Whole(Response):

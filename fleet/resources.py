@@ -128,7 +128,8 @@ class PlannedDevice(TypedDict):
     `bytes` are those that it must fetch: files that it has are not counted, and differences
     instead of files where the fleet has made them (`delta_bytes` of them; `full_bytes` is the whole
     variant). `cost_bytes` is what that takes on the network, about, and what is compared with
-    `budget_left` (null: no bound) and priced (`money`, null: no price).
+    `budget_left` (null: no bound) and priced (`money`, null: no price). `verification` is how far
+    the converter checked the variant.
     """
 
     device: str
@@ -137,6 +138,7 @@ class PlannedDevice(TypedDict):
     variant: str | None
     target: str | None
     precision: str | None
+    verification: str | None
     bytes: int
     full_bytes: int
     delta_bytes: int
@@ -190,8 +192,10 @@ class RolloutInfo(TypedDict):
     """A rollout: where it stands and the sentence that says why.
 
     `kind` is `release` or `configuration`. `waits_for` names what has to come before it goes on
-    (`approval`, `window`, `gate`, ...), `until` is when that is known to come. In a list `devices`
-    is empty, `counts` has those that were given it, and `cost` is null.
+    (`approval`, `window`, `gate`, ...), `until` is when that is known to come. `gate` is the one
+    that tells most: that failed, else is undecided, else passes most narrowly; null where there is
+    none with numbers. In a list `devices` is empty, `counts` has those that were given it, and
+    `cost` is null.
     """
 
     id: str
@@ -210,6 +214,7 @@ class RolloutInfo(TypedDict):
     finished_at: float | None
     waits_for: str
     until: float | None
+    gate: dict[str, Any] | None
     approvals: list[dict[str, Any]]
     overrides: list[dict[str, Any]]
     policy: dict[str, Any]

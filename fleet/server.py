@@ -52,6 +52,7 @@ from fleet.trust import Repository
 
 _LOG = logging.getLogger(__name__)
 _BUS_PATIENCE_S = 10.0
+_PUBLISH_PATIENCE_S = 10.0  # a wave publishes a state for each of its devices at once
 OPERATORS = Limits(bodies=False)
 DEVICES = Limits(bodies=True)
 
@@ -186,7 +187,7 @@ def _access(options: Options, services: Services) -> Access:
 
 def _leader(options: Options, services: Services) -> Leader:
     def all_duties(guarded: Services) -> list[Duty]:
-        found = list(duties(guarded, options.keep))
+        found = list(duties(guarded, options.keep, options.registry))
         if options.shared:
             found.append(Presence(guarded, partial(_member, options)))
         return found
@@ -305,6 +306,7 @@ def _bus(
         receive_maximum=RECEIVE_MAXIMUM,
         subscriptions=topics,
         tls=(outside.ca, outside.certificate, outside.key) if outside else None,
+        patience_s=_PUBLISH_PATIENCE_S,
     )
 
 
@@ -325,6 +327,7 @@ def _member(options: Options, on_delivery: OnDelivery, topics: Sequence[str]) ->
         subscriptions=topics,
         tls=(outside.ca, outside.certificate, outside.key),
         expires_s=0,
+        patience_s=_PUBLISH_PATIENCE_S,
     )
 
 

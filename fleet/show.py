@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fleet.cost_resources import CostInfo, CostSummary
 from fleet.resources import (
@@ -15,6 +16,7 @@ from fleet.resources import (
     RolloutInfo,
     SecurityEventInfo,
 )
+from fleet.rollouts.gates import count
 
 _MAX_NAMED = 10
 _MAX_PLANNED = 100
@@ -117,6 +119,30 @@ def rollout_line(rollout: RolloutInfo) -> str:
     )
 
 
+def rollout_summary(rollout: RolloutInfo) -> str:
+    """A rollout without its devices, however many: sentence, waves, counts, and where more is."""
+    name = rollout["version"]
+    if rollout["kind"] == "release":
+        name = f"{rollout['model']}:{name}"
+    sizes = [_wave_size(wave) for wave in rollout["policy"]["waves"]]
+    waves = f"wave {min(rollout['wave'], rollout['waves'])} of {rollout['waves']}"
+    rows = [
+        ["rollout", f"{rollout['id']}  {name}  {rollout['status']}"],
+        ["why", rollout["sentence"] or rollout["reason"]],
+        ["waves", f"{waves} ({', '.join(sizes)})"],
+        ["devices", f"{counts(rollout)}, of {len(rollout['devices'])}"],
+    ]
+    if rollout["cost"] and rollout["cost"]["bytes"]:
+        rows.append(["cost", cost_text(rollout["cost"])])
+    rows.append(["more", f"edgeml rollout status {rollout['id']}  (each device)"])
+    rows.append(["", f"edgeml rollout explain {rollout['id']}  (each gate, with its numbers)"])
+    return "\n".join(f"{part:9}{said}" for part, said in rows if said)
+
+
+def _wave_size(wave: Mapping[str, Any]) -> str:
+    return count(wave["count"]) if wave.get("count") else f"{wave.get('percent') or 0:g} %"
+
+
 def rollout_text(rollout: RolloutInfo) -> str:
     """A rollout and its devices."""
     spent = f"cost so far: {cost_text(rollout['cost'])}\n" if rollout["cost"] else ""
@@ -155,7 +181,7 @@ def plan_text(
             str(number_of.get(d["device"], "-")),
             "yes" if d["device"] in online else "no",
             d["hardware_class"] or "-",
-            f"{d['target']} {d['precision']}" if d["variant"] else "nothing",
+            f"{d['target']} {d['precision']}, {d['verification']}" if d["variant"] else "nothing",
             str(d["bytes"]),
             "-" if d["money"] is None else f"{d['money']:.4f}",
             _planned(d, number_of, taken),

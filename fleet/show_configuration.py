@@ -6,6 +6,7 @@ from typing import Any
 
 from fleet.configuration_resources import ConfigurationInfo, ConfigurationPlan, LayerInfo
 from fleet.cost_resources import PricesInfo
+from fleet.rollouts.gates import count
 from fleet.show import table
 
 _MAX_CHANGES = 4
@@ -72,7 +73,7 @@ def layer_text(layer: LayerInfo) -> str:
 def plan_text(plan: ConfigurationPlan) -> str:
     """What a change would do: the counts, by hardware class, then device by device."""
     counts = plan["counts"]
-    head = f"{plan['layer']} changes {counts['changed']} devices, leaves {counts['same']} as "
+    head = f"{plan['layer']} changes {count(counts['changed'])}, leaves {counts['same']} as "
     lines = [f"{head}they are, and {counts['unfit']} cannot have it."]
     lines += [
         f"  {name or 'not yet known'}: {', '.join(f'{n} {what}' for what, n in counted.items())}"

@@ -33,6 +33,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from cloud_sync.trust.keys import PublicKey, key_id, load_public, split_pems
+from cloud_sync.trust.metadata_error import MetadataError
 from edgeml.errors import RemoteError, TrustError
 
 # Below a name that no model can have.
@@ -103,8 +104,9 @@ class ReleaseTrust:
         """Check that those who may do so have signed a release.
 
         Raises:
-            TrustError: they have not, or what is offered as their word is forged, stale, older
-                than what this device has seen, or not whole.
+            TrustError: they have not.
+            MetadataError: what is offered as their word is forged, stale, older than what this
+                device has seen, or not whole.
             RemoteError: the fleet cannot be asked now, or no time is proven yet; ask again.
         """
         path = f"{model}/{version}"
@@ -212,12 +214,12 @@ class ReleaseTrust:
                 os.close(handle)
 
 
-def _refusal(error: Exception) -> TrustError:
+def _refusal(error: Exception) -> MetadataError:
     for kind, why, fix in _WHY:
         if isinstance(error, kind):
-            return TrustError(
+            return MetadataError(
                 "What the fleet is said to have signed was refused.",
                 why=f"{why} ({error})",
                 fix=fix,
             )
-    return TrustError("What the fleet is said to have signed was refused.", why=f"{error}.")
+    return MetadataError("What the fleet is said to have signed was refused.", why=f"{error}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_sync.messages import SecurityKind, SecurityRecord
+from cloud_sync.trust.metadata_error import MetadataError
 from edgeml.errors import RemoteError, TrustError
 
 if TYPE_CHECKING:
@@ -59,12 +60,15 @@ class ReleaseCheck:
         self._using = threading.Lock()  # one at a time uses what is kept: none writes an older one
         self._client: httpx.Client | None = None
         self._trust: ReleaseTrust | None = None
+        self._doubted: set[str] = set()  # asked for again and again, told once
 
     def __call__(self, model: str, version: str, digest: str) -> None:
         """Check that those who may do so have signed a release.
 
         Raises:
             TrustError: they have not; the fleet is told.
+            MetadataError: what is offered as their word is damaged, stale or forged; the fleet
+                is told once.
             RemoteError: the fleet cannot be asked now.
             OSError: the disk cannot be used.
         """
@@ -76,15 +80,18 @@ class ReleaseCheck:
                 self.ready(root).check(model, version, digest)
         except TrustError as error:
             # Before the refusal is journalled: after a crash in between it is told twice.
-            self._tell(
-                SecurityRecord(
-                    kind=SecurityKind.UNTRUSTED_RELEASE,
-                    model=model,
-                    release=digest,
-                    detail=f"{model}:{version} was not installed. {error}",
+            if not isinstance(error, MetadataError) or digest not in self._doubted:
+                self._tell(
+                    SecurityRecord(
+                        kind=SecurityKind.UNTRUSTED_RELEASE,
+                        model=model,
+                        release=digest,
+                        detail=f"{model}:{version} was not installed. {error}",
+                    )
                 )
-            )
+            self._doubted.add(digest)
             raise
+        self._doubted.discard(digest)
 
     def check_in(self, folder: Path, model: str, version: str, digest: str) -> None:
         """Check a release by TUF's files in a folder, which somebody has brought.
@@ -143,18 +150,16 @@ class ReleaseCheck:
                 from cloud_sync.address import http_client
                 from cloud_sync.trust.fetcher import HttpxFetcher
                 from cloud_sync.trust.releases import ReleaseTrust
+                from cloud_sync.trust.together import Together
 
                 url = self._identity.config.fleet_url
                 timeout = httpx.Timeout(READ_S, connect=CONNECT_S)
                 self._client = http_client(url, auth, timeout, of="fleet", now=self._now)
                 if self._meter is not None:
                     self._meter.watch_http(self._client)
+                folder, files = self._identity.data / "trust", f"{url.rstrip('/')}/device/v1/trust"
+                fetcher = Together(HttpxFetcher(self._client), files, folder / "metadata")
                 self._trust = ReleaseTrust(
-                    self._identity.data / "trust",
-                    root,
-                    self._proven,
-                    HttpxFetcher(self._client),
-                    f"{url.rstrip('/')}/device/v1/trust",
-                    lock=self._using,
+                    folder, root, self._proven, fetcher, files, lock=self._using
                 )
             return self._trust

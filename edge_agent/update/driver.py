@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cloud_sync.evidence import GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase, RollbackCause
 from cloud_sync.release import Variant, choose, resolve
+from cloud_sync.trust.metadata_error import MetadataError
 from edge_agent.budget import BudgetSpent
 from edge_agent.choices import Choices
 from edge_agent.execution import Execution
@@ -62,9 +63,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
-# How often a device that lacked disk or memory looks whether it has enough; it is tested anew then.
+# How often what was refused for now is looked at again: disk or memory that lacked, metadata that
+# were damaged.
 LOOK_S = (30.0, 3600.0)
 CORRUPT_ATTEMPTS = 2
+# Metadata are small, and a proxy or an old cache spoils them for longer: half a minute in all.
+METADATA_ATTEMPTS = 6
 # What the process of a test takes without its model: Python, numpy, OpenCV and a runtime.
 TESTING_BYTES = 96 << 20
 _OF_THE_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
@@ -208,7 +212,7 @@ class UpdateDriver:
             unusable = DeviceError("The disk cannot be used.", why=f"{error}.")
             self._wait(unusable)
             return self._apply(Waiting(about=desired, reason=str(unusable)))
-        except ReleaseError as error:
+        except (ReleaseError, MetadataError) as error:
             return self._damaged(state, desired, error)
         except BudgetSpent as error:
             if error.waits:
@@ -231,17 +235,20 @@ class UpdateDriver:
         return state
 
     def _look_again(self, state: ModelState) -> ModelState:
-        """Take up what was refused for want of disk or memory, where there is enough now."""
+        """Take up what was refused for now, where nothing stands in its way any more."""
         desired, now = state.candidate, time.monotonic()
         if desired is None or now < self._look_at:
             return state
         self._look_at, self._look = now + self._look, min(2 * self._look, LOOK_S[1])
         try:
             with self._store.in_use():
-                self._preflight(desired, self._fetcher.variant(desired))
-        except (EdgemlError, OSError) as error:
+                self._resolve(state, desired)
+        except (MetadataError, ReleaseError, RemoteError, DeviceError, OSError) as error:
             log.debug("%s: %s", self.model, error)
             return state
+        except EdgemlError as error:
+            # Whole metadata say that nobody has signed it, say: that is another refusal.
+            log.info("%s: %s", self.model, error)
         return self._apply(Again(about=desired))
 
     def _resolve(self, _state: ModelState, desired: DesiredModel) -> Event:
@@ -424,13 +431,25 @@ class UpdateDriver:
         self._retry_at = time.monotonic() + self._retry
         self._retry = min(self._retry * 2, RETRY_S[1])
 
-    def _damaged(self, state: ModelState, desired: DesiredModel, error: ReleaseError) -> ModelState:
+    def _damaged(
+        self, state: ModelState, desired: DesiredModel, error: ReleaseError | MetadataError
+    ) -> ModelState:
         """A blob that is not what its digest says: fetched once more, then refused."""
         self._corrupt += 1
         log.warning("%s: %s", self.model, error)
+        if isinstance(error, MetadataError):
+            return self._doubted(desired, error)
         fetching = state.phase in {Phase.RESOLVING, Phase.DOWNLOADING}
         if fetching and self._corrupt < CORRUPT_ATTEMPTS:
             self._wait(error)
             return state
         event = Fail if state.phase is Phase.TRIAL else Refuse
         return self._apply(event(about=desired, reason=str(error)))
+
+    def _doubted(self, desired: DesiredModel, error: MetadataError) -> ModelState:
+        """Metadata that are damaged, stale or forged: asked for again, then refused for now."""
+        if self._corrupt < METADATA_ATTEMPTS:
+            self._wait(error)
+            return self._apply(Waiting(about=desired, reason=f"{error} It is asked for again."))
+        times = f"It was asked for {self._corrupt} times, and is now and then again by itself."
+        return self._apply(Refuse(about=desired, reason=f"{error} {times}", lacking=True))

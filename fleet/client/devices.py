@@ -1,7 +1,7 @@
 """Devices: enrolment, labels, configuration, commands, and what they cost."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from fleet.client.connection import Connection, part
 from fleet.resources import (
@@ -12,6 +12,9 @@ from fleet.resources import (
     EnrollmentToken,
     LedgerInfo,
 )
+
+if TYPE_CHECKING:
+    from fleet.services.census import Census
 
 
 class DeviceCalls(Connection):
@@ -71,6 +74,25 @@ class DeviceCalls(Connection):
         """Replace a device's labels; with `etag` only if they are still those that were read."""
         path = f"/devices/{part(device)}/labels"
         return cast("DeviceInfo", self._put(path, dict(labels), reason, etag))
+
+    def label_devices(
+        self,
+        devices: Sequence[str],
+        put: Mapping[str, str],
+        drop: Sequence[str] = (),
+        reason: str = "",
+    ) -> int:
+        """Set some labels of up to 500 devices and take others away; returns how many changed."""
+        body = {"devices": list(devices), "put": dict(put), "drop": list(drop), "reason": reason}
+        return int(self._post("/device-labels", body)["changed"])
+
+    def count_devices(self, selector: str = "", **like: str) -> int:
+        """How many devices are like that: `name`, `state`, `hardware_class`, `model`, `version`."""
+        return int(self._get("/device-count", selector=selector, **like)["count"])
+
+    def census(self, selector: str = "", label: str = "") -> "Census":
+        """The devices counted by class and by what they run, and by the values of a label."""
+        return cast("Census", self._get("/census", selector=selector, label=label))
 
     def command(
         self,

@@ -1,10 +1,14 @@
 """What was observed: evidence, telemetry, audit, security events."""
 
 import itertools
-from typing import cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from fleet.client.connection import Connection
 from fleet.resources import AuditInfo, EvidenceInfo, SecurityEventInfo, TelemetryWindow
+
+if TYPE_CHECKING:
+    from fleet.services.metrics import Metrics
 
 
 class ObservedCalls(Connection):
@@ -22,6 +26,29 @@ class ObservedCalls(Connection):
         """The newest windows of telemetry."""
         page = self._get("/telemetry", device=device, model=model, limit=str(limit))
         return cast("list[TelemetryWindow]", page["items"])
+
+    def metrics(
+        self,
+        *,
+        begin: float | None = None,
+        end: float | None = None,
+        step_s: int = 0,
+        by: Sequence[str] = (),
+        **of: str,
+    ) -> "Metrics":
+        """Latency, errors and rates over time, in series; of the last day where no time is given.
+
+        Args:
+            begin: Unix seconds.
+            end: Unix seconds.
+            step_s: 0 chooses the best that fits.
+            by: what series are kept apart by: `model`, `release`, `hardware_class`, `device`,
+                `label:site`.
+            of: `model`, `release`, `hardware_class`, `device`, `selector`, `stage`.
+        """
+        asked = {"begin": begin, "end": end, "step": step_s or None, "by": list(by), **of}
+        params = {name: value for name, value in asked.items() if value not in (None, "", [])}
+        return cast("Metrics", self._call("GET", "/metrics", params=params))
 
     def audit(self, *, limit: int | None = None, who: str = "") -> list[AuditInfo]:
         """The audit log, newest first; only what a user or token did, where one is named."""

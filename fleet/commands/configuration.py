@@ -155,10 +155,12 @@ def undo_layer(
 
 
 def _begun(found: Any) -> str:
+    from fleet.rollouts.gates import count
+
     name = f"{found['layer']}@{found['number']}"
     if found["rollout"] is None:
         return f"{name} changes no device, and holds now."
     return (
-        f"{name} changes {found['changed']} devices, in waves: {found['rollout']}\n"
+        f"{name} changes {count(found['changed'])}, in waves: {found['rollout']}\n"
         f"Follow it: edgeml rollout watch {found['rollout']}"
     )

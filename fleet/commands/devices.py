@@ -7,7 +7,7 @@ import typer
 
 from edgeml.errors import UserError
 from fleet.commands import data as data_commands
-from fleet.commands import upkeep
+from fleet.commands import device_counts, upkeep
 from fleet.commands.configuration import configuration_app
 from fleet.commands.connection import (
     Why,
@@ -157,6 +157,7 @@ def bootstrap_file(
 
 
 data_commands.add(devices_app)
+device_counts.add(devices_app)
 devices_app.command("decommission")(upkeep.decommission)
 devices_app.add_typer(command_app, name="command")
 devices_app.add_typer(configuration_app, name="configuration")

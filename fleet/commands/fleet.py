@@ -92,8 +92,10 @@ def thaw(
     why: Annotated[str, typer.Option("--why", help="The reason, kept in the audit log.")],
 ) -> None:
     """Let rollouts move again after the database was restored from a backup."""
+    frozen = fleet.client.health()["frozen"]
     found = fleet.client.thaw(why)
-    fleet.show(found, "Rollouts move again.")
+    text = "Rollouts move again." if frozen else "Rollouts were not frozen: they move as before."
+    fleet.show(found, text)
 
 
 fleet_app.command("up")(up)

@@ -110,7 +110,10 @@ def list_rollouts(
 @fleet_command(rollout_app, "status")
 def status(fleet: Session, rollout: _Rollout) -> None:
     """Show where a rollout stands, device by device."""
-    _shown(fleet, fleet.client.rollout(rollout))
+    from fleet.show import rollout_text
+
+    found = fleet.client.rollout(rollout)
+    fleet.show(found, rollout_text(found))
 
 
 @fleet_command(rollout_app, "explain")
@@ -209,7 +212,8 @@ def override(
     """Let a gate of the present wave pass, though it fails or is undecided.
 
     It counts in this wave alone and for a result that is no worse than now. A rollout that the
-    gate has paused goes on with `edgeml rollout resume`.
+    gate has paused goes on with `edgeml rollout resume`. Where the policy asks for approval, nobody
+    overrides a gate of their own rollout, but for an admin.
     """
     _shown(fleet, fleet.client.override(rollout, gate, why))
 
@@ -251,9 +255,9 @@ def blocks(fleet: Session) -> None:
 
 
 def _shown(fleet: Session, found: "RolloutInfo") -> None:
-    from fleet.show import rollout_text
+    from fleet.show import rollout_summary
 
-    fleet.show(found, rollout_text(found))
+    fleet.show(found, rollout_summary(found))
 
 
 def _show_blocks(fleet: Session, found: list["BlockInfo"]) -> None:

@@ -15,6 +15,7 @@ from edgeml.errors import UserError
 from fleet.commands.connection import DATA, AsJson, Data, read_text, show
 
 if TYPE_CHECKING:
+    from fleet.external_registry import ExternalRegistry
     from fleet.listeners import Tls
     from fleet.options import ExternalBroker, Options
     from fleet.server import Running
@@ -60,6 +61,18 @@ def serve(
     broker_ca: Annotated[Path | None, typer.Option(help="CA of that broker, PEM.")] = None,
     broker_cert: Annotated[Path | None, typer.Option(help="The fleet's certificate.")] = None,
     broker_key: Annotated[Path | None, typer.Option(help="The fleet's key.")] = None,
+    registry: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Push what is published to this OCI registry, too: "
+            "https://registry.example/team-a.",
+        ),
+    ] = "",
+    registry_username: Annotated[str, typer.Option(help="The fleet's account there.")] = "",
+    registry_password_file: Annotated[
+        Path | None, typer.Option(help="File with its password or token.")
+    ] = None,
     database: Annotated[
         str, typer.Option(help="Database URL; SQLite in the data folder by default.")
     ] = "",
@@ -141,6 +154,7 @@ def serve(
         shared=shared,
         public_url=public_url.rstrip("/"),
         oidc=oidc,
+        registry=_registry(registry, registry_username, registry_password_file),
     )
     logging.basicConfig(
         level=os.environ.get("EDGEML_LOG", "INFO").upper(),
@@ -229,6 +243,15 @@ def _external(
         key=key,
         for_devices=for_devices,
     )
+
+
+def _registry(url: str, username: str, password_file: Path | None) -> "ExternalRegistry | None":
+    from fleet.external_registry import ExternalRegistry
+
+    if not url:
+        return None
+    password = read_text(password_file).strip() if password_file else ""
+    return ExternalRegistry(url.rstrip("/"), username, password)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Tls | None":

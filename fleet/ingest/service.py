@@ -130,7 +130,12 @@ class Ingest:
 
     def _store_all(self) -> None:
         while (group := self._opened.get()) is not None:
-            self._handle(group)
+            try:
+                self._handle(group)
+            except Exception:  # noqa: BLE001 -- no group may end the thread
+                # What was not acknowledged comes again, and what was stored is known again.
+                self._services.counters.add("ingest.faults")
+                _LOG.exception("%d messages were not seen through", len(group))
 
     def _open(self, messages: list[Message]) -> None:
         """Give the batches among messages what was verified of them."""
@@ -175,7 +180,7 @@ class Ingest:
                 batches += [message] if message.signed else []
         self._writer.store(batches)
         for message in messages:
-            message.over()
+            self._surviving(message, Message.over)
 
     def _surviving(self, message: Message, handle: Callable[[Message], T]) -> T | None:
         """Handle a message; None where it could not be, which is counted."""

@@ -77,7 +77,7 @@ def _drive(
 ) -> Decision:
     barred = _barred(policy, rollout, now)
     if not seen.reached and not barred:
-        return _say(explain.nobody(seen), Waiting.DEVICES)
+        return _say(explain.nobody(rollout, seen), Waiting.DEVICES)
     gates = wave_gates(seen, policy, rollout) if seen.reached else ()
     if any(gate.result is Verdict.FAIL for gate in gates):
         return _stop(policy, rollout, seen, gates)

@@ -34,7 +34,13 @@ def wave_name(policy: Policy, rollout: RolloutState) -> str:
     return f"wave {number + 1} of {last + 1} ({policy.waves[number]})"
 
 
-def nobody(seen: Survey) -> str:
+def other(rollout: RolloutState) -> str:
+    """What another rollout of the same devices is called: it is of this model or configuration."""
+    what = "configuration" if rollout.model.startswith(":") else "model"
+    return f"another rollout of this {what}"
+
+
+def nobody(rollout: RolloutState, seen: Survey) -> str:
     """There is no device to give the release to."""
     refusing, unfit, busy = first(seen.refusing), first(seen.unfit), first(seen.busy)
     if not seen.devices:
@@ -44,10 +50,11 @@ def nobody(seen: Survey) -> str:
     elif unfit:
         why = f"{unfit.device}: {unfit.unfit or 'nothing is known of it yet'}"
     elif busy:
-        why = f"another rollout of this model has {busy.device}"
+        why = f"{other(rollout)} has {busy.device}"
     else:
         why = "nothing is known of its devices yet"
-    return f"It waits for a device that the release fits ({why.rstrip('.')})."
+    what = "configuration" if rollout.model.startswith(":") else "release"
+    return f"It waits for a device that the {what} fits ({why.rstrip('.')})."
 
 
 def too_early(rollout: RolloutState, begins: float, left: float) -> str:
@@ -171,7 +178,7 @@ def completed(
         number = len(seen.refusing) + len(seen.unfit)
         text += f"; {count(number)} selected cannot take it, {who.rstrip('.')}"
     if busy:
-        text += f"; another rollout of this model has {count(len(seen.busy))} ({busy.device})"
+        text += f"; {other(rollout)} has {count(len(seen.busy))} ({busy.device})"
     return f"{text}."
 
 

@@ -156,7 +156,7 @@ def _unable(together: Together, group: Group) -> str:
     if not unable or together.on_missing == "without":
         return ""
     one = min(unable, key=lambda d: d.device)
-    reason = one.unfit or "another rollout of this model has it"
+    reason = one.unfit or "another rollout has it"
     return f"its group {called(together, group)} waits for {one.device}: {reason}"
 
 

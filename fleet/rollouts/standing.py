@@ -87,7 +87,8 @@ def _late(device: DeviceObservation, policy: Policy, now: float, up_since: float
         return Failure(
             device=device,
             kind=FailureKind.NO_EVIDENCE,
-            why=f"sent no evidence within {timeout:.0f} s",
+            why=f"sent no evidence within {timeout:.0f} s that it had signed itself "
+            "(what was refused: edgeml fleet security)",
             at=ends,
         )
     return Failure(

@@ -27,6 +27,7 @@ from fleet.services.selection import chosen
 
 KEEP_S = 90 * 86400.0
 EVENT = "dev.edgeml.alert"
+EVENTS = tuple(f"{EVENT}.{past}" for past in ("firing", "acknowledged", "resolved"))
 _RULES = "alert-rules"
 _MAX_PAGE = 1000
 _OF_DEVICES = (Kind.DEVICE_OFFLINE, Kind.SECURITY_EVENT)

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from cloud_sync.commands import CommandResult
@@ -17,6 +18,7 @@ from fleet.services import commands, ledger, reported, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
 
+_Columns = dict[str, Any]
 _FETCHED = frozenset({RecordKind.STATE, RecordKind.EVIDENCE})
 
 
@@ -39,7 +41,7 @@ class Fetched:
     models: dict[tuple[str, str], tables.ReportedModel] = field(default_factory=dict)
     assignments: Sequence[tables.Assignment] = ()
     lines: ledger.Lines = field(default_factory=ledger.Lines)
-    proven: list[tuple[tables.SignedBatch, list[tables.Evidence]]] = field(default_factory=list)
+    proven: list[tuple[_Columns, list[_Columns]]] = field(default_factory=list)
 
     @cached_property
     def rollouts(self) -> dict[tuple[str, str], str]:
@@ -71,12 +73,17 @@ def fetch(session: Session, batches: Iterable[ReadBatch]) -> Fetched:
 
 def finish(session: Session, fetched: Fetched) -> None:
     """Write what `heed` has gathered, each table in one go."""
-    session.add_all(proof for proof, _ in fetched.proven)
-    session.flush()
-    for proof, evidence in fetched.proven:
-        for one in evidence:
-            one.signed_batch = proof.id
-        session.add_all(evidence)
+    if not fetched.proven:
+        return
+    table = tables.SignedBatch
+    into = insert(table).returning(table.id, sort_by_parameter_order=True)
+    numbers = session.scalars(into, [proof for proof, _ in fetched.proven])
+    evidence = [
+        one | {"signed_batch": number}
+        for number, (_, proven) in zip(numbers.all(), fetched.proven, strict=True)
+        for one in proven
+    ]
+    session.execute(insert(tables.Evidence), evidence)
 
 
 def heed(
@@ -133,9 +140,9 @@ def _keep_evidence(
     session: Session, one: OpenedBatch, records: Iterable[Evidence], fetched: Fetched, now: float
 ) -> None:
     device = one.read.device
-    proof = tables.SignedBatch(device=device, received_at=now, envelope=one.envelope)
+    proof = _Columns(device=device, received_at=now, envelope=one.envelope)
     kept = [
-        tables.Evidence(
+        _Columns(
             device=device,
             model=fit(record.model, 128),
             release=fit(record.release, 71),

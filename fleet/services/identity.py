@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from cryptography import x509
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cloud_sync.messages import Enrolled, MqttAccess, decode, encode
@@ -38,8 +39,10 @@ def known(services: Services, device: str) -> Known:
     Raises:
         TrustError: there is no such device, or it was revoked.
     """
+    of = tables.Device
+    query = select(of.public_key, of.certificate, of.revoked_at).where(of.id == device)
     with services.database.read() as session:
-        row = session.get(tables.Device, device)
+        row = session.execute(query).one_or_none()
     if row is None or row.revoked_at is not None:
         raise TrustError(
             f"The device {device[:64]!r} is not enrolled here.",

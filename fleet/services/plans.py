@@ -135,6 +135,7 @@ class _Reckoning:
             "variant": seen.variant or None,
             "target": variant.target if variant else None,
             "precision": variant.precision if variant else None,
+            "verification": variant.verification if variant else None,
             "bytes": fetch.size,
             "full_bytes": sum(on_devices(variant).values()) if variant else 0,
             "delta_bytes": fetch.by_delta,

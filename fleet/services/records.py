@@ -356,7 +356,7 @@ def _keep_streams(session: Session, work: _Open) -> None:
 def _seen(session: Session, devices: Collection[str], now: float) -> None:
     row = tables.Device
     change = update(row).where(row.id.in_(sorted(devices))).values(online=True, last_seen=now)
-    session.execute(change.execution_options(synchronize_session=False))
+    session.connection().execute(change)  # no object of the session holds these columns
 
 
 def _ack(services: Services, device: str, stream: str, mark: Mark) -> bytes:

@@ -76,10 +76,13 @@ def override(services: Services, caller: Caller, rollout: str, gate: str) -> Rol
     It counts in this wave alone, and for a result that is no worse than it is now.
 
     Raises:
+        Forbidden: its policy asks for approval, and the caller made or started the rollout.
         NotFound: there is no such rollout, or no such gate in its wave.
         Conflict: the gate passes, or the rollout has ended.
         UserError: there is no written reason.
     """
+    from fleet.access.approval import check_override
+
     if not caller.reason.strip():
         raise UserError(
             "An override needs a reason.",
@@ -89,6 +92,8 @@ def override(services: Services, caller: Caller, rollout: str, gate: str) -> Rol
     with audited(services, caller, "rollout.override", rollout, gate=gate[:300]) as session:
         row = get(session, rollout, lock=True)
         state = state_of(row)
+        if policy_of(row).approval:
+            check_override(caller, row.created_by, state.started_by)
         require_status(state, "override", {RolloutStatus.RUNNING, RolloutStatus.PAUSED})
         known = {one.name: one for one in decision_of(row).gates}
         if gate not in known:

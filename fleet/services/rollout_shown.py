@@ -1,24 +1,28 @@
 """Rollouts as operators see them: a list with counts, one with its devices, and why."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from cloud_sync.evidence import Evidence, GateResult, Verdict
 from cloud_sync.messages import Phase
 from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.resources import Explanation, Page, RolloutDevice, RolloutInfo
 from fleet.rollouts import DeviceObservation
 from fleet.rollouts.selector import EVERYTHING, Selector
+from fleet.rollouts.telling import telling
 from fleet.services import cost, observations, releases
 from fleet.services.context import Services
 from fleet.services.rollout_rows import decision_of, get, policy_of, state_of
 from fleet.services.selection import chosen
 
 _MAX_PAGE = 1000
+_DEVICES_FAILED = "devices.failed"
 _OUTCOMES = {Phase.COMMITTED: "committed", Phase.REFUSED: "refused", Phase.ROLLED_BACK: "failed"}
 
 
@@ -46,7 +50,9 @@ def page(
     with services.database.read() as session:
         rows = _rows(session, model, after, limit + 1, scope)
         counts = _counts(session, [row.id for row in rows], scope)
-        items = [_told(session, scope, _info(row, [], counts[row.id])) for row in rows[:limit]]
+        items = [
+            _told(session, scope, _info(session, row, [], counts[row.id])) for row in rows[:limit]
+        ]
     last = rows[limit - 1] if len(rows) > limit else None
     return {"items": items, "next": f"{last.created_at!r} {last.id}" if last else None}
 
@@ -160,7 +166,7 @@ def _whole(session: Session, row: tables.Rollout, scope: Selector) -> RolloutInf
     waves = {device: wave for device, wave in session.execute(query)}  # noqa: C416 -- rows
     running = observations.running_versions(session, row.model)
     devices = [_device(device, waves, running) for device in selected]
-    info = _info(row, devices, Counter(device["outcome"] for device in devices))
+    info = _info(session, row, devices, Counter(device["outcome"] for device in devices))
     return _told(session, scope, {**info, "cost": cost.summary(session, row.id, scope)})
 
 
@@ -178,10 +184,13 @@ def _told(session: Session, scope: Selector, info: RolloutInfo) -> RolloutInfo:
         return info
     sentence = "It reaches further than your scope: whoever sees all of it sees why it stands so."
     # What somebody wrote of it, or a gate that they let pass, may name devices.
-    return {**info, "sentence": sentence, "reason": "", "approvals": [], "overrides": []}
+    hidden: dict[str, Any] = {"reason": "", "gate": None, "approvals": [], "overrides": []}
+    return cast("RolloutInfo", {**info, "sentence": sentence, **hidden})
 
 
-def _info(row: tables.Rollout, devices: list[RolloutDevice], counts: Counter[str]) -> RolloutInfo:
+def _info(
+    session: Session, row: tables.Rollout, devices: list[RolloutDevice], counts: Counter[str]
+) -> RolloutInfo:
     policy, state, decision = policy_of(row), state_of(row), decision_of(row)
     return {
         "id": row.id,
@@ -200,6 +209,7 @@ def _info(row: tables.Rollout, devices: list[RolloutDevice], counts: Counter[str
         "finished_at": row.finished_at,
         "waits_for": str(decision.waits_for),
         "until": decision.until,
+        "gate": _telling(session, row.id, decision.gates),
         "approvals": msgspec.to_builtins(list(state.approvals)),
         "overrides": msgspec.to_builtins(list(state.overrides)),
         "policy": msgspec.to_builtins(policy),
@@ -207,6 +217,39 @@ def _info(row: tables.Rollout, devices: list[RolloutDevice], counts: Counter[str
         "counts": dict(sorted(counts.items())),
         "cost": None,
     }
+
+
+def _telling(session: Session, rollout: str, gates: Sequence[GateResult]) -> dict[str, Any] | None:
+    """The gate that tells most; where devices failed, that of one of them, with its name."""
+    found = telling(gates)
+    if found is None:
+        return None
+    if found.name == _DEVICES_FAILED and found.result is Verdict.FAIL:
+        found = _of_a_device(session, rollout) or found
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    return told
+
+
+def _of_a_device(session: Session, rollout: str) -> GateResult | None:
+    """The gate for which a device took itself back, as it measured it."""
+    place, proof = tables.Assignment, tables.Evidence
+    failed = select(place.device).where(
+        place.rollout == rollout, place.phase == Phase.ROLLED_BACK
+    ).limit(1)  # fmt: skip
+    device = session.scalar(failed)
+    said = (
+        select(proof.document)
+        .where(proof.device == device, proof.rollout == rollout)
+        .order_by(proof.id.desc())
+        .limit(1)
+    )
+    document = session.scalar(said)
+    if document is None:
+        return None
+    found = telling(msgspec.json.decode(document, type=Evidence).gates)
+    if found is None or found.result is not Verdict.FAIL:
+        return None
+    return msgspec.structs.replace(found, name=f"{device}: {found.name}")
 
 
 def _device(

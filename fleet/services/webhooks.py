@@ -12,12 +12,13 @@ from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.resources import Page
+from fleet.services import alerts, rollout_events
 from fleet.services.audit import audited
 from fleet.services.columns import fit
 from fleet.services.context import Caller, Services
 from fleet.services.outbox import DEAD, DELIVERED, WAITING, new_delivery, seal, source
 from fleet.webhooks.addresses import check_url
-from fleet.webhooks.events import new_event, new_secret
+from fleet.webhooks.events import new_event, new_secret, wants
 from fleet.webhooks.resources import DeliveryInfo, WebhookInfo, WebhookSecret
 
 MAX_WEBHOOKS = 50
@@ -53,9 +54,11 @@ def add(
     """Have events sent to a URL; the secret is in this answer and in no other.
 
     Raises:
-        UserError: the URL cannot be used, or there are enough webhooks.
+        UserError: the URL cannot be used, a type of event does not exist, or there are enough
+            webhooks.
     """
     check_url(url, allow_private=allow_private)
+    _check_types(events)
     name, secret = f"wh_{secrets.token_hex(6)}", new_secret()
     with audited(
         services, caller, "webhook.add", name, url=url, allow_private=allow_private
@@ -79,6 +82,18 @@ def add(
         session.add(row)
         session.flush()
         return {**_infos(session, [row])[0], "secret": secret}
+
+
+def _check_types(events: Sequence[str]) -> None:
+    known = (*alerts.EVENTS, *rollout_events.EVENTS, TEST)
+    for asked in events:
+        if not any(wants([asked], kind) for kind in known):
+            raise UserError(
+                f"There is no event {asked[:80]!r}.",
+                why="A webhook that asks for it would never be told anything.",
+                fix=f"Ask for some of {', '.join(known)}, or a group such as "
+                f"{rollout_events.EVENT}.*; without any, all are sent.",
+            )
 
 
 def remove(services: Services, caller: Caller, webhook: str) -> None:

@@ -55,6 +55,7 @@ class Web:
     def __init__(self, base_url: str, tls: ssl.SSLContext | None, at_once: int) -> None:
         self.base_url = base_url.rstrip("/")
         self.counted = Counted()
+        self.tokens: dict[str, str] = {}  # a device signs anew when its challenge is too old
         self._tls = tls
         self._room = asyncio.Semaphore(at_once)
 
@@ -87,7 +88,7 @@ class Errand:
         commands_wait: whether the last hello's answer said that there are commands.
     """
 
-    __slots__ = ("_device", "_key", "_session", "_token", "_web", "commands_wait")
+    __slots__ = ("_device", "_key", "_session", "_web", "commands_wait")
 
     def __init__(
         self, web: Web, session: aiohttp.ClientSession, device: str, key: PrivateKey
@@ -96,7 +97,6 @@ class Errand:
         self._session = session
         self._device = device
         self._key = key
-        self._token = ""
         self.commands_wait = False
 
     async def hello(self, hello: Hello) -> bytes | None:
@@ -194,7 +194,8 @@ class Errand:
         try:
             for attempt in (0, 1):
                 self._web.counted.requests += 1
-                sent = headers | ({"Authorization": self._token} if self._token else {})
+                token = self._web.tokens.get(self._device)
+                sent = headers | ({"Authorization": token} if token else {})
                 async with self._session.request(method, url, data=body, headers=sent) as answer:
                     if answer.status == _UNAUTHORIZED and not attempt and self._challenged(answer):
                         await answer.read()
@@ -215,7 +216,7 @@ class Errand:
         challenge = rest.removeprefix('challenge="').removesuffix('"')
         if scheme != SCHEME or not challenge:
             return False
-        self._token = make_token(self._device, challenge, self._key)
+        self._web.tokens[self._device] = make_token(self._device, challenge, self._key)
         return True
 
 

@@ -15,6 +15,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from cloud_sync.release import ReleaseIndex
 from cloud_sync.trust.releases import ReleaseTrust
+from cloud_sync.trust.together import Together
 from edgeml.errors import EdgemlError, UserError
 from fleet.simulator.http import Errand, Web
 
@@ -54,9 +55,9 @@ class Tuf:
             RemoteError: the fleet cannot be asked now.
         """
         loop = asyncio.get_running_loop()
-        trust = ReleaseTrust(
-            self._folder / device, self._root, time.time, _Fetcher(errand, loop), self._url
-        )
+        folder = self._folder / device
+        fetcher = Together(_Fetcher(errand, loop), self._url, folder / "metadata")
+        trust = ReleaseTrust(folder, self._root, time.time, fetcher, self._url)
         await loop.run_in_executor(
             self._threads, trust.check, release.model, release.version, release.digest
         )

@@ -103,6 +103,14 @@ class Store:
         """What is served under `metadata/...` or `targets/...`; nothing else of the folder is."""
         return _read(self.folder / path) if _PUBLIC.fullmatch(path) else None
 
+    def published_at(self) -> tuple[int, ...]:
+        """What changes whenever something is published; empty while nothing is."""
+        try:
+            stats = [path.stat() for path in (self._metadata, self._metadata / "timestamp.json")]
+        except OSError:
+            return ()
+        return tuple(number for stat in stats for number in (stat.st_mtime_ns, stat.st_ino))
+
     def _versions(self, role: str) -> dict[int, Path]:
         found = {}
         for path in self._metadata.glob(f"*.{role}.json"):

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cloud_sync.mqtt_session import CLOSE_S, MqttSession, Will, parse_url, require
+from cloud_sync.mqtt_session import CLOSE_S, MAX_QUEUED, MqttSession, Will, parse_url, require
 from cloud_sync.trust import PrivateKey, generate, save_key
 from cloud_sync.trust.identity import issue, make_ca
 from edgeml.errors import RemoteError, TrustError, UserError
@@ -224,6 +224,97 @@ def test_more_messages_than_may_be_in_flight_all_arrive_in_order(broker: str) ->
     assert [payload for _, payload in fleet.received] == sent
     device.session.close()
     fleet.session.close()
+
+
+class Keeper:
+    """A session that leaves what is delivered unacknowledged, for a test to do."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.delivered: list[tuple[bytes, Callable[[], None]]] = []
+        self.session = MqttSession(
+            url, name, on_delivery=self._delivered, subscriptions=["up/#"], receive_maximum=10
+        )
+        self.session.start()
+        require(self.session, 60)
+
+    def _delivered(self, _topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        self.delivered.append((payload, acknowledge))
+
+    def has_some(self) -> bool:
+        return bool(self.delivered)
+
+    def payloads(self) -> list[bytes]:
+        return [payload for payload, _ in self.delivered]
+
+
+def test_what_is_acknowledged_while_the_session_closes_harms_nobody(broker: str) -> None:
+    device = Client(broker, "cam")
+    require(device.session, 60)
+    faults: list[BaseException] = []
+    for _ in range(20):
+        fleet = Keeper(broker, "fleet")
+        assert device.session.publish("up/t", b"1")
+        until("the message", fleet.has_some, 60)
+        over = threading.Event()
+
+        def acknowledge(held: Keeper = fleet, over: threading.Event = over) -> None:
+            try:
+                while not over.is_set():
+                    held.delivered[-1][1]()
+            except BaseException as fault:  # noqa: BLE001 -- the test looks at it
+                faults.append(fault)
+
+        thread = threading.Thread(target=acknowledge)
+        thread.start()
+        fleet.session.close()
+        over.set()
+        thread.join()
+    device.session.close()
+    assert not faults
+
+
+def test_an_acknowledgement_of_a_connection_that_was_cut_is_void(broker: str) -> None:
+    fleet, device = Keeper(broker, "fleet"), Client(broker, "cam")
+    require(device.session, 60)
+    assert device.session.publish("up/t", b"1")
+    until("the message", lambda: fleet.payloads() == [b"1"], 60)
+    connection = fleet.session._client.socket()
+    assert isinstance(connection, socket.socket)
+    connection.shutdown(socket.SHUT_RDWR)
+    until("the message again", lambda: fleet.payloads() == [b"1", b"1"], 60)
+    fleet.delivered[0][1]()  # of the connection that is gone: the broker keeps the message
+    fleet.session.close()
+    again = Keeper(broker, "fleet")
+    until("the message once more", lambda: again.payloads() == [b"1"], 60)
+    again.delivered[0][1]()
+    assert device.session.publish("up/t", b"2")
+    until("another message", lambda: again.payloads() == [b"1", b"2"], 60)
+    again.session.close()
+    device.session.close()
+
+
+def test_who_has_patience_waits_for_room_and_loses_nothing(broker: str) -> None:
+    fleet = MqttSession(broker, "fleet", patience_s=60)
+    device = Client(broker, "cam", "down/#")
+    fleet.start()
+    require(fleet, 60)
+    require(device.session, 60)
+    sent = [str(number).encode() for number in range(3 * MAX_QUEUED)]
+    assert all(fleet.publish("down/desired", payload) for payload in sent)
+    until("all", lambda: len(device.received) >= len(sent), 60)
+    assert [payload for _, payload in device.received] == sent
+    device.session.close()
+    fleet.close()
+
+
+def test_patience_ends_with_a_broker_that_hangs(mosquitto: Mosquitto) -> None:
+    fleet = MqttSession(mosquitto.url, "fleet", patience_s=0.5)
+    fleet.start()
+    require(fleet, 60)
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    taken = [fleet.publish("down/desired", b"x") for _ in range(MAX_QUEUED + 200)]
+    assert taken == [True] * MAX_QUEUED + [False] * 200
+    fleet.close()
 
 
 def test_closing_takes_a_bounded_time_though_the_broker_hangs(mosquitto: Mosquitto) -> None:

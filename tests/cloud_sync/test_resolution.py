@@ -135,3 +135,58 @@ def test_a_compiled_accelerator_comes_before_any_cpu() -> None:
         requires=Requirements(accelerator=AcceleratorRequirement(kind="npu", part="ethos-u55-128")),
     )
     assert resolve(release(variant("cpu", 0, "amd64", "avx2"), npu), HAS).variant == npu
+
+
+def compiled(target: str, part: str, driver: str = "") -> Variant:
+    requires = Requirements(
+        architecture="arm64",
+        runtimes=(RuntimeRequirement(name="rknn", versions=">=2.5", provider="rknpu"),),
+        accelerator=AcceleratorRequirement(kind="npu", part=part, driver=driver),
+    )
+    return replace(variant(target), requires=requires)
+
+
+def board(runtime: str = "2.5.0", driver: str = "rknpu 0.9.8") -> Capabilities:
+    return Capabilities(
+        architecture="arm64",
+        runtimes=(RuntimeInfo(name="rknn", version=runtime, providers=("rknpu",)),),
+        accelerators=(Accelerator(kind="npu", part="rk3588-npu", driver=driver),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        (
+            board(runtime="1.6.0"),
+            "needs rknn>=2.5 with rknpu, the device has rknn 1.6.0 with rknpu",
+        ),
+        (
+            board(driver="rknpu 0.8.8"),
+            "needs the driver>=0.9.2 of rk3588-npu, the device has rknpu 0.8.8",
+        ),
+        (
+            board(driver="rknpu"),
+            "needs the driver>=0.9.2 of rk3588-npu, the device has rknpu",
+        ),
+    ],
+)
+def test_what_an_npu_lacks_is_told_in_the_plan_and_not_when_the_file_is_loaded(
+    device: Capabilities, reason: str
+) -> None:
+    """As "Invalid model version 6" is what an old librknnrt.so would say, on the device."""
+    npu = compiled("npu-rockchip-rk", "rk3588-npu", ">=0.9.2")
+    assert resolve(release(npu), board()).variant == npu
+    found = resolve(release(npu), device)
+    assert found.variant is None
+    assert [r.reasons for r in found.rejected] == [(reason,)]
+    assert reason in found.reason
+
+
+def test_an_npus_variant_comes_before_the_cpus_where_its_needs_are_met() -> None:
+    npu = compiled("npu-rockchip-rk", "rk3588-npu")
+    both = release(variant("cpu", 0, "arm64"), npu)
+    assert resolve(both, board()).variant == npu
+    chosen = resolve(both, board(runtime="1.6.0")).variant
+    assert chosen is not None
+    assert chosen.target == "cpu"

@@ -187,7 +187,9 @@ def test_health_and_a_login_link_are_printed(run: Run) -> None:
     assert "broker" in run("fleet", "health")
     assert run("fleet", "security").strip() == "Nothing was refused."
     assert "?token=" in run("fleet", "console")
-    assert run("fleet", "thaw", "--why", "checked") == "Rollouts move again.\n"
+    assert run("fleet", "thaw", "--why", "checked") == (
+        "Rollouts were not frozen: they move as before.\n"
+    )
 
 
 @pytest.mark.parametrize(

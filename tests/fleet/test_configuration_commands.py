@@ -48,7 +48,7 @@ def test_a_layer_is_planned_rolled_out_shown_and_undone(
     file = write("telemetry_every_s = 5.0\n")
     layer = ("--layer", "north", "--selector", "site=north", "--priority", "2")
     planned = run(*configuration, "plan", file, *layer)
-    assert "north@1 changes 1 devices" in planned
+    assert "north@1 changes 1 device," in planned
     assert "telemetry_every_s - -> 5.0" in planned
     begun = json.loads(run(*configuration, "rollout", file, *layer, "--json"))
     assert (begun["layer"], begun["number"], begun["changed"]) == ("north", 1, 1)

@@ -84,3 +84,31 @@ def test_the_schema_of_the_policy_is_printed_and_served(fleet: Any, http: Any) -
     printed = json.loads(CliRunner().invoke(app, ["rollout", "schema"]).stdout)
     assert printed == schema() == http.get("/api/v1/rollouts/schema").json()
     assert set(printed["$defs"]["Policy"]["properties"]) >= {"waves", "windows", "gates"}
+
+
+def test_what_changes_a_rollout_prints_a_summary_and_where_its_devices_are(
+    fleet: Any, run: Run, rollout: str, make_device: Any
+) -> None:
+    for number in range(2, 6):
+        device = make_device(f"cam-{number}", site="north")
+        device.client().hello(device.hello())
+    environment = {
+        "EDGEML_FLEET": fleet.operators,
+        "EDGEML_TOKEN": fleet.services.keys.operator_token,
+    }
+
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["rollout", *arguments], env=environment)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    for verb in ("start", "pause", "resume", "abort"):
+        text = said(verb, rollout)
+        assert "cam-" not in text
+        assert len(text.splitlines()) <= 7
+        assert f"rollout  {rollout}  digits:1.0.0  " in text
+        assert "waves    wave 1 of 1 (100 %)" in text
+        assert "devices  5 waiting, of 5" in text
+        assert f"edgeml rollout status {rollout}  (each device)" in text
+    assert all(f"cam-{number}" in said("status", rollout) for number in range(1, 6))
+    assert len(run("status", rollout)["devices"]) == 5

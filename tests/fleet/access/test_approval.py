@@ -1,6 +1,6 @@
 import pytest
 
-from fleet.access.approval import check_approval
+from fleet.access.approval import check_approval, check_override
 from fleet.problem import Forbidden
 from fleet.roles import Role
 from fleet.services import Caller
@@ -47,3 +47,13 @@ def test_nor_one_that_they_had_begin() -> None:
     with pytest.raises(Forbidden, match="started by bob"):
         check_approval(Caller("bob", role=Role.ADMIN), "alice", "bob")
     check_approval(Caller("bob", "nobody else is awake", role=Role.ADMIN), "alice", "bob")
+
+
+def test_nor_overrides_a_gate_of_one() -> None:
+    check_override(Caller("carol", role=Role.APPROVER), "alice", "bob")
+    for actor in ("alice", "alice/ci", "bob"):
+        with pytest.raises(Forbidden, match="Nobody overrides a gate of their own rollout"):
+            check_override(Caller(actor, "it is fine", role=Role.APPROVER), "alice", "bob")
+    with pytest.raises(Forbidden, match="needs the role approver"):
+        check_override(Caller("dave", "it is fine", role=Role.OPERATOR), "alice")
+    check_override(Caller("alice", "nobody else is awake", role=Role.ADMIN), "alice")

@@ -129,6 +129,21 @@ def test_what_cannot_be_read_is_counted_and_the_next_is_stored(
     assert "ingest.faults" not in counted
 
 
+def test_an_acknowledgement_that_fails_is_counted_and_the_next_batch_is_stored(
+    services: Services, ingest: Ingest, bus: Bus, device: Any, window: Any
+) -> None:
+    def fail() -> None:
+        raise ConnectionResetError
+
+    for number, acknowledge in enumerate((fail, lambda: None), start=1):
+        device.outbox.append(RecordKind.TELEMETRY, window(number))
+        envelope = signed(device, device.outbox.batch())
+        ingest.on_delivery(topic("cam-1", Up.TELEMETRY), envelope, acknowledge)
+        bus.wait(number)
+    assert len(records.telemetry(services)["items"]) == 2
+    assert services.counters.all()["ingest.faults"] == 1
+
+
 def test_a_message_of_another_version_is_refused_counted_and_said_once(
     services: Services,
     bus: Bus,

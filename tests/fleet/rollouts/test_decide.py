@@ -94,7 +94,10 @@ def test_a_device_that_rolled_back_halts_the_rollout_and_says_why() -> None:
         (committed("a", gate(Verdict.FAIL, reason="differs by 3")), "differs by 3"),
         (committed("a", latency(40.0, 2.0)), "40.00 ms"),
         (given("a", Phase.DOWNLOADING, assigned_at=NOW - 3601), "has not committed within 3600 s"),
-        (given("a", Phase.COMMITTED, assigned_at=NOW - 3601), "sent no evidence within 3600 s"),
+        (
+            given("a", Phase.COMMITTED, assigned_at=NOW - 3601),
+            "sent no evidence within 3600 s that it had signed itself",
+        ),
         (given("a", assigned_at=NOW - 3601), "has not committed within 3600 s"),
     ],
     ids=["lies", "slow", "vanished", "silent", "never answered"],
@@ -172,6 +175,12 @@ def test_when_all_refuse_it_waits_and_says_why() -> None:
     decision = decide(POLICY, state(), [refused], NOW)
     assert decision.actions == ()
     assert "a refused it: the disk is full" in decision.sentence
+
+
+def test_of_a_configuration_it_speaks_as_of_one() -> None:
+    decision = decide(POLICY, state(model=":site-north"), [device(busy=True)], NOW)
+    assert "a device that the configuration fits" in decision.sentence
+    assert "another rollout of this configuration has cam-1" in decision.sentence
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cloud_sync.trust import PayloadType, sign
 from edgeml.errors import UserError
 from fleet.controller import Controller
 from fleet.problem import Conflict, Forbidden, NotFound
+from fleet.roles import Role
 from fleet.rollouts import Policy
 from fleet.rollouts.policy import Gates, Limits, Metric, Wave
 from fleet.rollouts.timing import Window
@@ -223,6 +224,36 @@ def test_an_undecided_gate_is_overridden_with_a_written_reason(
     assert rollouts.show(services, rollout)["status"] == "completed"
     explained = rollouts.explain(services, rollout)["gates"]
     assert "overridden by anna: it was agreed" in str(explained)
+
+
+@pytest.mark.parametrize(("approval", "alone"), [("before-start", False), (False, True)])
+def test_where_approval_is_asked_for_no_approver_overrides_gates_of_their_own_rollout(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Push,
+    kit: Any,
+    approval: Any,
+    alone: bool,
+) -> None:
+    alice, bob = (Caller(name, "it is fine", role=Role.APPROVER) for name in ("alice", "bob"))
+    push("1.0.0")
+    policy = replace(ALL, selector="site=north", approval=approval)
+    rollout = create(services, alice, policy)
+    if approval:
+        rollouts.approve(services, bob, rollout)
+    settle(controller)
+    for name in sim.devices:
+        sim.say(name, Phase.COMMITTED, "", kit.gate(Verdict.UNDECIDED, "golden"))
+    settle(controller)
+    gates = rollouts.explain(services, rollout)["gates"]
+    gate = next(one["name"] for one in gates if one["result"] != "pass")
+    if not alone:
+        with pytest.raises(Forbidden, match="Nobody overrides a gate of their own rollout"):
+            rollouts.override(services, alice, rollout, gate)
+    rollouts.override(services, alice if alone else bob, rollout, gate)
+    settle(controller)
+    assert rollouts.show(services, rollout)["status"] == "completed"
 
 
 def test_a_completed_rollout_is_taken_back_to_the_version_before_by_its_name(

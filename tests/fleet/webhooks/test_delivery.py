@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from edgeml.errors import UserError
 from fleet.problem import Conflict, NotFound
 from fleet.services import alerts, outbox, webhooks
-from fleet.services.context import Caller
+from fleet.services.context import Caller, Services
 from fleet.webhooks.events import SCHEDULE_S
 from fleet.webhooks.post import post
 from fleet.webhooks.sender import WebhookSender
@@ -303,3 +303,21 @@ def test_a_name_that_leads_inside_is_refused_when_it_is_sent(receiver: Receiver)
     outcome = post(f"http://localhost:{port}/", {}, b"{}", allow_private=False)
     assert "not a public one" in outcome.error
     assert receiver.got == []
+
+
+@pytest.mark.parametrize("asked", ["dev.edgeml.rollout.finished", "alert", "dev.*.alert", ""])
+def test_a_type_of_event_that_does_not_exist_is_refused_with_those_that_do(
+    services: Services, operator: Caller, asked: str
+) -> None:
+    with pytest.raises(UserError, match=r"There is no event .*dev\.edgeml\.rollout\.completed"):
+        webhooks.add(services, operator, "https://hooks.example/x", [asked])
+    assert webhooks.list_webhooks(services) == []
+
+
+@pytest.mark.parametrize(
+    "asked", ["dev.edgeml.*", "dev.edgeml.alert.*", "dev.edgeml.rollout.halted"]
+)
+def test_a_type_that_exists_and_a_group_of_them_are_taken(
+    services: Services, operator: Caller, asked: str
+) -> None:
+    webhooks.add(services, operator, "https://hooks.example/x", [asked])

@@ -1,0 +1,125 @@
+"""Pushes what is published to an external OCI registry, for devices to pull it from there.
+
+The fleet's own folder stays what is true: it says what a release is, and serves whatever a mirror
+lacks. A release that the registry lost is pushed again at the next start of whoever leads. What is
+removed here stays there: that registry has rules of its own.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import select
+
+from cloud_sync.address import require_private
+from cloud_sync.mirrors import split_address
+from cloud_sync.registry_auth import RegistryAuth
+from cloud_sync.release import Blobs, Release, oci
+from cloud_sync.transfer import OciClient
+from edgeml.errors import EdgemlError, RemoteError, UserError
+from fleet.db import tables
+from fleet.registry import Registry
+from fleet.services.context import Services
+from fleet.services.releases import document
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+_TELL_S = 600.0
+_ATTEMPTS = 2  # in a row; it is tried again anyhow
+
+
+@dataclass(frozen=True)
+class ExternalRegistry:
+    """A registry that somebody else runs, and the fleet's account there.
+
+    `url` has the repository above the models: `https://registry.example/team-a`.
+    """
+
+    url: str
+    username: str = ""
+    password: str = ""
+
+    def check(self) -> None:
+        """Find out whether it can be spoken to.
+
+        Raises:
+            UserError: it is no address, or others could read the account's password.
+        """
+        url = urlsplit(self.url)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise UserError(
+                f"{self.url[:200]!r} is no registry's address.",
+                fix="Write --registry https://registry.example/team-a",
+            )
+        require_private(url.scheme, url.hostname, of="registry")
+
+
+class Held:
+    """A release in the fleet's registry, as what is pushed: blobs, and the evidence about it."""
+
+    def __init__(self, registry: Registry, model: str) -> None:
+        self.blobs: Blobs = registry.blobs
+        self._registry = registry
+        self._model = model
+
+    def evidence_digests(self, release: str) -> Sequence[str]:
+        """The digests of the evidence artifacts about a release."""
+        about = self._registry.referrers(self._model, release)
+        return [one.digest for one in about if one.artifact_type == oci.EVIDENCE_ARTIFACT]
+
+
+class Pusher:
+    """Pushes each release once, the oldest first; what fails is tried again."""
+
+    def __init__(self, services: Services, external: ExternalRegistry) -> None:
+        self._services = services
+        self._external = external
+        self._there: set[str] = set()
+        self._client: OciClient | None = None
+
+    def push_all(self) -> int:
+        """Push the releases that are not there yet; returns how many were pushed."""
+        with self._services.database.read() as session:
+            rows = session.scalars(select(tables.Release).order_by(tables.Release.created_at))
+            due = [document(row) for row in rows if row.digest not in self._there]
+        return sum(self._push(release) for release in due)
+
+    def cut(self) -> None:
+        """Cut what is under way, from any thread; it is done again by whoever leads next."""
+        if (client := self._client) is not None:
+            client.close()
+
+    def _push(self, release: Release) -> bool:
+        counters, url = self._services.counters, self._external.url
+        base, prefix = split_address(url)
+        auth = RegistryAuth(base, self._external.username, self._external.password)
+        try:
+            with closing(OciClient(base, auth, prefix=prefix, attempts=_ATTEMPTS)) as client:
+                self._client = client
+                if is_new := not _has(client, release):
+                    held = Held(self._services.registry, release.model)
+                    client.push(held, release, tagged=True)
+        except EdgemlError as error:
+            counters.add("registry.push_failed")
+            if counters.is_due(f"registry {release.digest} {error}", _TELL_S):
+                log.warning("%s was not pushed to %s: %s", release.name, url, error)
+            return False
+        finally:
+            self._client = None
+        self._there.add(release.digest)
+        if is_new:
+            counters.add("registry.pushed")
+            log.info("%s was pushed to %s", release.name, url)
+        return is_new
+
+
+def _has(client: OciClient, release: Release) -> bool:
+    """Whether a registry has all of a release: its index and evidence are pushed last."""
+    try:
+        client.document(release.model, release.digest, oci.MAX_DOCUMENT_BYTES)
+    except RemoteError:
+        return False  # it may be that it cannot be reached: the push tells
+    return True
