@@ -33,7 +33,7 @@ _MLP = "digits_mlp"
 _CNNS = ("kws_dscnn", "cifar_resnet8")
 _NAMES = {
     "luts": "lut",
-    "ffs": "ff",
+    "flip_flops": "ff",
     "latency": "latency_ms",
     "fmax": "fmax_mhz",
 }

@@ -251,4 +251,8 @@ def _busy(broker: psutil.Process) -> float:
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
-    return any(c.laddr and c.laddr.port == port for c in process.net_connections(kind="inet"))
+    try:
+        found = process.net_connections(kind="inet")
+    except psutil.NoSuchProcess:  # another's broker, which has just ended
+        return False
+    return any(one.laddr and one.laddr.port == port for one in found)

@@ -240,11 +240,11 @@ class MqttSession:
 
     def _may_wait(self) -> bool:
         """Whether to wait for room, which the thread that makes it cannot."""
-        now = time.monotonic()
-        if self._full_since is None:
-            self._full_since = now
+        now, since = time.monotonic(), self._full_since  # another thread may find room meanwhile
+        if since is None:
+            self._full_since = since = now
         own = threading.current_thread() is self._client._thread  # noqa: SLF001 -- as in close
-        return not own and now < self._full_since + self._patience_s
+        return not own and now < since + self._patience_s
 
     def close(self) -> None:
         """Disconnect properly, so that the broker publishes no will; takes a bounded time."""

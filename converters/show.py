@@ -10,11 +10,9 @@ from cloud_sync.evidence import CompileReport, Evidence, Verdict
 from cloud_sync.release import Layout, Release, Variant
 from converters.model import load_model
 from converters.recipe import FLOAT
-from converters.report.compiled import amount
+from converters.report.compiled import expected
 from converters.result import ConversionResult, Loss, VariantResult
 from edgeml.errors import ModelError
-
-_MOST_ESTIMATES = 4
 
 
 def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
@@ -98,8 +96,7 @@ def _compiled(report: CompileReport | None) -> Iterator[str]:
     for node in report.placement.left if report.placement else ():
         yield f"on the CPU: {node.node} ({node.operator}): {node.reason}"
     if report.estimates:
-        said = ", ".join(f"{e.name} {amount(e)}" for e in report.estimates[:_MOST_ESTIMATES])
-        yield f"estimated by {report.estimates[0].source}, not measured: {said}"
+        yield expected(report)
 
 
 def _loss(loss: Loss) -> str:

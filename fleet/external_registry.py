@@ -8,7 +8,7 @@ removed here stays there: that registry has rules of its own.
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sqlalchemy import select
@@ -40,7 +40,7 @@ class ExternalRegistry:
 
     url: str
     username: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
 
     def check(self) -> None:
         """Find out whether it can be spoken to.
@@ -53,6 +53,12 @@ class ExternalRegistry:
             raise UserError(
                 f"{self.url[:200]!r} is no registry's address.",
                 fix="Write --registry https://registry.example/team-a",
+            )
+        if url.username or url.password:
+            raise UserError(
+                "The registry's address names an account.",
+                why="Addresses stand in logs.",
+                fix="Give --registry-username and --registry-password-file.",
             )
         require_private(url.scheme, url.hostname, of="registry")
 
@@ -79,16 +85,18 @@ class Pusher:
         self._external = external
         self._there: set[str] = set()
         self._client: OciClient | None = None
+        self._ended = False
 
     def push_all(self) -> int:
         """Push the releases that are not there yet; returns how many were pushed."""
         with self._services.database.read() as session:
             rows = session.scalars(select(tables.Release).order_by(tables.Release.created_at))
             due = [document(row) for row in rows if row.digest not in self._there]
-        return sum(self._push(release) for release in due)
+        return sum(self._push(release) for release in due if not self._ended)
 
     def cut(self) -> None:
-        """Cut what is under way, from any thread; it is done again by whoever leads next."""
+        """Cut what is under way, from any thread, for good; it is done by whoever leads next."""
+        self._ended = True
         if (client := self._client) is not None:
             client.close()
 
@@ -99,6 +107,8 @@ class Pusher:
         try:
             with closing(OciClient(base, auth, prefix=prefix, attempts=_ATTEMPTS)) as client:
                 self._client = client
+                if self._ended:
+                    return False
                 if is_new := not _has(client, release):
                     held = Held(self._services.registry, release.model)
                     client.push(held, release, tagged=True)

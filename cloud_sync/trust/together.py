@@ -85,7 +85,7 @@ class Together(FetcherInterface):
             found = msgspec.json.decode(answer, type=Following)
         except DownloadHTTPError as error:
             self._given = error.status_code != _NOT_FOUND
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._given = False
         else:
             self._held = found.files

@@ -3,6 +3,7 @@
 A target that fails is told and leaves the others standing.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import ONNX
 
+_LOG = logging.getLogger(__name__)
 _TOLD = 5
 
 
@@ -164,6 +166,8 @@ class Compiler:
                 raise _nothing_passes(target, made)
         except EdgemlError as error:
             self.fail(target.name, error)
+        except Exception as error:  # noqa: BLE001 -- one backend's fault ends no other target
+            self.fail(target.name, _fault(target, error))
         return made
 
     def _offers(self, target: TargetProfile, outcomes: Judged) -> Iterator[Offer]:
@@ -281,6 +285,16 @@ def joined(failures: dict[str, EdgemlError]) -> EdgemlError:
         f"Nothing could be made for {', '.join(failures)}.",
         why=" ".join(f"{name}: {error.what} {error.why}" for name, error in failures.items()),
         fix=first.fix,
+    )
+
+
+def _fault(target: TargetProfile, error: Exception) -> ToolchainError:
+    """An error that a backend should have explained."""
+    _LOG.debug("the backend %s failed", target.backend, exc_info=error)
+    return ToolchainError(
+        f"The backend {target.backend} failed for {target.name}.",
+        why=f"{type(error).__name__}: {str(error).strip() or 'it says nothing'}.",
+        fix="This is a fault of the backend: report it with the model's operators.",
     )
 
 

@@ -48,7 +48,7 @@ def build(
     return Implementation(
         path=path,
         gates=(rtl_gate(run(graph, codes), simulated.codes), *_gates(made, len(codes))),
-        estimates=_estimates(made, simulated.cycles, clock),
+        estimates=_estimates(made, simulated.cycles, made.artifact.clock_mhz),
         seconds=made.seconds,
         documents={picture.name: picture} | {file.name: file for file in made.files.values()},
         tools=made.tools,

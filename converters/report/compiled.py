@@ -33,8 +33,17 @@ def estimates(candidate: Candidate) -> Iterator[str]:
     """What the compiler expects, in a sentence that says so; nothing where it says nothing."""
     report = candidate.compiled.report if candidate.compiled else None
     if report is not None and report.estimates:
-        said = ", ".join(f"{e.name} {amount(e)}" for e in report.estimates[:_TOLD])
-        yield f"Estimated by {report.estimates[0].source}, not measured: {said}."
+        yield f"{expected(report)}."
+
+
+def expected(report: CompileReport) -> str:
+    """The first estimates and who made them."""
+    told = report.estimates[:_TOLD]
+    if len({estimate.source for estimate in told}) == 1:
+        said = ", ".join(f"{e.name} {amount(e)}" for e in told)
+        return f"Estimated by {told[0].source}, not measured: {said}"
+    said = ", ".join(f"{e.name} {amount(e)} ({e.source})" for e in told)
+    return f"Estimated, not measured: {said}"
 
 
 _TOLD = 4
@@ -50,7 +59,7 @@ def amount(estimate: Estimate) -> str:
         return words.size(round(estimate.value))
     is_count = estimate.value == round(estimate.value)
     value = words.count(round(estimate.value)) if is_count else words.number(estimate.value)
-    return value if estimate.unit == estimate.name else f"{value} {estimate.unit}"
+    return value if estimate.unit == estimate.name else f"{value} {estimate.unit}".rstrip()
 
 
 def _compilation(candidate: Candidate, report: CompileReport) -> Compilation:

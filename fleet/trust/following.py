@@ -25,33 +25,37 @@ class FollowingFiles:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._published: tuple[int, ...] = ()
-        self._known: dict[str, bytes] = {}
+        self._root = self._snapshot = 0
+        self._known: dict[tuple[int, bool], bytes] = {}
 
     def answer(self, path: str) -> bytes | None:
-        """The answer to a request below the repository; None where it asks for something else."""
+        """The answer to a request below the repository; None where it asks for something else.
+
+        There are as many answers as roots, twice, whatever numbers a client makes up.
+        """
         asked = _PATH.fullmatch(path)
         published = self._store.published_at()
         if asked is None or not published:
             return None
         if published != self._published or len(self._known) >= _MOST:
             self._known, self._published = {}, published
-        if path not in self._known:
-            self._known[path] = msgspec.json.encode(self._following(int(asked[1]), int(asked[2])))
-        return self._known[path]
+            self._root = max(self._store.versions("root"), default=0)
+            self._snapshot = self._version("metadata/timestamp.json", "snapshot.json")
+        root, newer = int(asked[1]), self._snapshot > int(asked[2])
+        if not 1 <= root <= self._root + 1:
+            return None
+        if (root, newer) not in self._known:
+            self._known[root, newer] = msgspec.json.encode(self._following(root, newer))
+        return self._known[root, newer]
 
-    def _following(self, root: int, snapshot: int) -> Following:
-        wanted: list[str] = []
-        newest = root - 1
-        while self._store.file(f"metadata/{newest + 1}.root.json") is not None:
-            newest += 1
-            wanted.append(f"metadata/{newest}.root.json")
+    def _following(self, root: int, newer: bool) -> Following:
+        wanted = [f"metadata/{number}.root.json" for number in range(root, self._root + 1)]
         wanted.append("metadata/timestamp.json")
-        version = self._version("metadata/timestamp.json", "snapshot.json")
-        if version > snapshot:
-            wanted.append(f"metadata/{version}.snapshot.json")
+        if newer:
+            wanted.append(f"metadata/{self._snapshot}.snapshot.json")
             targets = self._version(wanted[-1], "targets.json")
             wanted.append(f"metadata/{targets}.targets.json")
-        return Following(root=newest, files=self._texts(wanted))
+        return Following(root=self._root, files=self._texts(wanted))
 
     def _texts(self, wanted: list[str]) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -37,7 +37,7 @@ class Store:
         """A published version of a role, the newest by default."""
         if role == Timestamp.type:
             return _read(self._metadata / f"{role}.json")
-        versions = self._versions(role)
+        versions = self.versions(role)
         found = version if version is not None else max(versions, default=0)
         return _read(versions[found]) if found in versions else None
 
@@ -49,7 +49,7 @@ class Store:
             return
         write_atomically(self._metadata / f"{version}.{role}.json", data)
         if role != Root.type:
-            versions = self._versions(role)
+            versions = self.versions(role)
             for old in sorted(versions)[:-KEPT_VERSIONS]:
                 versions[old].unlink(missing_ok=True)
 
@@ -111,7 +111,8 @@ class Store:
             return ()
         return tuple(number for stat in stats for number in (stat.st_mtime_ns, stat.st_ino))
 
-    def _versions(self, role: str) -> dict[int, Path]:
+    def versions(self, role: str) -> dict[int, Path]:
+        """The published versions of a role; the timestamp has none."""
         found = {}
         for path in self._metadata.glob(f"*.{role}.json"):
             version, _, name = path.stem.partition(".")

@@ -13,7 +13,10 @@ MANAGER = Path("/sys/class/fpga_manager/fpga0")
 
 
 def load_by_cable(bitstream: bytes, programmer: str, suffix: str) -> None:
-    """Load into the FPGA's memory, not its flash: it is gone with the power.
+    """Load it, as openFPGALoader does for that board without being told where.
+
+    An ECP5 is loaded itself, gone with the power; where the cable is at an iCE40's flash, as on the
+    iCEBreaker, the flash is written and the bitstream stays.
 
     Args:
         bitstream: what is loaded.

@@ -142,7 +142,7 @@ def open_serial(device: str, baud: int = BAUD) -> SerialTransport:
         raise DeviceError(
             "The FPGA cannot be reached over a serial port.",
             why="The package pyserial is not installed.",
-            fix="Install it: pip install pyserial",
+            fix="Install it: pip install 'edgeml[fpga]'",
         ) from error
     try:
         port: Port = serial.Serial(device, baud, timeout=_TIMEOUT_S)

@@ -40,5 +40,10 @@ def unpack(path: Path) -> dict[str, bytes]:
             if sum(entry.file_size for entry in entries) > _MAX_BYTES:
                 raise zipfile.BadZipFile(f"it holds more than {_MAX_BYTES} bytes")
             return {entry.filename: archive.read(entry) for entry in entries}
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path.name} is no whole bundle.", why=f"{error}.") from error
+    # Whatever zipfile raises on what it cannot read: encrypted, cut off, of another method.
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as error:
+        raise ModelError(
+            f"{path.name} is no whole bundle.",
+            why=f"{error or 'It ends too soon'}.",
+            fix="Fetch the release again, or convert the model again.",
+        ) from error

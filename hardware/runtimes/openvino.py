@@ -83,11 +83,12 @@ class OpenVinoRuntime:
     def _npu(self) -> tuple[str, ...]:
         """`NPU` where the driver has taken one and OpenVINO finds it, too."""
         events = self._root.glob("sys/class/accel/accel*/device/uevent")
-        if not any(f"DRIVER={DRIVER}\n" in event.read_text(errors="replace") for event in events):
-            return ()
         try:
+            told = (event.read_text(errors="replace") for event in events)
+            if not any(f"DRIVER={DRIVER}\n" in text for text in told):
+                return ()
             return (NPU,) if NPU in _core().available_devices else ()
-        except (DeviceError, RuntimeError):
+        except (DeviceError, RuntimeError, OSError):
             return ()
 
     def load(self, model: Path, options: SessionOptions) -> Session:

@@ -91,7 +91,9 @@ class RockchipSession:
             raise no_provider(NAME, options.provider, (PROVIDER,))
         if format_of(model) != RKNN:
             raise ModelError(
-                f"rknn cannot run {model.name}.", why="It is no bundle of an RKNN file."
+                f"rknn cannot run {model.name}.",
+                why="It is no bundle of an RKNN file.",
+                fix="Convert it for the board's chip: edgeml convert --target npu-rockchip-rk3588.",
             )
         content, tensors = _read(model)
         self.inputs, self.outputs = tensors.inputs, tensors.outputs
@@ -123,10 +125,14 @@ class RockchipSession:
             raise refused(
                 self.inputs, inputs, "The NPU gave no outputs; the kernel's log says why."
             )
-        return [
-            np.asarray(output).reshape(spec.shape)  # type: ignore[arg-type] # its axes are fixed
-            for output, spec in zip(outputs, self.outputs, strict=True)
-        ]
+        try:
+            return [
+                np.asarray(output).reshape(spec.shape)  # type: ignore[arg-type] # its axes are fixed
+                for output, spec in zip(outputs, self.outputs, strict=True)
+            ]
+        except (TypeError, ValueError) as error:
+            why = f"The NPU's outputs are not what {TENSORS} says: {error}."
+            raise refused(self.inputs, inputs, why) from error
 
     def placement(self) -> dict[str, int]:
         """One model; the library does not tell its operators."""
@@ -134,7 +140,8 @@ class RockchipSession:
 
     def close(self) -> None:
         """Give the NPU's memory back."""
-        self._rknn.release()
+        if self._rknn is not None:
+            self._rknn.release()
         self._rknn = None
 
     def _open(self, name: str, content: bytes, core: int) -> None:
@@ -161,7 +168,9 @@ def _read(model: Path) -> tuple[bytes, Tensors]:
         return files[MODEL], msgspec.json.decode(files[TENSORS], type=Tensors)
     except (KeyError, msgspec.DecodeError) as error:
         raise ModelError(
-            f"rknn cannot load {model.name}.", why=f"Its bundle is not right: {error}."
+            f"rknn cannot load {model.name}.",
+            why=f"Its bundle is not right: {error}.",
+            fix="Fetch the release again, or convert the model again.",
         ) from error
 
 

@@ -1,7 +1,8 @@
 """A third party's backend, small and real: it "compiles" by copying, and runs on onnxruntime.
 
 Its targets: `npu-own-good`, whose first offer is right; `npu-own-second`, whose first offer answers
-the wrong class; `npu-own-cpu`, of which half stays on the CPU; `npu-own-refused`.
+the wrong class; `npu-own-cpu`, of which half stays on the CPU; `npu-own-refused`;
+`npu-own-broken`, whose backend has a fault.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from hardware.profiles import TargetProfile
 from hardware.requirements import RuntimeRequirement
 from hardware.runtimes import Session, SessionOptions, open_session
 
-KINDS = ("good", "second", "cpu", "refused")
+KINDS = ("good", "second", "cpu", "refused", "broken")
 
 
 def make() -> list[TargetProfile]:
@@ -60,6 +61,8 @@ class Own:
         kind = job.target.settings["kind"]
         if kind == "refused":
             raise ModelError("It cannot be compiled.", why="So says its compiler.")
+        if kind == "broken":
+            raise KeyError("shape")
         ways = [False, True] if kind == "good" else [True, False]
         if job.decided is not None:
             ways = [bool(job.decided.settings["turned"])]

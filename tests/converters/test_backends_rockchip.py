@@ -11,6 +11,7 @@ from converters.backends.graph import Node, Tensor
 from converters.backends.rockchip import worker
 from converters.backends.rockchip.backend import TOOLCHAIN, placement_of
 from converters.conversion import convert
+from edgeml.errors import ToolchainError
 from examples.digits.make_data import write
 from hardware.runtimes.bundle import unpack
 from hardware.runtimes.formats import format_of
@@ -48,6 +49,8 @@ def test_the_builds_table_says_what_runs_where() -> None:
     placement = placement_of(nodes, rows)
     assert (placement.operators, placement.offloaded) == (2, 1)
     assert [node.node for node in placement.left] == ["best"]  # layout changes are not the model's
+    with pytest.raises(ToolchainError, match="not known what the NPU would run"):
+        placement_of(nodes, [])
     assert placement.offloaded_macs == placement.macs > 0
 
 

@@ -54,7 +54,8 @@ def test_a_target_that_fails_leaves_the_others_standing(
     convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
 ) -> None:
     notes = Notes()
-    result = run(convnet, quarters_data, tmp_path / "out", "good", "refused", "cpu", progress=notes)
+    kinds = ("good", "refused", "cpu", "broken")
+    result = run(convnet, quarters_data, tmp_path / "out", *kinds, progress=notes)
 
     assert [(v.target, v.runtime) for v in result.variants] == [("npu-own-good", "own")]
     assert result.exit_code == ExitCode.PARTLY_DONE
@@ -62,6 +63,9 @@ def test_a_target_that_fails_leaves_the_others_standing(
     failed = {failure.target: failure for failure in result.failed}
     assert failed["npu-own-refused"].what == "It cannot be compiled."
     assert failed["npu-own-refused"].exit_code == ExitCode.BAD_MODEL_OR_DATA
+    assert failed["npu-own-broken"].exit_code == ExitCode.TOOLCHAIN_MISSING
+    assert failed["npu-own-broken"].what == "The backend own failed for npu-own-broken."
+    assert failed["npu-own-broken"].why == "KeyError: 'shape'."
     assert failed["npu-own-cpu"].exit_code == ExitCode.GATE_FAILED
     assert "5 of 6 operators" in failed["npu-own-cpu"].why
     assert "pool (AveragePool): Nothing is averaged. It has a window of (6, 6)" in (

@@ -3,13 +3,14 @@
 import httpx
 import pytest
 
-from fleet.services import devices
+from fleet.services import devices, trust
 from tests.fleet.conftest import Listening
 from tests.fleet.console.seeds_devices import REASON, site
 
 
 @pytest.fixture
 def http_of_site(fleet: Listening, http: httpx.Client) -> httpx.Client:
+    trust.begin(fleet.services, fresh=True)
     site(fleet.services)
     return http
 

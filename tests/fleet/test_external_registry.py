@@ -52,10 +52,14 @@ def test_what_is_published_is_pushed_with_its_evidence_and_tags_once(
             headers={"Accept": MANIFESTS},
         )
         assert tagged.headers["docker-content-digest"] == release.digest
-        # Whoever leads next finds it there.
+        # Who leads no more pushes nothing, and whoever leads next finds it there.
+        cut = Pusher(fleet.services, ExternalRegistry(f"{url}/team-b", USER, PASSWORD))
+        cut.cut()
+        assert cut.push_all() == 0
         other = Pusher(fleet.services, ExternalRegistry(f"{url}/team-a", USER, PASSWORD))
         assert other.push_all() == 0
     assert fleet.services.counters.all()["registry.pushed"] == 1
+    assert PASSWORD not in repr(ExternalRegistry(url, USER, PASSWORD))
 
 
 def test_a_registry_that_is_away_or_refuses_is_asked_again_and_devices_pull_from_it(
@@ -80,6 +84,7 @@ def test_a_registry_that_is_away_or_refuses_is_asked_again_and_devices_pull_from
         ("registry.example/team-a", "is no registry's address"),
         ("ftp://registry.example", "is no registry's address"),
         ("http://registry.example", "registry"),
+        ("https://somebody:secret@registry.example", "names an account"),
     ],
 )
 def test_an_address_that_cannot_be_or_is_not_private_is_refused_before_the_start(

@@ -211,7 +211,8 @@ def test_rockchips_runtime_keeps_to_the_documented_interface_of_a_fake(
     [output] = session.run([np.ones((1, 1, 2, 2), np.float32)])
     assert (output.shape, output.tolist()) == ((1, 4), [[2, 2, 2, 2]])
     assert session.placement() == {"rknpu": 1}
-    session.close()
+    for _ in range(2):
+        session.close()
     assert rknnlite.said == [b"RKNN\x06", 0, ["nchw"], "released"]
     with pytest.raises(ModelError, match="does not fit"):
         RockchipRuntime().load(rknn_bundle(tmp_path / "m"), SessionOptions()).run([IMAGE])
@@ -239,6 +240,15 @@ def test_an_inference_that_the_npu_does_not_answer_is_an_error(
     session = RockchipRuntime().load(rknn_bundle(tmp_path / "model"), SessionOptions())
     rknnlite.RKNNLite.outputs = False
     with pytest.raises(ModelError, match="gave no outputs"):
+        session.run([np.ones((1, 1, 2, 2), np.float32)])
+
+
+def test_outputs_of_another_shape_than_the_bundle_says_are_an_error(
+    tmp_path: Path, rknnlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = RockchipRuntime().load(rknn_bundle(tmp_path / "model"), SessionOptions())
+    monkeypatch.setattr(rknnlite.RKNNLite, "inference", lambda *_, **__: [np.zeros(3)])
+    with pytest.raises(ModelError, match="The NPU's outputs are not what"):
         session.run([np.ones((1, 1, 2, 2), np.float32)])
 
 
@@ -284,7 +294,7 @@ def test_openvino_says_npu_only_where_it_finds_one_itself() -> None:
     assert info.providers == ("CPU",)
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "compressed"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "compressed", "encrypted", "endless"])
 def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
     import zipfile
 
@@ -293,9 +303,17 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:-30])
     elif damage == "changed":
         path.write_bytes(path.read_bytes().replace(b"RKNN\x06", b"RKNN\x07"))
-    else:
+    elif damage == "compressed":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model.rknn", b"0" * 1000)
+    else:
+        content = bytearray(path.read_bytes())
+        entry = content.index(b"PK\x01\x02")  # of the directory: flags at 8, both sizes at 20
+        if damage == "encrypted":
+            content[entry + 8] |= 1
+        else:
+            content[entry + 20 : entry + 28] = 2 * (1 << 30).to_bytes(4, "little")
+        path.write_bytes(content)
     with pytest.raises(ModelError, match="no whole bundle"):
         unpack(path)
 

@@ -35,7 +35,7 @@ from converters.tools import toolchain_versions
 from edgeml.errors import ModelError, TargetError, UserError
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import VELA
-from hardware.runtimes.litert import NAME, REFERENCE
+from hardware.runtimes.litert import NAME, REFERENCE, LiteRtRuntime
 
 TOOLCHAIN = "ethos-u-vela"
 RUNTIME = "ethosu"
@@ -108,7 +108,7 @@ class EthosU:
             move=f"static int8, {'extremes' if _by_extremes(rules) else 'average extremes'}",
             verification=Verification.PRE_COMPILE_EXECUTED,
             execution=lambda: _opened(int8.path),
-            origin=(int8.digest, REFERENCE),
+            origin=(int8.digest, REFERENCE, _kernels()),
             executed_on="reference kernels",
             tolerance=_TOLERANCE,
             settings=dict(settings),
@@ -168,6 +168,12 @@ def _compile(job: Job, int8: Artifact, settings: dict[str, str]) -> tuple[bytes,
     data = output.read_bytes()
     output.unlink()
     return data, reply | {"seconds": time.monotonic() - began}
+
+
+def _kernels() -> str:
+    """The version of the kernels that answer."""
+    info = LiteRtRuntime().info()
+    return info.version if info else ""
 
 
 def _opened(path: Path) -> AbstractContextManager[Execution]:

@@ -87,6 +87,7 @@ class Qualcomm:
             raise ModelError(
                 f"{job.loaded.model.path} cannot be compiled for {job.target.name}.",
                 why=f"QNN: {reason}",
+                fix=f"See docs/targets/{job.target.name}.md for what this target runs.",
             )
         artifact = write_artifact(Made(output.read_bytes(), len(nodes)), rules, job.folder)
         artifact = msgspec.structs.replace(artifact, format=QNN_CONTEXT)

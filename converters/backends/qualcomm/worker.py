@@ -50,7 +50,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         settings.add_provider_for_devices(devices, options)
         session = ort.InferenceSession(content, settings)
         assigned = session.get_provider_graph_assignment_info()
-        if not compiled.is_file():
+        if not compiled.is_file() or all(part.ep_name != _PROVIDER for part in assigned):
             return {"refused": "QNN takes none of its nodes."}
         made = compiled.read_bytes()
         os.chdir("/")

@@ -30,7 +30,7 @@ from converters.backends.whole import (
 from converters.recipe import Method, Parameters, Rule
 from converters.toolchains.service import Service
 from converters.toolchains.store import require
-from edgeml.errors import ModelError
+from edgeml.errors import ModelError, ToolchainError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.bundle import pack
@@ -103,6 +103,7 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
         raise ModelError(
             f"The recipe cannot be built for {target.name}.",
             why="rknn-toolkit2 quantizes a model as a whole, by minmax or entropy.",
+            fix="Convert without --recipe.",
         )
     nodes, signature = _write_inputs(job, folder)
     request = {
@@ -119,6 +120,7 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
         raise ModelError(
             f"{job.loaded.model.path} cannot be compiled for {target.name}.",
             why=f"{_PACKAGE}: {reason}",
+            fix=f"See docs/targets/{target.name}.md for what this target runs.",
         )
     content = {
         MODEL: (folder / "built.rknn").read_bytes(),
@@ -191,7 +193,17 @@ def _write_inputs(job: Job, folder: Path) -> tuple[tuple[Node, ...], Signature]:
 
 
 def placement_of(nodes: Sequence[Node], rows: Sequence[tuple[str, str, bool, int]]) -> Placement:
-    """What the toolkit gave to the CPU; what it put in to lay tensors out is not the model's."""
+    """What the toolkit gave to the CPU; what it put in to lay tensors out is not the model's.
+
+    Raises:
+        ToolchainError: the toolkit did not say where anything runs: nothing is claimed then.
+    """
+    if not rows:
+        raise ToolchainError(
+            "It is not known what the NPU would run.",
+            why=f"{_PACKAGE} printed no table of operators when it built the model.",
+            fix=f"Install the toolchain anew: edgeml toolchain install {TOOLCHAIN}",
+        )
     own = {node.name for node in nodes}
     kept = [
         (name, operator)

@@ -21,7 +21,8 @@ def test_every_board_file_names_the_pins_of_its_transport() -> None:
         assert len(set(board.pins.values())) == len(board.pins)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.fpga
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("kept_toolchains")
 def test_a_small_engine_becomes_a_bitstream(tmp_path: Path) -> None:
     prepared(TOOLCHAIN)

@@ -117,8 +117,15 @@ def test_what_is_forged_in_it_is_refused(repository: Repository, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"[]", b"\xff", b'{"root":1,"files":{}}', b" " * (5 * MAX_BYTES)],
-    ids=["nothing", "another thing", "no text", "empty", "too long"],
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"root":1,"files":{}}',
+        b" " * (5 * MAX_BYTES),
+        b'{"more":' + b"[" * MAX_BYTES,
+    ],
+    ids=["nothing", "another thing", "no text", "empty", "too long", "too deep"],
 )
 def test_an_answer_that_is_of_no_use_costs_nothing_but_itself(
     repository: Repository, tmp_path: Path, answer: bytes
@@ -146,9 +153,25 @@ def test_what_is_too_large_to_go_along_is_fetched_by_itself(
     assert repository.asked == ["following/2/0", "metadata/2.targets.json"]
 
 
-@pytest.mark.parametrize("path", ["following/2", "following/x/0", "following/2/0/1", "following/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("following/2", "following/x/0", "following/2/0/1", "following/"),
+        *("following/0/0", "following/3/0", "following/999999999/0"),
+    ],
+)
 def test_what_is_no_such_question_has_no_answer(repository: Repository, path: str) -> None:
     assert FollowingFiles(repository.store).answer(path) is None
+
+
+def test_questions_that_mean_the_same_are_answered_once(repository: Repository) -> None:
+    files = FollowingFiles(repository.store)
+    newer, none = files.answer("following/2/0"), files.answer("following/2/1")
+    assert newer != none
+    assert files.answer("following/0002/1") is none
+    assert files.answer("following/2/999999999999") is none
+    repository.release("1.0.0", V1)
+    assert files.answer("following/2/1") not in {newer, none}
 
 
 def test_a_fleet_gives_them_to_an_enrolled_device(
