@@ -9,6 +9,7 @@ and a restart, goes on where it was, and other processes may share it (docs/depl
 import asyncio
 import contextlib
 import datetime as dt
+import faulthandler
 import fcntl
 import gc
 import hmac
@@ -99,6 +100,8 @@ def serve(options: Options, on_up: Callable[[Running], None]) -> None:
         TrustError: a key can be read by others or is damaged, or the broker's certificate is
             not one of the named CA for the named host.
     """
+    with contextlib.suppress(OSError, ValueError):  # a log that is no file
+        faulthandler.enable()  # what ends a process without a word leaves its stack in the log
     uvloop.run(_until_signal(options, on_up))
 
 
@@ -124,13 +127,6 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
         stack.enter_context(_locked(options))
         sockets = stack.enter_context(_listening(options))
         services = stack.enter_context(_services(options, sockets))
-        accounts = BrokerAccounts(lambda name, word: _is_device(services, name, word))
-        if options.external is None:
-            host, port, _ = parse_url(services.mqtt_url)
-            embedded = await broker.start(host, port, accounts)
-            stack.push_async_callback(embedded.stop)
-            services.replaced.tell(embedded.disconnect)
-            reported.all_offline(services)
         ingest = Ingest(services)
         access = _access(options, services)
         apps = _apps(services, access, ingest) if Part.API in options.parts else ()
@@ -138,6 +134,13 @@ async def running(options: Options, stop: asyncio.Event) -> AsyncIterator[Runnin
             # Before there is any thread: NiceGUI's start looks at every object there is, tuples
             # that another is just making among them, which CPython does not forgive that thread.
             await stack.enter_async_context(lifespan(app))
+        accounts = BrokerAccounts(lambda name, word: _is_device(services, name, word))
+        if options.external is None:
+            host, port, _ = parse_url(services.mqtt_url)
+            embedded = await broker.start(host, port, accounts)
+            stack.push_async_callback(embedded.stop)
+            services.replaced.tell(embedded.disconnect)
+            reported.all_offline(services)
         if options.external and options.external.certificate and Part.CONTROLLER in options.parts:
             await _begun(stack, Cutting(services, options.external))
         if not services.database.is_sqlite:

@@ -32,8 +32,8 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from cloud_sync.metadata_error import MetadataError
 from cloud_sync.trust.keys import PublicKey, key_id, load_public, split_pems
-from cloud_sync.trust.metadata_error import MetadataError
 from edgeml.errors import RemoteError, TrustError
 
 # Below a name that no model can have.

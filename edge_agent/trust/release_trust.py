@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_sync.messages import SecurityKind, SecurityRecord
-from cloud_sync.trust.metadata_error import MetadataError
+from cloud_sync.metadata_error import MetadataError
 from edgeml.errors import RemoteError, TrustError
 
 if TYPE_CHECKING:

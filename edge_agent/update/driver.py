@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from cloud_sync.evidence import GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase, RollbackCause
+from cloud_sync.metadata_error import MetadataError
 from cloud_sync.release import Variant, choose, resolve
-from cloud_sync.trust.metadata_error import MetadataError
 from edge_agent.budget import BudgetSpent
 from edge_agent.choices import Choices
 from edge_agent.execution import Execution

@@ -162,7 +162,8 @@ class Loop:
         return self._agent_python if arguments[0] == "agent" else sys.executable
 
     def _answers(self) -> bool:
-        assert self._children["fleet"].poll() is None, self.log("fleet")
+        status = self._children["fleet"].poll()
+        assert status is None, f"it ended with {status}: {self.log('fleet')}"
         try:
             return self.client.health()["status"] != ""
         except Exception:  # noqa: BLE001 -- whatever it is, it does not answer yet

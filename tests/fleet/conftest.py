@@ -376,7 +376,7 @@ def controller(services: Services) -> Controller:
 def http(fleet: Listening) -> Iterator[httpx.Client]:
     """A bare client of the operators' listener, with the token."""
     headers = {"Authorization": f"Bearer {fleet.services.keys.operator_token}"}
-    with httpx.Client(base_url=fleet.operators, headers=headers) as client:
+    with httpx.Client(base_url=fleet.operators, headers=headers, timeout=60) as client:
         yield client
 
 

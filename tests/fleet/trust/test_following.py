@@ -12,8 +12,8 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from cloud_sync.address import http_client
 from cloud_sync.device_api import DeviceAuth
+from cloud_sync.metadata_error import MetadataError
 from cloud_sync.trust.fetcher import HttpxFetcher
-from cloud_sync.trust.metadata_error import MetadataError
 from cloud_sync.trust.releases import ReleaseTrust
 from cloud_sync.trust.together import MAX_BYTES, Together
 from edgeml.errors import TrustError
