@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = (
     "convert_cpu",
     "convert_npu",
+    "convert_fpga",
     "fusing",
     "agent",
     "pipeline",

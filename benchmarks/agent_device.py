@@ -19,10 +19,10 @@ from cloud_sync.release import Layout, ReleaseBuilder
 from cloud_sync.trust import generate, save_key
 from cloud_sync.trust.identity import issue, make_ca
 from cloud_sync.trust.keys import public_pem
+from cloud_sync.update_machine import ModelState
 from edge_agent.choices import Choices
 from edge_agent.execution import Execution
 from edge_agent.update.journal import DeviceState, Journal
-from edge_agent.update.machine import ModelState
 from hardware.probes import probe
 from hardware.requirements import Requirements, RuntimeRequirement
 

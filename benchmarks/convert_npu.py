@@ -12,12 +12,11 @@ turned to milliseconds in the row's goal, and neither is this project's measurem
 A target whose toolchain is not installed here is left out and named.
 """
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.conversions import options, say
 from benchmarks.measure import Row, main, versions
 from benchmarks.shared_models import SharedModel, models_folder, shared_models
 from cloud_sync.evidence import CompileReport, GateResult, Verification
@@ -28,7 +27,7 @@ from converters.toolchains.store import installed
 from edgeml.errors import EdgemlError, GateFailed
 from hardware.profiles import select
 
-_CNNS = ("cifar_resnet8", "cifar_resnet20", "kws_dscnn")
+_CNNS = ("cifar_resnet8", "cifar_resnet20", "kws_dscnn", "yunet")
 _TARGETS = (
     *("npu-ethos-u55-128", "npu-ethos-u65-256", "npu-ethos-u85-256", "npu-intel"),
     *(
@@ -37,6 +36,8 @@ _TARGETS = (
         "npu-qualcomm-htp-v79",
         "npu-rockchip-rk3588",
     ),
+    *("npu-rockchip-rk3566", "npu-rockchip-rk3568", "npu-rockchip-rv1106"),
+    *("npu-esp32-s3", "npu-esp32-p4"),
 )
 _QUICK_TARGETS = ("npu-ethos-u55-128", "npu-ethos-u85-256", "npu-qualcomm-htp-v73")
 # MLPerf Tiny v1.1, closed division, Krai, NUCLEO-H7A3ZI-Q (Cortex-M7), X-CUBE-AI 7.3.0, inferences
@@ -167,14 +168,7 @@ def _drop(gate: GateResult, value: float | None) -> float:
 
 
 def _say(what: str) -> None:
-    print(f"benchmarks.convert_npu: {what}", file=sys.stderr, flush=True)
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    for name in ("model", "target"):
-        parser.add_argument(
-            f"--{name}", action="append", metavar="NAME", help=f"this {name}; more than once"
-        )
+    say("convert_npu", what)
 
 
 if __name__ == "__main__":
@@ -183,5 +177,5 @@ if __name__ == "__main__":
         measure,
         description=(__doc__ or "").splitlines()[0],
         conditions=versions("onnxruntime", "onnx", "numpy"),
-        options=_options,
+        options=options,
     )

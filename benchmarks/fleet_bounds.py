@@ -29,7 +29,7 @@ from starlette.routing import Route
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient.fetcher import FetcherInterface
 
-from benchmarks.fleet_ingest import client_of, mosquitto
+from benchmarks.fleet_servers import client_of, mosquitto
 from benchmarks.fleet_site import make_certificate
 from cloud_sync.trust import generate
 from cloud_sync.trust.releases import ReleaseTrust

@@ -14,27 +14,27 @@ broker to the commit stands `ingest.store_*`: the same without broker and acknow
 
 import contextlib
 import datetime as dt
-import getpass
-import os
-import pwd
 import queue
-import socket
-import sqlite3
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
+from benchmarks.fleet_bare import bare_store
+from benchmarks.fleet_servers import (
+    PATIENCE_S,
+    client_of,
+    forgotten,
+    held,
+    mosquitto,
+    postgresql,
+    until_ready,
+)
 from benchmarks.measure import Row, interleave, main, quartiles, ratio_row, versions
 from benchmarks.sync_outbox import window
 from cloud_sync.messages import (
@@ -43,7 +43,6 @@ from cloud_sync.messages import (
     Record,
     RecordKind,
     Up,
-    Window,
     encode,
     topic,
 )
@@ -64,9 +63,7 @@ DEVICES = 100
 RECORDS = 3
 BACKLOG_RECORDS = 150
 GOAL = 0.7
-PATIENCE_S = 120.0
 _BARE = "bare/records"
-_COLUMNS = "device, stream, seq, kind, model, release, at, received_at, body"
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -152,12 +149,12 @@ class _Site:
             waiting = [(topic(d, Up.TELEMETRY), data) for d, data in self._signed(batches)]
             filters = subscriptions()
         name = f"consumer-{self._streams}"
-        _held(self._broker, name, filters, waiting)
+        held(self._broker, name, filters, waiting)
         begun = time.perf_counter()
         with self._bare_takes(name) if bare else self._fleet_takes(name) as stored:
             self._stored_all(stored, messages * records)
             took = time.perf_counter() - begun
-        _forgotten(self._broker, name)
+        forgotten(self._broker, name)
         return messages * records / took
 
     def stored(self, messages: int, records: int) -> float:
@@ -180,7 +177,7 @@ class _Site:
 
     def _stored_all(self, stored: Callable[[], int], wanted: int) -> None:
         try:
-            _when(lambda: stored() >= wanted)
+            until_ready(lambda: stored() >= wanted)
         except TimeoutError:
             counted = {n: c for n, c in self._services.counters.all().items() if "ingest" in n}
             raise RemoteError(
@@ -262,15 +259,6 @@ class _Site:
         ]
 
 
-def _when(ready: Callable[[], bool]) -> None:
-    """Wait until something is so, looking every millisecond."""
-    end = time.monotonic() + PATIENCE_S
-    while not ready():
-        if time.monotonic() > end:
-            raise TimeoutError("it did not happen in time")
-        time.sleep(0.001)
-
-
 def _services(folder: Path, url: str, devices: dict[str, PrivateKey]) -> Services:
     keys = load_or_create(folder, dt.datetime.now(dt.UTC))
     database = Database(url)
@@ -306,218 +294,6 @@ def _batch(device: str, stream: str, at: int, records: int) -> bytes:
         ),
     )
     return encode(batch)
-
-
-class Bare:
-    """A table like the fleet's, with its indices and its durability, on the bare driver."""
-
-    def __init__(
-        self, connection: Any, insert: Callable[[Any, list[tuple[Any, ...]]], None]
-    ) -> None:
-        self._connection = connection
-        self._insert = insert
-
-    def write(self, group: Sequence[bytes]) -> int:
-        """Insert the records of some batches in one transaction; returns how many there were."""
-        found = rows_of(group)
-        self._insert(self._connection, found)
-        return len(found)
-
-    def close(self) -> None:
-        """Close it."""
-        self._connection.close()
-
-
-def rows_of(group: Sequence[bytes]) -> list[tuple[Any, ...]]:
-    """The rows of some batches' records."""
-    found = []
-    for data in group:
-        batch = msgspec.json.decode(data, type=Batch)
-        for record in batch.records:
-            said = msgspec.json.decode(record.body, type=Window)
-            found.append(
-                (
-                    batch.device,
-                    batch.stream,
-                    record.seq,
-                    record.kind,
-                    said.model,
-                    said.release,
-                    record.at,
-                    time.time(),
-                    bytes(record.body),
-                )
-            )
-    return found
-
-
-def bare_store(url: str) -> Bare:
-    """The bare consumer's database, beside the fleet's."""
-    if not url.startswith("sqlite"):
-        return Bare(_bare_postgresql(url), _copy)
-    return Bare(bare_database(Path(url.removeprefix("sqlite:///")).with_suffix(".bare")), _execute)
-
-
-def bare_database(path: Path) -> sqlite3.Connection:
-    """A table like the fleet's in SQLite."""
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute(
-        "CREATE TABLE records (id INTEGER PRIMARY KEY, device TEXT, stream TEXT, seq INTEGER, "
-        "kind TEXT, model TEXT, release TEXT, at REAL, received_at REAL, body BLOB, "
-        "UNIQUE (device, stream, seq))"
-    )
-    # The same indices as the fleet's table.
-    database.execute("CREATE INDEX by_device ON records (device, kind, id)")
-    database.execute("CREATE INDEX by_model ON records (model, kind, id)")
-    database.execute("CREATE INDEX by_time ON records (received_at)")
-    return database
-
-
-def write_bare(database: sqlite3.Connection, group: Sequence[bytes]) -> int:
-    """Insert the records of some batches in one transaction; returns how many there were."""
-    return Bare(database, _execute).write(group)
-
-
-def _execute(database: sqlite3.Connection, found: list[tuple[Any, ...]]) -> None:
-    database.execute("BEGIN IMMEDIATE")
-    database.executemany(
-        f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        found,
-    )
-    database.execute("COMMIT")
-
-
-def _bare_postgresql(url: str) -> Any:
-    import psycopg
-
-    connection = psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
-    connection.execute(
-        "CREATE TABLE bare (id BIGSERIAL PRIMARY KEY, device VARCHAR(64), stream VARCHAR(128), "
-        "seq BIGINT, kind VARCHAR(16), model VARCHAR(128), release VARCHAR(71), "
-        "at DOUBLE PRECISION, received_at DOUBLE PRECISION, body BYTEA, "
-        "UNIQUE (device, stream, seq))"
-    )
-    for name, columns in (
-        ("d", "device, kind, id"),
-        ("m", "model, kind, id"),
-        ("t", "received_at"),
-    ):
-        connection.execute(f"CREATE INDEX bare_{name} ON bare ({columns})".encode())
-    return connection
-
-
-def _copy(connection: Any, found: list[tuple[Any, ...]]) -> None:
-    with connection.cursor() as cursor, cursor.copy(f"COPY bare ({_COLUMNS}) FROM STDIN") as copy:
-        for row in found:
-            copy.write_row(row)
-
-
-def _held(
-    broker: int, name: str, filters: Sequence[str], messages: list[tuple[str, bytes]]
-) -> None:
-    """Have the broker hold messages for a consumer that is away."""
-    client = client_of(name, broker, lambda _message: None)
-    subscribed = threading.Event()
-    client.on_subscribe = lambda *_: subscribed.set()
-    client.subscribe([(one, 1) for one in filters])
-    assert subscribed.wait(PATIENCE_S)
-    client.disconnect()
-    client.loop_stop()
-    publisher = client_of(f"{name}-publisher", broker, lambda _message: None)
-    sent = [publisher.publish(where, payload, qos=1) for where, payload in messages]
-    for one in sent:
-        one.wait_for_publish(PATIENCE_S)
-    publisher.disconnect()
-    publisher.loop_stop()
-
-
-def _forgotten(broker: int, name: str) -> None:
-    """Have the broker forget a consumer: for one that stays it would hold all that comes later."""
-    client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5)
-    client.connect("127.0.0.1", broker, clean_start=True)
-    client.loop_start()
-    while not client.is_connected():
-        time.sleep(0.001)
-    client.disconnect()
-    client.loop_stop()
-
-
-def client_of(name: str, broker: int, take: Callable[[MQTTMessage], None]) -> Client:
-    """A connected paho client whose session stays at the broker, and that queues without bound."""
-    client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5)
-    client.max_queued_messages_set(0)
-    client.max_inflight_messages_set(RECEIVE_MAXIMUM)
-    client.on_message = lambda _client, _data, message: take(message)
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 3600
-    properties.ReceiveMaximum = RECEIVE_MAXIMUM
-    client.connect("127.0.0.1", broker, clean_start=False, properties=properties)
-    client.loop_start()
-    while not client.is_connected():
-        time.sleep(0.001)
-    return client
-
-
-@contextlib.contextmanager
-def mosquitto(folder: Path) -> Iterator[int]:
-    """Mosquitto on loopback, anonymous, that holds without bound; gives its port."""
-    port = _free_port()
-    folder.mkdir()
-    config = folder / "mosquitto.conf"
-    config.write_text(
-        f"user {getpass.getuser()}\nlistener {port} 127.0.0.1\nallow_anonymous true\n"
-        f"max_inflight_messages {RECEIVE_MAXIMUM}\nmax_queued_messages 0\n"
-    )
-    process = subprocess.Popen(
-        ["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _when(lambda: _listens(port))
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextlib.contextmanager
-def postgresql() -> Iterator[str]:
-    """Debian's PostgreSQL as it comes, durable, in a temporary folder; gives its URL."""
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    user = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    port = _free_port()
-    with tempfile.TemporaryDirectory() as name:
-        os.chown(name, user.pw_uid, user.pw_gid)
-        as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid}
-        as_user = (as_user if os.geteuid() == 0 else {}) | {
-            "cwd": name,
-            "stdout": subprocess.DEVNULL,
-            "stderr": subprocess.DEVNULL,
-        }
-        data = f"{name}/data"
-        login = ["-U", "fleet", "-A", "trust", "-E", "UTF8", "--locale", "C"]
-        subprocess.run([str(binaries / "initdb"), "-D", data, *login], check=True, **as_user)
-        where = ["-h", "127.0.0.1", "-p", str(port), "-k", ""]
-        process = subprocess.Popen([str(binaries / "postgres"), "-D", data, *where], **as_user)
-        ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        try:
-            _when(lambda: subprocess.run(ready, check=False).returncode == 0)
-            yield f"postgresql+psycopg://fleet@127.0.0.1:{port}/postgres"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":

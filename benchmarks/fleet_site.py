@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from benchmarks.fleet_ingest import mosquitto
+from benchmarks.fleet_servers import mosquitto
 from cloud_sync.evidence import Verification
 from cloud_sync.release import Layout, ReleaseBuilder
 from edgeml.errors import RemoteError

@@ -26,7 +26,7 @@ import msgspec
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.fleet_ingest import bare_database, write_bare
+from benchmarks.fleet_bare import bare_database, write_bare
 from benchmarks.measure import Row, interleave, ratio_row
 from benchmarks.sync_outbox import window
 from cloud_sync.messages import Batch, Hello, Record, RecordKind, ReportedState, encode

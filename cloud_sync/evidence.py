@@ -222,7 +222,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     bind it to the desired state that asked for it; its signature is that of the batch that
     carries it. It proves who said it, not that a compromised device tells the truth. `race` is
     what a test compared to choose runtime and threads, `compiled` what a compiler said of a variant
-    for an accelerator.
+    for an accelerator. What was not measured is None: `latency`, `memory_bytes`, `load_ms`.
     """
 
     version: int = EVIDENCE_VERSION
@@ -243,8 +243,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenResult | None = None
     latency: Latency | None = None
     live: LiveResult | None = None
-    memory_bytes: int = 0
-    load_ms: float = 0.0
+    memory_bytes: int | None = None
+    load_ms: float | None = None
     placement: dict[str, int] = {}
     gates: tuple[GateResult, ...] = ()
     accepted: str = ""

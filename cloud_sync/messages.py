@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 from cloud_sync.sketch import Sketch
+from cloud_sync.windows import UpdateWindow
 from edgeml.errors import RemoteError
 from hardware.capabilities import Capabilities
 
@@ -195,11 +196,28 @@ class DataBudget(msgspec.Struct, frozen=True, kw_only=True):
     when_spent: Literal["wait", "refuse"] = "wait"
 
 
+class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Which frames of a model a device keeps on its disk, for whoever trains the next release.
+
+    Those that failed or whose result is not confident, where `unsure`, and one of every `one_in`,
+    whatever it is, 0 for none; at most one in `every_s` seconds, and `keep_mb` of each model: the
+    oldest make room. They stay on the device.
+    """
+
+    unsure: bool = True
+    one_in: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    every_s: Annotated[float, Meta(ge=0)] = 10.0
+    keep_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """A device's configuration; `site` holds, per model, the parameters a release lets it set.
 
     `mirrors` are registries that are asked, in order, before the fleet's own;
-    `max_download_bytes_s` is the rate that a download does not exceed, 0 for none.
+    `max_download_bytes_s` is the rate that a download does not exceed, 0 for none. An update
+    begins, and goes on until it is live, in one of `update_windows`; where there is none, at any
+    time. One that goes back to what ran before waits for nothing. `capture` says, per model,
+    which frames are kept; of a model that is not named none are.
     """
 
     config_version: int = 0
@@ -209,6 +227,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     data_budget: DataBudget = DataBudget()
     mirrors: Annotated[tuple[Address, ...], Meta(max_length=16)] = ()
     max_download_bytes_s: Bytes = 0
+    update_windows: Annotated[tuple[UpdateWindow, ...], Meta(max_length=64)] = ()
+    capture: Annotated[dict[Name, CapturePolicy], Meta(max_length=MAX_ENTRIES)] = {}
 
 
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):

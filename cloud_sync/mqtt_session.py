@@ -92,8 +92,8 @@ class MqttSession:
             the wall clock is.
         meter: counts what the connections cost.
         expires_s: how long the broker keeps the session of a client that is gone.
-        patience_s: for how long `publish` waits for room while the broker takes what was
-            published before; without it, or on the session's own thread, it does not.
+        patience_s: for how long a patient `publish` waits for room while the broker takes what
+            was published before; on the session's own thread it does not.
 
     Attributes:
         last_error: why there is no connection, as far as that is known.
@@ -199,7 +199,13 @@ class MqttSession:
         return self._connected.wait(timeout_s)
 
     def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, expires_s: float | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expires_s: float | None = None,
+        patient: bool = False,
     ) -> bool:
         """Hand a message over with QoS 1; returns whether it was taken.
 
@@ -211,6 +217,7 @@ class MqttSession:
             payload: what.
             retain: whether the broker keeps it for who subscribes later.
             expires_s: how long the broker may keep it for who is away.
+            patient: whether to wait for room, where there is none, as long as the session may.
         """
         if not self.connected:
             return False
@@ -222,7 +229,7 @@ class MqttSession:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = max(1, round(expires_s))
         while (result := self._handed(topic, payload, retain, properties)) is _FULL:
-            if not self._may_wait():
+            if not (patient and self._may_wait()):
                 return False
             time.sleep(_ROOM_S)
         return result is MQTTErrorCode.MQTT_ERR_SUCCESS

@@ -73,8 +73,8 @@ class Arena:
         reference = beside or Lane(baseline, lane.runtime)
         key = f"{lane.key} {reference.key}" if metric.needs_reference else lane.key
         if key not in self._judged:
-            parts = [EVALUATOR, *self._conditions(lane), metric.identity]
-            parts += self._conditions(reference) if metric.needs_reference else [baseline.digest]
+            parts = [EVALUATOR, *self.conditions(lane), metric.identity]
+            parts += self.conditions(reference) if metric.needs_reference else [baseline.digest]
             known = self._cache.get("judged", parts)
             if known is not None:
                 self._judged[key] = msgspec.msgpack.decode(known, type=Judged)
@@ -154,7 +154,7 @@ class Arena:
 
         if missing <= 0:
             return timing
-        parts = [EVALUATOR, THREADS, missing, *self._conditions(lane)]
+        parts = [EVALUATOR, THREADS, missing, *self.conditions(lane)]
         more = self._cache.remember("starts", parts, list[tuple[float, int]], start)
         return msgspec.structs.replace(
             timing,
@@ -180,7 +180,7 @@ class Arena:
         for feed in feeds:
             for tensor in feed:
                 told.update(f"{tensor.dtype} {tensor.shape} ".encode() + tensor.tobytes())
-        parts = [EVALUATOR, baseline.digest, *self._conditions(lane), told.hexdigest()]
+        parts = [EVALUATOR, baseline.digest, *self.conditions(lane), told.hexdigest()]
         return self._cache.remember(
             "fidelity", parts, float, lambda: self._fidelity(lane, baseline, feeds)
         )
@@ -201,7 +201,7 @@ class Arena:
             with self.opened(lane) as session:
                 return question(session)
 
-        parts = [EVALUATOR, *self._conditions(lane), self._loaded.metric.identity]
+        parts = [EVALUATOR, *self.conditions(lane), self._loaded.metric.identity]
         return self._cache.remember(kind, parts, shape, answer)
 
     @contextmanager
@@ -242,7 +242,7 @@ class Arena:
                 channel.close()
 
     def _parts(self, race: Race) -> list[object]:
-        conditions = [self._conditions(lane) for lane in race.lanes]
+        conditions = [self.conditions(lane) for lane in race.lanes]
         pairs = sorted((lane.key, other.key) for lane, other in race.pairs.items())
         how = [race.seconds, race.bound, race.is_quick, race.anew]
         return [EVALUATOR, THREADS, *how, pairs, conditions]
@@ -357,7 +357,8 @@ class Arena:
                 break
         return feeds
 
-    def _conditions(self, lane: Lane) -> list[str]:
+    def conditions(self, lane: Lane) -> list[str]:
+        """All that a lane's answers and times follow from, but for who asks."""
         host, inputs = self._loaded.host, self._loaded.inputs
         version = next((r.version for r in host.runtimes if r.name == lane.runtime), "")
         return [

@@ -183,14 +183,16 @@ def _evidence(parts: Parts, release: Release) -> list[Evidence]:
 def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) -> Evidence:
     """Evidence about a variant, or with an empty `variant` about a candidate left out."""
     host, artifact = parts.host, candidate.lane.artifact
+    runtime, answered = candidate.lane.runtime, candidate.timing.info
+    stand_in = {} if answered.name == runtime else {answered.name: answered.version}
     return Evidence(
         stage="convert",
         model=parts.request.name,
         release=release.digest,
         variant=variant,
         target=candidate.target.name,
-        runtime=candidate.lane.runtime,
-        runtime_version=candidate.timing.info.version,
+        runtime=runtime,
+        runtime_version="" if stand_in else answered.version,
         verification=candidate.verification,
         conditions=Conditions(
             hardware_class=host.hardware_class,
@@ -198,6 +200,7 @@ def _record(parts: Parts, candidate: Candidate, release: Release, variant: str) 
             instruction_set=instruction_set(host),
             threads=THREADS,
             software=parts.recipe.tools
+            | stand_in
             | {"precision": artifact.weights, "quantization": artifact.quantization},
         ),
         accuracy=metric_score(

@@ -159,8 +159,8 @@ def _taken(candidate: Candidate) -> Taken:
     timing = candidate.timing
     return Taken(
         model_bytes=candidate.lane.artifact.size,
-        memory_bytes=timing.memory_bytes,
-        start_ms=timing.load_ms,
+        memory_bytes=timing.memory_bytes or 0,
+        start_ms=timing.load_ms or 0.0,
         processes=max(1, len(timing.loads_ms)),
         milliseconds=timing.milliseconds,
     )

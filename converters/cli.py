@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -74,6 +75,20 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
             "more than once.",
         ),
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="Of FPGAs: engine (multipliers that take one layer after the other), dataflow "
+            "(the whole net unrolled into logic), or auto: dataflow where it fits.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="Of FPGAs, how far to go: rtl (Verilog, proven), netlist (synthesised, and "
+            "proven), or bitstream. Finished steps are kept: the same command goes on from there.",
+        ),
+    ] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of a variant's file at most, such as 4MB.")
     ] = None,
@@ -136,6 +151,7 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
     from converters.show import conversion_text
     from hardware.profiles import Limits
 
+    named = {"architecture": architecture, "until": until}
     request = Request(
         model=model,
         calibration=calibration,
@@ -150,7 +166,7 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
         confidence=confidence,
         min_speedup=min_speedup,
         min_offload=min_offload,
-        options=parse_options(option or ()),
+        options=parse_options(option or ()) | {n: v for n, v in named.items() if v},
         limits=Limits(
             max_model_bytes=parse_bytes(max_size) if max_size else None,
             max_memory_bytes=parse_bytes(max_memory) if max_memory else None,
@@ -181,6 +197,28 @@ def inspect(
 
     description = describe(path)
     typer.echo(_json(description) if as_json else description_text(description))
+
+
+def targets(
+    target: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET...]", help="Targets, or the group cpu, npu or fpga."),
+    ] = None,
+    as_json: _JSON = False,
+) -> None:
+    """Show the targets: what can be made here, and how far it is checked by executing it.
+
+    Of one target alone, what it runs: its operators and their limits.
+    """
+    from converters.targets import details, details_text, is_one, listing, listing_text
+
+    names = target or []
+    if is_one(names):
+        typer.echo(_json(details(names[0])) if as_json else details_text(names[0]))
+        return
+    found = listing(names)
+    body = {"targets": msgspec.to_builtins(found)}
+    typer.echo(_json(body) if as_json else listing_text(found))
 
 
 def _json(body: dict[str, Any]) -> str:

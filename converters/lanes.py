@@ -69,14 +69,14 @@ class Timing(msgspec.Struct, frozen=True):
     info: RuntimeInfo
 
     @property
-    def load_ms(self) -> float:
-        """Of loading the model, the median; 0 where nothing was timed."""
-        return float(np.median(self.loads_ms)) if self.loads_ms else 0.0
+    def load_ms(self) -> float | None:
+        """Of loading the model, the median; None where nothing was timed."""
+        return float(np.median(self.loads_ms)) if self.loads_ms else None
 
     @property
-    def memory_bytes(self) -> int:
-        """A process's peak memory, the median; 0 where nothing was timed."""
-        return int(np.median(self.peaks_bytes)) if self.peaks_bytes else 0
+    def memory_bytes(self) -> int | None:
+        """A process's peak memory, the median; None where nothing was timed."""
+        return int(np.median(self.peaks_bytes)) if self.peaks_bytes else None
 
     @property
     def p50_ms(self) -> float:

@@ -6,6 +6,7 @@ import msgspec
 
 from cloud_sync.release import digest_of
 from converters.axes import fix_axes
+from converters.backends import takes_quantized
 from converters.dataset import Dataset, each_once, open_dataset, refuse_overlap
 from converters.fusing import CHECKED_SAMPLES, check_fused, fuse, refuse_metric
 from converters.metrics import Metric, find_metric
@@ -74,7 +75,6 @@ def load(request: Request, progress: Progress) -> Loaded:
     dims = recipe.inputs.dims if recipe else request.dims
     model = fix_axes(load_model(request.model), dims)
     check_inputs(model)
-    check_float(model)
     planned = plan(
         names,
         host,
@@ -82,6 +82,8 @@ def load(request: Request, progress: Progress) -> Loaded:
         model_format=model.format,
         decided={v.runtime for v in recipe.variants} if recipe else None,
     )
+    if planned.targets or not all(takes_quantized(t.backend) for t in planned.compiled):
+        check_float(model)
     pipeline: bytes | None = None
     task: Task = DirectTask(model)
     if request.pipeline:

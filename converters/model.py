@@ -17,6 +17,7 @@ import onnx.inliner
 import onnxruntime as ort
 
 from converters.methods.sessions import NONE, open_bytes
+from converters.qonnx import has_quant, lowered
 from converters.recipe import FLOAT, FLOAT16, Precision
 from edgeml.errors import ModelError
 from hardware.runtimes.formats import ONNX, TFLITE, format_of
@@ -84,6 +85,9 @@ def load_model(path: Path) -> FloatModel:
         raise ModelError(
             f"{path} is not an ONNX model.", why="It has no graph with nodes and outputs.", fix=_FIX
         )
+    if has_quant(proto):
+        proto = lowered(proto)
+        raw = proto.SerializeToString(deterministic=True)
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)):
         raw = _in_one_piece(path, proto)
     _check(path, proto, raw)
@@ -149,13 +153,24 @@ def check_float(model: FloatModel) -> None:
     Raises:
         ModelError: it holds quantized nodes; the sentence says which.
     """
-    found = [name for name in model.operators if name in _QUANTIZED or name.startswith("QLinear")]
-    if found and model.format == ONNX:
+    found = _quantized_operators(model)
+    if found:
         raise ModelError(
             f"The model {model.path} is quantized already.",
             why=f"It has nodes of the type{'s' * (len(found) > 1)} {', '.join(found)}.",
             fix="Give the float model that it was made from.",
         )
+
+
+def is_quantized(model: FloatModel) -> bool:
+    """Whether an ONNX model was quantized before."""
+    return bool(_quantized_operators(model))
+
+
+def _quantized_operators(model: FloatModel) -> list[str]:
+    if model.format != ONNX:
+        return []
+    return [name for name in model.operators if name in _QUANTIZED or name.startswith("QLinear")]
 
 
 def parse(path: Path, raw: bytes) -> Any:

@@ -1,5 +1,6 @@
 """What a conversion returns, and how it is printed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     """A variant of the release; `file` and `recipe` are paths of blobs in it.
 
     `quantization` is empty of the model as it came, whose weights may be float16. `why` says how
-    it was made and why it is in the release, `compiled` what a compiler said of it.
+    it was made and why it is in the release, `compiled` what a compiler said of it. `latency`,
+    `memory_bytes` and `load_ms` are None where nothing of that kind was measured here.
     """
 
     target: str
@@ -32,8 +34,8 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     accuracy: Accuracy
     latency: Latency | None
-    memory_bytes: int
-    load_ms: float
+    memory_bytes: int | None
+    load_ms: float | None
     gates: tuple[GateResult, ...] = ()
     why: str = ""
     compiled: CompileReport | None = None
@@ -57,10 +59,22 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
-    """A target of a group that this machine cannot execute."""
+    """A target of a group that this machine cannot execute or compile for."""
 
     target: str
     reason: str
+
+
+def alike(said: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """What is said of several names, once each with the names, in the order of the first.
+
+    >>> alike([("a", "too large"), ("b", "too slow"), ("c", "too large")])
+    [('too large', ['a', 'c']), ('too slow', ['b'])]
+    """
+    names: dict[str, list[str]] = {}
+    for name, what in said:
+        names.setdefault(what, []).append(name)
+    return list(names.items())
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from cloud_sync.release import Layout, Release, Variant
 from converters.model import load_model
 from converters.recipe import FLOAT
 from converters.report.compiled import expected
-from converters.result import ConversionResult, Loss, VariantResult
+from converters.result import ConversionResult, Loss, VariantResult, alike
 from edgeml.errors import ModelError
 
 
@@ -31,22 +31,32 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
         "gates",
     )
     lines += _table(head, [_row(variant) for variant in result.variants])
-    lines += [f"{v.target}: {line}" for v in result.variants for line in _compiled(v.compiled)]
+    if any(variant.latency is None for variant in result.variants):
+        lines += ["-: not measured; nothing here runs as that device does"]
+    said = ((v.target, line) for v in result.variants for line in _compiled(v.compiled))
+    lines += [f"{', '.join(targets)}: {line}" for line, targets in alike(said)]
     if result.float_kept_because:
         given = next((v.precision for v in result.variants if not v.quantization), FLOAT)
         lines += ["", f"{given} is the answer for {result.float_kept_because}"]
-    lines += [f"undecided for {c.target}: {c.remedy}" for c in result.undecided]
+    failed = {failure.target for failure in result.failed}
+    doubted = ((c.target, c.remedy) for c in result.undecided if c.target not in failed)
+    lines += [f"undecided for {', '.join(targets)}: {text}" for text, targets in alike(doubted)]
     if explain:
         lines += ["", "why each is there, best first:"]
         lines += [f"  {v.target} {v.precision} on {v.runtime}: {v.why}" for v in result.variants]
         lines += ["left out:"] if result.left_out else []
         lines += [f"  {c.target} {c.precision} {c.runtime}: {c.reason}" for c in result.left_out]
-    told = [loss for loss in result.losses if explain or loss.gate.result is Verdict.FAIL]
+    told = [
+        loss
+        for loss in result.losses
+        if explain or (loss.gate.result is Verdict.FAIL and loss.target not in failed)
+    ]
     lines += ["", "where accuracy is lost:"] if told else []
     lines += [f"  {_loss(loss)}" for loss in told]
     lines += [f"warning: {warning}" for warning in result.warnings]
-    lines += [f"left out: {skipped.target}: {skipped.reason}" for skipped in result.skipped]
-    lines += [f"failed: {failed.target}: {failed}" for failed in result.failed]
+    skipped = alike((skipped.target, skipped.reason) for skipped in result.skipped)
+    lines += [f"left out: {', '.join(targets)}: {reason}" for reason, targets in skipped]
+    lines += [f"failed: {failure.target}: {failure}" for failure in result.failed]
     lines += ["", f"report: {result.path / 'report.html'}"]
     return "\n".join(lines)
 
@@ -90,13 +100,14 @@ def description_text(body: dict[str, Any]) -> str:
 
 
 def _compiled(report: CompileReport | None) -> Iterator[str]:
-    """What a compiler said: what stays on the CPU, and its estimates, called so."""
+    """What a compiler said: what stays on the CPU, its estimates, called so, and its remarks."""
     if report is None:
         return
     for node in report.placement.left if report.placement else ():
         yield f"on the CPU: {node.node} ({node.operator}): {node.reason}"
     if report.estimates:
         yield expected(report)
+    yield from report.remarks
 
 
 def _loss(loss: Loss) -> str:

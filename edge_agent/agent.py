@@ -26,6 +26,9 @@ from cloud_sync.messages import (
     StateRecord,
 )
 from cloud_sync.messages import Window as WindowRecord
+from cloud_sync.update_machine import FEATURES, IN_MOTION, Steady, blamed
+from cloud_sync.windows import closed
+from edge_agent.captured import CapturedFrames
 from edge_agent.choices import Choices
 from edge_agent.ending import Ending, only_one
 from edge_agent.following import Following
@@ -42,7 +45,6 @@ from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.twin import Twin
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.journal import Journal
-from edge_agent.update.machine import FEATURES, IN_MOTION, Steady, blamed
 from edge_agent.updates import Updates
 from edge_agent.workers import Workers
 from edgeml.errors import RemoteError
@@ -107,8 +109,13 @@ class Agent:
         self._is_steady = False
         self._results = ResultsFile(data / "results.jsonl")
         self._energy = EnergyMeter()
+        self._captured = CapturedFrames(data / "captured", lambda: self._twin.configuration.capture)
         self._workers = Workers(
-            self._results.write, self._record_windows, self._energy.joules, celsius
+            self._results.write,
+            self._record_windows,
+            self._energy.joules,
+            celsius,
+            self._captured.offer,
         )
         self._following = Following(self._twin, self._workers, self._results.write)
         self._stop = threading.Event()
@@ -324,6 +331,7 @@ class Agent:
         self._commands.close()
         self._records.close()
         self._results.close()
+        self._captured.close()
         self._only.close()
 
     def run(self, wait: Callable[[], None]) -> None:
@@ -448,7 +456,18 @@ class Agent:
             version=lambda: (self._twin.state.epoch, self._twin.state.counter),
             trusted=self._trusted,
             now=self._director.now,
+            closed=self._closed,
         )
+
+    def _closed(self) -> str:
+        """Why no update may go on now; what is tried already says when."""
+        windows = self._twin.configuration.update_windows
+        if not windows:
+            return ""
+        now = self._director.now()
+        if now is None:
+            now = max(time.time(), self._proven())
+        return closed(windows, now, time.localtime(now).tm_gmtoff)
 
     def _credentials(self) -> "httpx.Auth | None":
         return None if self._link is None else self._link.auth.auth

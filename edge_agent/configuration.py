@@ -6,10 +6,11 @@ It is applied whole or not at all: what is wrong with it is a sentence for the f
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from cloud_sync.messages import Configuration, ReportedSource, SourceConfig
+from cloud_sync.windows import is_timezone
 from edge_agent.mailbox import Frame
 from edge_agent.sources import PushSource, Source, SourceStatus, check_source
 from edgeml.errors import EdgemlError
@@ -32,21 +33,29 @@ def problem(configuration: Configuration, pipelines: Mapping[str, Iterable[Pipel
     low, high = TELEMETRY_S
     if not low <= configuration.telemetry_every_s <= high:
         return f"telemetry_every_s is {configuration.telemetry_every_s}, allowed is {low} to {high}"
-    if len(configuration.sources) > MAX_SOURCES:
-        return f"{len(configuration.sources)} sources are configured, allowed are {MAX_SOURCES}"
-    for name, count in Counter(source.name for source in configuration.sources).items():
-        if count > 1:
-            return f"{count} sources have the name {name!r}"
-    for source in configuration.sources:
-        wrong = _source_problem(source)
-        if wrong:
-            return f"the source {source.name!r}: {wrong}"
+    if wrong := _sources_problem(configuration.sources):
+        return wrong
+    for window in configuration.update_windows:
+        if not is_timezone(window.timezone):
+            return f"the time zone {window.timezone!r} of an update window is not known here"
     for model, site in configuration.site.items():
         for pipeline in pipelines.get(model, ()):
             try:
                 pipeline.site_parameters(site)
             except EdgemlError as error:
                 return f"the site parameters of {model}: {error}"
+    return ""
+
+
+def _sources_problem(sources: Sequence[SourceConfig]) -> str:
+    if len(sources) > MAX_SOURCES:
+        return f"{len(sources)} sources are configured, allowed are {MAX_SOURCES}"
+    for name, count in Counter(source.name for source in sources).items():
+        if count > 1:
+            return f"{count} sources have the name {name!r}"
+    for source in sources:
+        if wrong := _source_problem(source):
+            return f"the source {source.name!r}: {wrong}"
     return ""
 
 

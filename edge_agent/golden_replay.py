@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloud_sync.evidence import Accuracy, GateResult, GoldenResult, Verdict
 from cloud_sync.golden import GoldenSet, Recorded, matching
-from edge_agent.trial import CONFIDENCE, wilson
+from cloud_sync.trial import CONFIDENCE, wilson
 from edgeml.errors import ReleaseError
 
 Outputs = Sequence[NDArray[np.generic]]

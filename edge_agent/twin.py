@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloud_sync.messages import Configuration, DesiredState, StateRecord
+from cloud_sync.update_machine import Event, ModelState, Unwanted, Wanted, report, step
 from edge_agent.configuration_trial import Seen, judge, needs_trial
 from edge_agent.update.journal import DeviceState, Journal
-from edge_agent.update.machine import Event, ModelState, Unwanted, Wanted, report, step
 
 if TYPE_CHECKING:
     from hardware.pipeline import Pipeline

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloud_sync.messages import Phase
+from cloud_sync.update_machine import IN_MOTION, Restarted, kept, waits
 from edge_agent.choices import Choices
 from edge_agent.following import Following
 from edge_agent.store import ReleaseStore
@@ -15,7 +16,6 @@ from edge_agent.twin import Twin
 from edge_agent.update.driver import UpdateDriver
 from edge_agent.update.fetching import Connect
 from edge_agent.update.hooks import Hooks
-from edge_agent.update.machine import IN_MOTION, Restarted, kept, waits
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:

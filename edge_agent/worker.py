@@ -44,6 +44,7 @@ IDLE_S = 0.5
 MAX_REST_S = 10.0
 
 OnResult = Callable[[dict[str, Any]], None]
+OnFrame = Callable[[Frame, dict[str, Any]], None]
 Energy = Callable[[], float | None]
 Celsius = Callable[[], float | None]
 TEMPERATURE = "temperature_c"
@@ -71,6 +72,7 @@ class Worker:
     Args:
         energy: the joules that the device has used so far, None where nothing tells.
         celsius: how warm the device is now, None where nothing tells.
+        on_frame: called with every frame that is done, and the line of its result.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Worker:
         *,
         energy: Energy = lambda: None,
         celsius: Celsius = lambda: None,
+        on_frame: OnFrame = lambda _frame, _line: None,
     ) -> None:
         self.model = model
         self.mailbox = mailbox or Mailbox()
@@ -93,6 +96,7 @@ class Worker:
         self._watchers: queue.SimpleQueue[queue.SimpleQueue[Watched]] = queue.SimpleQueue()
         self._loaded = loaded
         self._on_result = on_result
+        self._on_frame = on_frame
         self._frame_lock = threading.Lock()
         self._turnstile = threading.Lock()
         self._taking = threading.Lock()
@@ -158,6 +162,7 @@ class Worker:
             self.mailbox,
             energy=self._energy,
             celsius=self._celsius,
+            on_frame=self._on_frame,
         )
         worker._reported = self._reported
         worker._watchers = self._watchers
@@ -315,6 +320,7 @@ class Worker:
                 self._show(frame, loaded, result)
         if not self.abandoned:
             self._on_result(line)
+            self._on_frame(frame, line)
 
     def _show(self, frame: Frame, loaded: LoadedRelease, result: Any) -> None:
         from edge_agent.api.device import Watched

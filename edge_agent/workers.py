@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_sync.messages import Window as WindowRecord
 from edge_agent.loaded import LoadedRelease
 from edge_agent.mailbox import Frame
-from edge_agent.worker import Celsius, Energy, OnResult, Worker
+from edge_agent.worker import Celsius, Energy, OnFrame, OnResult, Worker
 from edgeml.errors import DeviceError, EdgemlError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Workers:
         on_windows: called with what was done since the last report.
         energy: the joules that the device has used so far, None where nothing tells.
         celsius: how warm it is now, None where nothing tells.
+        on_frame: called with every frame that is done, and the line of its result.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class Workers:
         on_windows: Callable[[Iterable[WindowRecord]], None],
         energy: Energy = lambda: None,
         celsius: Celsius = lambda: None,
+        on_frame: OnFrame = lambda _frame, _line: None,
     ) -> None:
+        self._on_frame = on_frame
         self._energy = energy
         self._celsius = celsius
         self._on_result = on_result
@@ -151,7 +154,12 @@ class Workers:
                 return before
         if worker is None:
             fresh = Worker(
-                model, loaded, self._on_result, energy=self._energy, celsius=self._celsius
+                model,
+                loaded,
+                self._on_result,
+                energy=self._energy,
+                celsius=self._celsius,
+                on_frame=self._on_frame,
             )
         else:
             self._report(worker)

@@ -60,6 +60,7 @@ app = typer.Typer(
 )
 app.command("convert")(converters.cli.convert)
 app.command("inspect")(converters.cli.inspect)
+app.command("targets")(converters.cli.targets)
 app.command("demo")(edgeml.demo.cli.demo)
 app.command("simulate")(fleet.cli.simulate)
 app.add_typer(edge_agent.cli.app, name="agent")

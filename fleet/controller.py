@@ -55,10 +55,12 @@ EVERY_S = 1.0
 _MIN_PAUSE_S = 0.05
 _SHARE = 0.08  # of the time, at most, that it looks
 _MAX_PAUSE_S = 5.0
+_SILENCE_S = 0.25
 _QUIET_S = 60.0
 _LOG = logging.getLogger(__name__)
 _CALLER = "controller"
 _NOTED = (Advance, Complete, Halt, Pause, Block, Proceed, Retreat)
+_FOLLOWED = (Advance, Hold)  # by what the next look finds to do, though nobody says anything
 _ENDED = (str(RolloutStatus.HALTED), str(RolloutStatus.ABORTED))
 
 
@@ -78,6 +80,8 @@ class Controller:
         self._memories: dict[str, observations.Memory] = {}
         self._documents: dict[str, Release] = {}
         self._quiet: dict[str, float] = {}
+        self._goes_on = False
+        self._announced = 0
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     def start(self) -> None:
@@ -132,18 +136,33 @@ class Controller:
             return {name: status for name, status in found}  # noqa: C416 -- rows
 
     def _run(self) -> None:
-        seen = 0
+        changes = self._services.changes
         while not self._stop.is_set():
-            began = time.monotonic()
+            seen, began = changes.count, time.monotonic()
+            self._goes_on, self._announced = False, 0
             try:
                 self.tick()
             except SQLAlchemyError:
                 _LOG.exception("the database cannot be used; rollouts wait")
-            # However often something changes, it leaves most of the time to others.
             took = time.monotonic() - began
-            pause = took * (1 - _SHARE) / _SHARE
-            self._stop.wait(min(max(_MIN_PAUSE_S, pause), _MAX_PAUSE_S))
-            seen = self._services.changes.wait(seen, self._every_s)
+            if not self._goes_on:
+                self._rest(seen, took * (1 - _SHARE) / _SHARE)
+                changes.wait(seen, self._every_s)
+
+    def _rest(self, seen: int, seconds: float) -> None:
+        """Leave most of the time to others, however often something changes.
+
+        When others have said something and are silent now, there is nobody to leave it to, and what
+        they said last may be what a wave waits for.
+        """
+        changes = self._services.changes
+        end = time.monotonic() + min(max(_MIN_PAUSE_S, seconds), _MAX_PAUSE_S)
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            before = changes.count
+            silent = changes.wait(before, min(left, _SILENCE_S)) == before
+            if silent and before > seen + self._announced:
+                return
+            self._stop.wait(min(left, _MIN_PAUSE_S))
 
     def _turn(self, name: str) -> int:
         services = self._services
@@ -162,8 +181,10 @@ class Controller:
             envelopes = self._apply(session, row, policy, decision)
         if any(isinstance(action, _NOTED) for action in decision.actions):
             sync_head(services)
-        desired.publish(services, envelopes)
+        desired.publish(services, envelopes, patient=True)
         services.changes.announce()
+        self._announced += 1
+        self._goes_on |= any(isinstance(action, _FOLLOWED) for action in decision.actions)
         return len(decision.actions)
 
     def _decide(self, session: Session, row: tables.Rollout) -> tuple[Policy, Decision]:

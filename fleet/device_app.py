@@ -4,6 +4,7 @@ Browsers and operators have another one. Everything but enrolment wants a token 
 signs with its key (`cloud_sync.trust.device_token`); an answer 401 carries the challenge.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from edgeml.errors import EdgemlError, RemoteError, TrustError
 from fleet.deltas import Deltas
 from fleet.good_tokens import GoodTokens
 from fleet.ingest import Ingest
+from fleet.ingest.service import HTTP_PATIENCE_S, busy
 from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
 from fleet.services import commands, enrollment, identity, own_keys, reported
@@ -104,7 +106,13 @@ class _Handlers:
     async def hello(self, request: Request) -> Response:
         body = await _body(request)
         device = request.state.device
-        answer = _maybe(await run_in_threadpool(reported.hello, self._services, device, body))
+        stored = await run_in_threadpool(self._ingest.hello, device, body)
+        try:
+            # Not on a thread: all who say hello at once are stored together.
+            told = await asyncio.wait_for(asyncio.wrap_future(stored), HTTP_PATIENCE_S)
+        except TimeoutError:
+            raise busy() from None
+        answer = _maybe(told or None)
         waiting = await run_in_threadpool(commands.number_pending, self._services, device)
         answer.headers[COMMANDS_HEADER] = str(waiting)
         answer.headers[KEYS_HEADER] = own_keys.told(self._services)

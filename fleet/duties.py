@@ -12,9 +12,10 @@ from fleet.alerts.watch import AlertWatch
 from fleet.controller import Controller
 from fleet.external_registry import EVERY_S, ExternalRegistry, Pusher
 from fleet.leader import Duty
-from fleet.services import decommission, identity, retention, rollups, trust
+from fleet.services import decommission, external, identity, retention, rollups, trust
 from fleet.services.context import Services
 from fleet.services.deltas import DeltaMaker
+from fleet.services.external import External
 from fleet.services.retention import Retention
 from fleet.webhooks.sender import WebhookSender
 
@@ -39,10 +40,12 @@ def duties(
         trust.keep_fresh(services)
         identity.keep_revoked_fresh(services)
 
-    pushing = []
     if registry is not None:
         pusher = Pusher(services, registry)
-        pushing = [Repeated("registry", EVERY_S, pusher.push_all, pusher.cut)]
+        pushing = Repeated("registry", EVERY_S, pusher.push_all, pusher.cut)
+    else:
+        # One that the fleet was started with before is nobody's concern any more.
+        pushing = Repeated("registry", _FORGET_EVERY_S, lambda: external.keep(services, External()))
     return (
         Controller(services),
         DeltaMaker(services),
@@ -53,7 +56,7 @@ def duties(
         # Devices that have said that they wipe themselves.
         Repeated("decommissioning", _END_EVERY_S, lambda: decommission.go_on(services)),
         Repeated("signing", _RENEW_EVERY_S, renew),
-        *pushing,
+        pushing,
     )
 
 

@@ -6,6 +6,7 @@ removed here stays there: that registry has rules of its own.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from edgeml.errors import EdgemlError, RemoteError, UserError
 from fleet.db import tables
 from fleet.registry import Registry
 from fleet.services.context import Services
+from fleet.services.external import External, Failed, keep
 from fleet.services.releases import document
 
 log = logging.getLogger(__name__)
@@ -77,22 +79,50 @@ class Held:
         return [one.digest for one in about if one.artifact_type == oci.EVIDENCE_ARTIFACT]
 
 
-class Pusher:
-    """Pushes each release once, the oldest first; what fails is tried again."""
+@dataclass
+class _Pause:
+    """When a release that failed is pushed again, and how long after that."""
 
-    def __init__(self, services: Services, external: ExternalRegistry) -> None:
+    until: float
+    seconds: float
+
+
+class Pusher:
+    """Pushes each release once, the oldest first; what fails is tried again, less and less often.
+
+    Args:
+        services: the fleet.
+        external: where to.
+        pause_s: the first pause after a failure, and the longest.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        external: ExternalRegistry,
+        pause_s: tuple[float, float] = (EVERY_S, 300.0),
+    ) -> None:
         self._services = services
         self._external = external
+        self._pause_s = pause_s
         self._there: set[str] = set()
+        self._failed: dict[str, Failed] = {}
+        self._pauses: dict[str, _Pause] = {}
         self._client: OciClient | None = None
         self._ended = False
 
     def push_all(self) -> int:
         """Push the releases that are not there yet; returns how many were pushed."""
+        table = tables.Release
         with self._services.database.read() as session:
-            rows = session.scalars(select(tables.Release).order_by(tables.Release.created_at))
-            due = [document(row) for row in rows if row.digest not in self._there]
-        return sum(self._push(release) for release in due if not self._ended)
+            digests = session.scalars(select(table.digest).order_by(table.created_at)).all()
+        pushed = 0
+        for digest in digests:
+            if not self._ended and digest not in self._there and self._is_due(digest):
+                pushed += self._push(digest)
+        if not self._ended:
+            self._write_down(frozenset(digests))
+        return pushed
 
     def cut(self) -> None:
         """Cut what is under way, from any thread, for good; it is done by whoever leads next."""
@@ -100,8 +130,17 @@ class Pusher:
         if (client := self._client) is not None:
             client.close()
 
-    def _push(self, release: Release) -> bool:
-        counters, url = self._services.counters, self._external.url
+    def _is_due(self, digest: str) -> bool:
+        pause = self._pauses.get(digest)
+        return pause is None or time.monotonic() >= pause.until
+
+    def _push(self, digest: str) -> bool:
+        services, url = self._services, self._external.url
+        with services.database.read() as session:
+            row = session.get(tables.Release, digest)
+            release = document(row) if row is not None else None
+        if release is None:
+            return False  # it was collected meanwhile
         base, prefix = split_address(url)
         auth = RegistryAuth(base, self._external.username, self._external.password)
         try:
@@ -110,20 +149,39 @@ class Pusher:
                 if self._ended:
                     return False
                 if is_new := not _has(client, release):
-                    held = Held(self._services.registry, release.model)
-                    client.push(held, release, tagged=True)
+                    client.push(Held(services.registry, release.model), release, tagged=True)
         except EdgemlError as error:
-            counters.add("registry.push_failed")
-            if counters.is_due(f"registry {release.digest} {error}", _TELL_S):
-                log.warning("%s was not pushed to %s: %s", release.name, url, error)
+            self._gone_wrong(release, error)
             return False
         finally:
             self._client = None
-        self._there.add(release.digest)
+        self._there.add(digest)
+        self._failed.pop(digest, None)
+        self._pauses.pop(digest, None)
         if is_new:
-            counters.add("registry.pushed")
+            services.counters.add("registry.pushed")
             log.info("%s was pushed to %s", release.name, url)
         return is_new
+
+    def _gone_wrong(self, release: Release, error: EdgemlError) -> None:
+        if self._ended:
+            return  # it was cut
+        counters, url, digest = self._services.counters, self._external.url, release.digest
+        least, most = self._pause_s
+        before = self._pauses.get(digest)
+        seconds = min(2 * before.seconds, most) if before else least
+        self._pauses[digest] = _Pause(time.monotonic() + seconds, seconds)
+        known = self._failed.get(digest)
+        since = known.since if known else self._services.now()
+        self._failed[digest] = Failed(name=release.name, why=str(error), since=since)
+        counters.add("registry.push_failed")
+        if counters.is_due(f"registry {digest} {error}", _TELL_S):
+            log.warning("%s was not pushed to %s: %s", release.name, url, error)
+
+    def _write_down(self, known: frozenset[str]) -> None:
+        failed = {digest: why for digest, why in self._failed.items() if digest in known}
+        there = known & self._there
+        keep(self._services, External(url=self._external.url, there=there, failed=failed))
 
 
 def _has(client: OciClient, release: Release) -> bool:

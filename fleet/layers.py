@@ -2,8 +2,9 @@
 
 The narrower layer wins, setting by setting: the fleet's, then those of labels by rising priority,
 then the device's own. A setting is the smallest thing that has a meaning of its own: one field of
-one source, one parameter of a model's site, one bound of the data budget. Of two layers of the same
-priority that say different things neither counts, and the conflict is told.
+one source, one parameter of a model's site or of what is captured of it, one bound of the data
+budget. Of two layers of the same priority that say different things neither counts, and the
+conflict is told.
 
     >>> fleet = Layer(name="fleet", kind=Kind.FLEET, settings={"telemetry_every_s": 60})
     >>> north = Layer(name="north", kind=Kind.LABEL, priority=5, settings={"telemetry_every_s": 5})
@@ -22,6 +23,7 @@ from fleet.rollouts.selector import parse_selector
 from fleet.settings import ABSENT
 
 Key = tuple[str, ...]
+_BY_MODEL = ("site", "capture")
 _ORDER = ("fleet", "label", "device")
 
 
@@ -104,7 +106,7 @@ def flatten(settings: Mapping[str, Any]) -> dict[Key, Any]:
         if key == "sources":
             for source in value:
                 found |= {(key, source["name"], f): v for f, v in source.items() if f != "name"}
-        elif key == "site":
+        elif key in _BY_MODEL:
             found |= {(key, model, n): v for model, own in value.items() for n, v in own.items()}
         elif key == "data_budget":
             found |= {(key, name): v for name, v in value.items()}

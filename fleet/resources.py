@@ -100,7 +100,8 @@ class VariantInfo(TypedDict):
 class ReleaseInfo(TypedDict):
     """A release and its variants; `bytes` counts each blob once.
 
-    `trust` is `signed`, `waits for signatures` or `unsigned`.
+    `trust` is `signed`, `waits for signatures` or `unsigned`; `registry` is how it stands in the
+    external registry, `pushed`, `waits` or `not pushed: why`, empty where there is none.
     """
 
     model: str
@@ -110,6 +111,7 @@ class ReleaseInfo(TypedDict):
     created_at: float
     created_by: str
     trust: str
+    registry: str
     variants: list[VariantInfo]
 
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cloud_sync.address import require_private
-from cloud_sync.messages import Configuration, DataBudget, SourceConfig
+from cloud_sync.messages import CapturePolicy, Configuration, DataBudget, SourceConfig
+from cloud_sync.windows import UpdateWindow, is_time_of_day, is_timezone
 from edgeml.errors import UserError
 
 MAX_CONFIGURATION_BYTES = 128 << 10  # the rest of a desired state is for its models
@@ -36,6 +37,8 @@ def parse_configuration(settings: Mapping[str, Any]) -> Configuration:
         _refuse_unknown(budget, DataBudget, " of data_budget")
     for number, source in enumerate(_tables(settings.get("sources", ())), 1):
         _refuse_unknown(source, SourceConfig, f" of source {number}")
+    _check_windows_as_written(_tables(settings.get("update_windows", ()), "update_windows"))
+    _check_captures_as_written(settings.get("capture", {}))
     try:
         wanted = msgspec.convert(dict(settings), Configuration)
     except (msgspec.ValidationError, OverflowError) as error:
@@ -90,6 +93,7 @@ def _check_values(wanted: Configuration) -> None:
             )
         if source.fps is not None and not (math.isfinite(source.fps) and source.fps > 0):
             raise UserError(_WHAT, why=f"The source {source.name} has an fps that is not positive.")
+    _check_windows(wanted.update_windows)
     for mirror in wanted.mirrors:
         scheme, _, host = mirror.partition("://")
         if scheme not in {"http", "https"} or not host:
@@ -99,6 +103,36 @@ def _check_values(wanted: Configuration) -> None:
                 fix="Write https://cache.site, or https://registry.example/team-a.",
             )
         require_private(scheme, urlsplit(mirror).hostname or "", of="mirror")
+
+
+def _check_windows_as_written(windows: Sequence[Mapping[str, Any]]) -> None:
+    for number, window in enumerate(windows, 1):
+        _refuse_unknown(window, UpdateWindow, f" of update window {number}")
+        for key in ("begins", "ends"):
+            if not is_time_of_day(window.get(key)):
+                raise UserError(
+                    _WHAT,
+                    why=f"The {key} of update window {number} is no time of the day.",
+                    fix=f'Write {key} = "22:00".',
+                )
+
+
+def _check_captures_as_written(captures: Any) -> None:
+    for model, policy in captures.items() if isinstance(captures, Mapping) else ():
+        if isinstance(policy, Mapping):
+            _refuse_unknown(policy, CapturePolicy, f" of capture.{model}")
+            if not policy:  # a layer is made of its settings, and it has none
+                raise UserError(_WHAT, why=f"capture.{model} is empty.", fix="Say unsure = true.")
+
+
+def _check_windows(windows: Sequence[UpdateWindow]) -> None:
+    for window in windows:
+        if not is_timezone(window.timezone):
+            raise UserError(
+                _WHAT,
+                why=f"The time zone {window.timezone!r} of an update window is not known.",
+                fix='Write timezone = "device", or a name like "Europe/Berlin".',
+            )
 
 
 def _check_depth(settings: Mapping[str, Any]) -> None:
@@ -140,7 +174,7 @@ def _refuse_unknown(
         )
 
 
-def _tables(value: Any) -> list[dict[str, Any]]:
+def _tables(value: Any, key: str = "sources") -> list[dict[str, Any]]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
-        raise UserError(_WHAT, why="sources must be a list of tables.", fix="Write [[sources]].")
+        raise UserError(_WHAT, why=f"{key} must be a list of tables.", fix=f"Write [[{key}]].")
     return list(value)

@@ -64,8 +64,12 @@ def releases_text(releases: Sequence[ReleaseInfo]) -> str:
     """One line a release."""
     if not releases:
         return "There is no release yet. Push one: edgeml releases push FOLDER"
+    pushed = any(r["registry"] for r in releases)
     return table(
-        ["release", "variants", "bytes", "digest", "trust", "registered"],
+        [
+            *("release", "variants", "bytes", "digest", "trust", "registered"),
+            *(["registry"] if pushed else []),
+        ],
         [
             [
                 f"{r['model']}:{r['version']}",
@@ -74,6 +78,7 @@ def releases_text(releases: Sequence[ReleaseInfo]) -> str:
                 r["digest"][:19],
                 r["trust"],
                 when(r["created_at"]),
+                *([r["registry"]] if pushed else []),
             ]
             for r in releases
         ],
@@ -95,7 +100,8 @@ def release_text(release: ReleaseInfo) -> str:
         for v in release["variants"]
     ]
     name = f"{release['model']}:{release['version']}"
-    return f"{name}  {release['digest']}  {release['trust']}\n{table(head, rows)}"
+    there = f"\nregistry: {release['registry']}" if release["registry"] else ""
+    return f"{name}  {release['digest']}  {release['trust']}{there}\n{table(head, rows)}"
 
 
 def rollouts_text(rollouts: Sequence[RolloutInfo]) -> str:

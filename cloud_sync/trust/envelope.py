@@ -121,6 +121,15 @@ def open_envelope(data: bytes, keys: Mapping[str, PublicKey], payload_type: Payl
     )
 
 
+def is_by_another(data: bytes, keys: Mapping[str, PublicKey]) -> bool:
+    """Whether an envelope names a key that is none of these; what cannot be read names none."""
+    try:
+        signed = msgspec.json.decode(data, type=Envelope).signatures
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return False
+    return any(signature.keyid and signature.keyid not in keys for signature in signed)
+
+
 def _unbase64(text: str) -> bytes:
     standard = text.translate(_URL_SAFE) if "-" in text or "_" in text else text
     return binascii.a2b_base64(standard, strict_mode=True)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from converters.backends.interface import Backend
 
 _OURS = {
+    "esp-dl": "converters.backends.esp_dl.backend:EspDl",
     "ethos-u": "converters.backends.ethos_u.backend:EthosU",
     "fpga": "converters.fpga.backend:Fpga",
+    "fpga-vitis": "converters.fpga.vitis:Vitis",
     "intel": "converters.backends.intel.backend:Intel",
     "qualcomm": "converters.backends.qualcomm.backend:Qualcomm",
     "rockchip": "converters.backends.rockchip.backend:Rockchip",
@@ -62,3 +64,8 @@ def backend(name: str) -> "Backend":
             why=f"{type(error).__name__}: {error}.",
             fix="Repair or uninstall the package that brings it.",
         ) from error
+
+
+def takes_quantized(name: str) -> bool:
+    """Whether a backend takes models that came quantized (QDQ, QONNX), keeping their scales."""
+    return bool(getattr(backend(name), "takes_quantized", False))

@@ -18,7 +18,14 @@ from converters.arena import EVALUATOR, Arena
 from converters.axes import fixed_shapes
 from converters.backends import backend
 from converters.backends.graph import nodes_of
-from converters.backends.interface import Backend, Execution, Job, Offer, Tensors
+from converters.backends.interface import (
+    Backend,
+    Execution,
+    Job,
+    Offer,
+    Tensors,
+    require_here,
+)
 from converters.backends.support import Unsupported, unsupported
 from converters.cache import Cache
 from converters.candidates import Candidate, as_decided, decided
@@ -28,10 +35,9 @@ from converters.lanes import Lane, Timing
 from converters.loading import Loaded
 from converters.progress import Progress
 from converters.request import Request
-from converters.result import Skipped
-from converters.toolchains.store import require
+from converters.result import Skipped, alike
 from converters.workshop import Workshop
-from edgeml.errors import EdgemlError, GateFailed, ToolchainError
+from edgeml.errors import EdgemlError, GateFailed, ToolchainError, UserError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import ONNX
@@ -77,8 +83,10 @@ class Compiler:
         """Say what is missing and what will not run on the accelerators, before anything is made.
 
         Raises:
+            UserError: none of the targets has an option that was given.
             EdgemlError: nothing that was asked for can be made.
         """
+        self._refuse_unknown_options()
         for target in self._loaded.plan.compiled:
             try:
                 serving = backend(target.backend)
@@ -88,12 +96,15 @@ class Compiler:
             except EdgemlError as error:
                 self.fail(target.name, error)
         if self._ready or self._loaded.plan.targets:
+            self._tell()
             return
         if self.failures:
             raise joined(self.failures)
+        reasons = alike((each.target, each.reason) for each in self.skipped)
         raise ToolchainError(
             f"None of the targets in {', '.join(self._request.targets)} can be made here.",
-            why=" ".join(f"{each.target}: {each.reason}." for each in self.skipped),
+            why=" ".join(f"{', '.join(names)}: {reason}." for reason, names in reasons),
+            fix="Install what the targets that you want need; `edgeml targets` lists it.",
         )
 
     def compile(self, reference: Lane) -> list[Candidate]:
@@ -120,7 +131,30 @@ class Compiler:
         if self._loaded.recipe is not None:
             raise error
         self.failures[target] = error
-        self._progress.note(f"{target} is left out: {error}")
+        self._progress.note(f"{target} is left out: {error.what}")
+
+    def _refuse_unknown_options(self) -> None:
+        known: dict[str, str] = {}
+        for target in self._loaded.plan.compiled:
+            options = getattr(backend(target.backend), "options", None)
+            if options is None:  # this backend looks at them itself
+                return
+            known |= dict.fromkeys(options, target.name)
+        if unknown := sorted(set(self._request.options) - set(known)):
+            of = alike((option, target) for option, target in known.items())
+            told = "; ".join(f"{target} has {', '.join(options)}" for target, options in of)
+            raise UserError(
+                f"There is no option {unknown[0]}.",
+                why=f"{told or 'The targets asked for have none'}.",
+            )
+
+    def _own(self, serving: Backend) -> Request:
+        """The request as a backend sees it: with the options that are its own."""
+        options = getattr(serving, "options", None)
+        if options is None:
+            return self._request
+        own = {name: value for name, value in self._request.options.items() if name in options}
+        return msgspec.structs.replace(self._request, options=own)
 
     def _is_equipped(self, serving: Backend, target: TargetProfile) -> bool:
         """Whether a target's toolchains are here; of a group, those without are left out.
@@ -129,16 +163,31 @@ class Compiler:
             ToolchainError: one is not, of a target that was asked for by name.
         """
         try:
-            for name in serving.toolchains:
-                require(name)
+            require_here(serving)
+            getattr(serving, "check", lambda *_: None)(target, self._request)
         except ToolchainError as error:
             if self._loaded.recipe is not None or target.name in self._request.targets:
                 raise
-            reason = f"{error.what.rstrip('.')}; {error.fix}"
-            self.skipped += (Skipped(target=target.name, reason=reason),)
-            self._progress.note(f"{target.name} is left out: {error}")
+            self.skipped += (Skipped(target=target.name, reason=str(error).rstrip(".")),)
             return False
         return True
+
+    def _tell(self) -> None:
+        """Say beforehand how many targets are left out, and which nodes are not expected to run.
+
+        Which targets are left out, and why, the result says.
+        """
+        if self.skipped:
+            self._progress.note(
+                f"{len(self.skipped)} targets are left out for want of their toolchains; "
+                "the others are made."
+            )
+        said = ((name, node) for name, (_, found) in self._ready.items() for node in found)
+        nodes = alike((name, str(node)) for name, node in said)
+        for node, names in nodes[:_TOLD]:
+            self._progress.note(f"Not expected to run on {', '.join(names)}: {node}")
+        if len(nodes) > _TOLD:
+            self._progress.note(f"and {len(nodes) - _TOLD} more nodes; the compiler decides.")
 
     def _unsupported(self, serving: Backend, target: TargetProfile) -> tuple[Unsupported, ...]:
         model = self._loaded.model
@@ -146,12 +195,7 @@ class Compiler:
             return ()
         feeds = self._workshop.feeds(1)
         shapes = fixed_shapes(model.inputs, feeds, f"the target {target.name}")
-        found = unsupported(serving.constraints(target), nodes_of(model, shapes))
-        for node in found[:_TOLD]:
-            self._progress.note(f"{target.name} does not run {node}")
-        if len(found) > _TOLD:
-            self._progress.note(f"{target.name} does not run {len(found) - _TOLD} more nodes")
-        return found
+        return unsupported(serving.constraints(target), nodes_of(model, shapes))
 
     def _compiled(
         self, target: TargetProfile, reference: Lane, outcomes: Judged
@@ -160,6 +204,9 @@ class Compiler:
         try:
             for offer in self._offers(target, outcomes):
                 made.append(self._judged(target, offer, reference, outcomes, tests=len(made)))
+                choice = made[-1].choice
+                said = "passes its gates." if choice.deployable else choice.reason
+                self._progress.note(f"{target.name}, {offer.move}: {said}")
                 if made[-1].choice.deployable or not self._can_still_pass(outcomes, len(made)):
                     break
             if not any(candidate.choice.deployable for candidate in made):
@@ -179,7 +226,7 @@ class Compiler:
         return serving.offer(
             Job(
                 target=target,
-                request=self._request,
+                request=self._own(serving),
                 loaded=self._loaded,
                 workshop=self._workshop,
                 reference=outcomes,
@@ -236,6 +283,7 @@ class Compiler:
         parts = [
             *(EVALUATOR, target.backend, offer.runtime, *offer.origin),
             *(inputs.evaluation, inputs.pipeline, metric.identity, reference.artifact.digest),
+            *(self._arena.conditions(reference) if metric.needs_reference else ()),
         ]
         known = self._cache.get("compiled", parts)
         if known is not None:
@@ -284,7 +332,7 @@ def joined(failures: dict[str, EdgemlError]) -> EdgemlError:
     return type(first)(
         f"Nothing could be made for {', '.join(failures)}.",
         why=" ".join(f"{name}: {error.what} {error.why}" for name, error in failures.items()),
-        fix=first.fix,
+        fix=" ".join(dict.fromkeys(error.fix for error in failures.values() if error.fix)),
     )
 
 
@@ -325,7 +373,10 @@ def _nothing_passes(target: TargetProfile, made: Sequence[Candidate]) -> GateFai
         remedy = "Raise --max-drop, or train the model with quantization in mind."
     return GateFailed(
         f"No variant for {target.name} passes its gates.",
-        why=" ".join(f"{candidate.move}: {candidate.choice.reason}" for candidate in made),
+        why=" ".join(
+            f"{', '.join(moves)}: {reason}"
+            for reason, moves in alike((each.move, each.choice.reason) for each in made)
+        ),
         fix=remedy,
         undecided=best.choice.undecided,
     )

@@ -14,7 +14,6 @@ _EMPTY = "LiteRT's package for this vendor holds no compiler: it downloads the S
 _MISSING = {
     "npu-coral": f"Google's edgetpu-compiler {_NOWHERE}",
     "npu-edgetpu": f"Google's edgetpu-compiler {_NOWHERE}",
-    "npu-esp": "ESP-DL is for microcontrollers, which run no agent of edgeml: there is no backend.",
     "npu-google-tensor": _EMPTY,
     "npu-kendryte": f"A complete nncase compiler {_NOWHERE}",
     "npu-mediatek": _EMPTY,

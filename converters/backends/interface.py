@@ -34,6 +34,7 @@ from converters.loading import Loaded
 from converters.progress import Progress
 from converters.recipe import VariantRecipe
 from converters.request import Request
+from converters.toolchains.store import require_all
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements
@@ -59,6 +60,13 @@ class Execution(Protocol):
             ModelError: it failed on one.
         """
         ...
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a backend's artifacts are checked here: what is executed, and which level that is."""
+
+    executes: str
+    verification: Verification
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +143,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(Protocol):
-    """Makes artifacts for the targets whose profile names it."""
+    """Makes artifacts for the targets whose profile names it.
+
+    It may have a `proof`, a `Proof` that `edgeml targets` shows; `options`, the names of those that
+    it takes, so that others are refused and it is given its own alone; and a method `require`
+    without arguments, which raises a ToolchainError where something other than a toolchain is
+    missing.
+    """
 
     name: str
     toolchains: tuple[str, ...]
@@ -156,3 +170,13 @@ class Backend(Protocol):
             ToolchainError: a toolchain failed.
         """
         ...
+
+
+def require_here(serving: Backend) -> None:
+    """Check that all that a backend needs is on this machine.
+
+    Raises:
+        ToolchainError: it is not; all toolchains that are missing are named.
+    """
+    require_all(serving.toolchains)
+    getattr(serving, "require", lambda: None)()

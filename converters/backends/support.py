@@ -57,7 +57,7 @@ def message(constraint: Constraint) -> str:
 
 def _broken(table: Mapping[str, Sequence[Constraint]], node: Node) -> str:
     if node.operator not in table:
-        return "this operator does not run there."
+        return "this operator is not among those that it runs."
     broken = [
         f"{message(constraint)} It has {said}."
         for constraint in (*table.get(EVERY, ()), *table[node.operator])

@@ -18,35 +18,46 @@ from cloud_sync.evidence import CompileReport, Placement, Verification
 from converters.artifact import Artifact
 from converters.axes import fixed_shapes
 from converters.backends.graph import nodes_of
-from converters.backends.interface import Execution, Job, Offer, Tensors
+from converters.backends.interface import Execution, Job, Offer, Proof, Tensors
 from converters.backends.support import Constraint
 from converters.backends.whole import require_onnx
 from converters.fpga import built
-from converters.fpga.integer.graph import IntegerGraph
+from converters.fpga.dataflow import can_unroll, estimated_luts
+from converters.fpga.integer.graph import BITS, IntegerGraph
 from converters.fpga.integer.network import Network, evaluate, outputs
 from converters.fpga.integer.operators import supported
 from converters.fpga.integer.quantize import Observed, Widths, observe, quantize
 from converters.fpga.integer.reading import read
 from converters.fpga.integer.reference import decode_output, encode_input, run
 from converters.fpga.search import ACTIVATIONS, FLOORS, Fidelity, narrowed, signal_to_noise
+from converters.fpga.settings import (
+    AUTO,
+    DATAFLOW,
+    ENGINE,
+    UNROLLER,
+    Settings,
+    require_tools,
+    settings_of,
+)
 from converters.golden import golden_indices
+from converters.model import is_quantized
 from converters.recipe import Method, Parameters, Rule
-from edgeml.errors import UserError
+from converters.request import Request
+from converters.toolchains.store import require
+from edgeml.errors import ModelError, TargetError, ToolchainError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements, RuntimeRequirement
 
 NAME = "fpga"
 RUNTIME = "fpga"
-RTL = "fpga-rtl"  # what no device has: Verilog for a design of one's own
 RULES = (Rule(method=Method.STATIC, parameters=Parameters(activation="int8", weight="int8")),)
 _BATCH = 32
 _CALIBRATION = 512  # samples at most, of which ranges are taken
 _COMPARED = 64  # samples on which kinds of ranges are compared
-_OPTIONS = {"architecture", "until", "clock_mhz", "lanes", "seeds", "host", "bits", "board"}
+_SPACIOUS = 0.7  # of the LUTs: fuller parts route badly, and the estimate is rough
+_CAME_QUANTIZED = "The model came quantized: float is what onnxruntime makes of it as it came."
 _NOT_ON_SILICON = "The gateware ran in Verilator, never on an FPGA: its clock is the tools' word."
-
-Settings = dict[str, str | int | float | bool]
 
 
 class Fpga:
@@ -54,6 +65,21 @@ class Fpga:
 
     name = NAME
     toolchains: tuple[str, ...] = ()
+    proof = Proof(
+        executes="the gateware's Verilog in Verilator, on the golden samples",
+        verification=Verification.RTL_SIMULATED,
+    )
+    takes_quantized = True
+
+    def check(self, target: TargetProfile, request: Request) -> None:
+        """Check options and tools before any work is spent.
+
+        Raises:
+            ToolchainError: a tool is missing.
+            UserError: an option is unknown, or has a value that it cannot have.
+        """
+        if request.recipe is None:
+            require_tools(settings_of(target, request.options))
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all FPGAs run the same
         """What gateware computes, or what costs it nothing."""
@@ -69,13 +95,17 @@ class Fpga:
             UserError: an option is unknown, or has a value that it cannot have.
         """
         require_onnx(job)
-        settings = _settings(job)
+        decided = job.decided.settings if job.decided else None
+        settings = settings_of(job.target, job.request.options, decided)
+        require_tools(settings)
         model = _Integers(job)
-        if job.decided is not None:
-            yield _made(job, model, settings, _widths(job.decided.settings))
-            return
-        for widths in model.choices(settings):
-            yield _made(job, model, settings, widths)
+        if decided is not None:
+            yield _made(job, model, settings, _widths(decided))
+        elif settings["architecture"] == AUTO:
+            yield from _automatic(job, model, settings)
+        else:
+            for widths in model.choices(settings):
+                yield _made(job, model, settings, widths)
 
 
 class _Integers:
@@ -121,7 +151,7 @@ class _Integers:
             yield from sorted(kinds, key=lambda kind: -self._fidelity(kind))
             return
         sizes = {node.name: node.weights.size for node in self.network.linears}
-        powers = settings["architecture"] == "dataflow"
+        powers = settings["architecture"] != "engine"  # their multiplications are wires
         seen: list[Widths] = []
         for floor, activations in zip(FLOORS, ACTIVATIONS, strict=True):
             plain = Widths(activations=activations, powers_of_two=powers)
@@ -129,6 +159,12 @@ class _Integers:
             if widths not in seen:
                 seen.append(widths)
                 yield widths
+
+    @property
+    def narrowest(self) -> Widths:
+        """Of the fewest bits that there are, for logic."""
+        weights = {node.name: BITS[0] for node in self.network.linears}
+        return Widths(weights=weights, activations=ACTIVATIONS[0], powers_of_two=True)
 
     def _fidelity_of(self, plain: Widths) -> Fidelity:
         return lambda bits: self._fidelity(replace(plain, weights=bits))
@@ -161,13 +197,54 @@ class Reference:
         return [[output[None]] for output in made]
 
 
+def _automatic(job: Job, model: _Integers, settings: Settings) -> Iterator[Offer]:
+    """Logic where it fits, which takes a few clocks; where none is faithful enough, the engine.
+
+    Raises:
+        TargetError: not even an engine fits; the error has the estimates of both.
+    """
+    logic, engine = ({**settings, "architecture": name} for name in (DATAFLOW, ENGINE))
+    luts = int(settings["luts"])
+    least = estimated_luts(model.graph(model.narrowest))
+    if least <= _SPACIOUS * luts and (reason := _no_unroller()):
+        job.progress.note(f"Unrolled logic may fit {job.target.name}, but {reason}")
+    elif least <= _SPACIOUS * luts:
+        fitting = [
+            w for w in model.choices(logic) if can_unroll(model.graph(w), round(_SPACIOUS * luts))
+        ]
+        for widths in reversed(fitting):  # the most faithful first: each costs minutes
+            try:
+                made = _made(job, model, logic, widths)
+            except (ModelError, TargetError) as error:
+                job.progress.note(f"No logic for {job.target.name}: {error}")
+            else:
+                yield made
+    try:
+        for widths in model.choices(engine):
+            yield _made(job, model, engine, widths)
+    except TargetError as error:
+        said = f"Unrolled into logic it would take {least:,} LUTs or more, of {luts:,}."
+        raise TargetError(error.what, why=f"{error.why} {said}", fix=error.fix) from error
+
+
+def _no_unroller() -> str:
+    """Why logic cannot be made here; empty where it can."""
+    try:
+        require(UNROLLER)
+    except ToolchainError as error:
+        return f"{error.what[0].lower()}{error.what[1:].rstrip('.')} ({error.fix})."
+    return ""
+
+
 def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Offer:
     """An integer model, built as far as it was asked for."""
     graph = model.graph(widths)
     target, progress = job.target, job.progress
     codes = encode_input(graph, model.golden)
     progress.step(f"Building gateware for {target.name}")
-    implementation = built.build(graph, settings, job.folder, codes, say=progress.step)
+    implementation = built.build(
+        graph, settings, job.folder, codes, say=progress.step, keeper=job.cache
+    )
     placement = _placement(job)
     path = implementation.path
     data = path.read_bytes()
@@ -185,14 +262,14 @@ def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Off
     )
     return Offer(
         artifact=artifact,
-        runtime=RUNTIME if settings["architecture"] == "engine" else RTL,
+        runtime=implementation.runtime,
         move=f"{settings['architecture']}, {_in_words(widths)}",
-        verification=Verification.RTL_SIMULATED,
+        verification=implementation.verification,
         execution=_opening(graph),
         origin=(graph.digest, built.VERSION),
-        executed_on="integer reference, equal to the gateware in Verilator",
+        executed_on=implementation.executed_on,
         settings=kept,
-        requires=_requires(target, settings),
+        requires=_requires(target, settings, implementation.runtime),
         gates=implementation.gates,
         report=CompileReport(
             compiler=f"edgeml {settings['architecture']}",
@@ -200,7 +277,7 @@ def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Off
             seconds=implementation.seconds,
             placement=placement,
             estimates=implementation.estimates,
-            remarks=(_NOT_ON_SILICON, *implementation.remarks),
+            remarks=(*_remarks(job, implementation), *implementation.remarks),
         ),
         documents=implementation.documents,
         tools=implementation.tools,
@@ -209,59 +286,6 @@ def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Off
 
 def _opening(graph: IntegerGraph) -> Callable[[], AbstractContextManager[Execution]]:
     return lambda: nullcontext(Reference(graph))
-
-
-def _settings(job: Job) -> Settings:
-    """The profile's settings, changed by the request's options; on a replay those of the recipe.
-
-    Raises:
-        UserError: an option is unknown, or has a value that it cannot have.
-    """
-    given = job.request.options
-    if unknown := sorted(set(given) - _OPTIONS):
-        raise UserError(
-            f"FPGAs have no option {unknown[0]}.", why=f"Known are {', '.join(sorted(_OPTIONS))}."
-        )
-    defaults: Settings = {
-        "architecture": "engine",
-        "until": "bitstream",
-        "seeds": 1,
-        "host": job.target.architecture,
-        "bits": "8",
-        "board": "",
-    }
-    settings = defaults | job.target.settings
-    if job.decided is not None:
-        settings |= {k: v for k, v in job.decided.settings.items() if k in settings}
-    for name, text in given.items():
-        settings[name] = _parsed(name, text, settings[name])
-    for name, allowed in _ALLOWED.items():
-        if settings[name] not in allowed:
-            raise UserError(
-                f"The option {name}={settings[name]} cannot be used.",
-                why=f"It is one of {', '.join(allowed)}.",
-            )
-    return settings
-
-
-_ALLOWED = {
-    "architecture": ("engine", "dataflow"),
-    "until": ("rtl", "bitstream"),
-    "host": ("amd64", "arm64"),
-    "bits": ("8", "search"),
-}
-
-
-def _parsed(name: str, text: str, default: str | float | bool) -> str | int | float:
-    if isinstance(default, str):
-        return text
-    try:
-        value = type(default)(text)
-    except ValueError:
-        value = 0
-    if value <= 0:
-        raise UserError(f"The option {name}={text} is no number above 0.")
-    return value
 
 
 def _as_settings(widths: Widths) -> Settings:
@@ -293,10 +317,17 @@ def _in_words(widths: Widths) -> str:
     return f"weights of {weights} bits, activations of {widths.activations}, ranges by {ranges}"
 
 
-def _requires(target: TargetProfile, settings: Settings) -> Requirements:
-    needs = target.requirements(runtimes=(RUNTIME,))
-    if settings["architecture"] == "dataflow":  # logic for a design of one's own
-        needs = msgspec.structs.replace(needs, runtimes=(RuntimeRequirement(name=RTL),))
+def _remarks(job: Job, implementation: built.Implementation) -> Iterator[str]:
+    if implementation.verification is Verification.RTL_SIMULATED:
+        yield _NOT_ON_SILICON
+    if is_quantized(job.loaded.model):
+        yield _CAME_QUANTIZED
+
+
+def _requires(target: TargetProfile, settings: Settings, runtime: str) -> Requirements:
+    needs = target.requirements()
+    if runtime != RUNTIME:  # for a design of one's own
+        needs = msgspec.structs.replace(needs, runtimes=(RuntimeRequirement(name=runtime),))
     return msgspec.structs.replace(needs, architecture=str(settings["host"]))
 
 

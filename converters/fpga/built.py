@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cloud_sync.evidence import Estimate, GateResult, Verdict
+from cloud_sync.evidence import Estimate, GateResult, Verdict, Verification
 from converters.fpga.integer.graph import IntegerGraph
+from converters.fpga.synthesis import Forgetful, Keeper
 
 VERSION = "1"  # of the arithmetic that graphs, references and gateware share
 
@@ -26,10 +27,19 @@ class Implementation:
     documents: dict[str, Path] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    runtime: str = "fpga"
+    verification: Verification = Verification.RTL_SIMULATED
+    executed_on: str = "integer reference, equal to the gateware in Verilator"
 
 
 def build(
-    graph: IntegerGraph, settings: Settings, folder: Path, codes: np.ndarray, say: Say
+    graph: IntegerGraph,
+    settings: Settings,
+    folder: Path,
+    codes: np.ndarray,
+    say: Say,
+    *,
+    keeper: Keeper | None = None,
 ) -> Implementation:
     """Make gateware of a graph, as far as `until`, and run it in Verilator on some codes.
 
@@ -39,6 +49,7 @@ def build(
         folder: for files.
         codes: of the input, int64[samples, height, width, channels], that it is proven on.
         say: told what is being done.
+        keeper: of finished steps of synthesis; nothing is kept without.
 
     Raises:
         TargetError: it does not fit; the error has the estimate.
@@ -47,10 +58,14 @@ def build(
     if settings["architecture"] == "dataflow":
         from converters.fpga import dataflow
 
-        return dataflow.build(graph, settings, folder, codes, say)
+        return dataflow.build(graph, settings, folder, codes, say, keeper=keeper or Forgetful())
+    if settings["architecture"] == "hls4ml":
+        from converters.fpga import vitis
+
+        return vitis.build(graph, settings, folder, codes, say)
     from converters.fpga import engine
 
-    return engine.build(graph, settings, folder, codes, say)
+    return engine.build(graph, settings, folder, codes, say, keeper=keeper or Forgetful())
 
 
 def rtl_gate(wanted: np.ndarray, given: np.ndarray) -> GateResult:

@@ -2,28 +2,33 @@
 
 da4ml, in a toolchain of its own, turns each layer into adder trees with registers between them;
 there are no multipliers, so that every factor of the graph is a power of two. What it wrote is run
-in Verilator, a sample a clock, and compared with the integer model. It ends at RTL: pins, clock
-and place and route are for whoever builds the design around it.
+in Verilator, a sample a clock, and compared with the integer model. On a board it stands behind the
+engine's bus and registers, which give it one sample at a time.
 """
 
-import shutil
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cloud_sync.evidence import Estimate
-from converters.fpga.built import Implementation, Say, Settings, resources_gate, rtl_gate
-from converters.fpga.integer.graph import Conv, IntegerGraph, encode
+from cloud_sync.evidence import Verdict
+from converters.fpga import design, flow, report
+from converters.fpga.built import Implementation, Say, Settings, rtl_gate
+from converters.fpga.engine import SUFFIX, latency
+from converters.fpga.integer.graph import ArgMax, Conv, IntegerGraph, Table, encode
 from converters.fpga.integer.reference import run
+from converters.fpga.simulate import version
+from converters.fpga.synthesis import Keeper
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import require
 from edgeml.errors import ModelError, TargetError, ToolchainError
+from hardware.fpga.artifact import DataflowArtifact
+from hardware.fpga.dataflow import Bits, Dataflow
 
 TOOLCHAIN = "da4ml"
-SUFFIX = "zip"
 _CUTOFF = 5  # levels of logic between two registers
 _LUTS_A_BIT = (
     1.2  # of a weight that is not zero: what da4ml took for nets of 1,000 to 3,000 weights
@@ -31,10 +36,7 @@ _LUTS_A_BIT = (
 _HOPELESS = 3.0  # times the target's LUTs, by that estimate: da4ml is not even asked
 _TIMEOUT_S = 900
 _TAIL = 400
-_REMARK = (
-    "A dataflow ends at RTL: it was not synthesised, so its clock is what was asked for, and its "
-    "LUTs are da4ml's estimate. No device runtime loads it."
-)
+_REMARK = "The logic takes a sample in every clock; a board's registers give it one at a time."
 _DATE = (1980, 1, 1, 0, 0, 0)  # of files in the archive, which must not differ from run to run
 _BENCH = """`timescale 1 ns / 1 ps
 // One sample a clock in, one a clock out: `latency` clocks later.
@@ -62,51 +64,103 @@ endmodule
 
 
 def build(
-    graph: IntegerGraph, settings: Settings, folder: Path, codes: np.ndarray, say: Say
+    graph: IntegerGraph,
+    settings: Settings,
+    folder: Path,
+    codes: np.ndarray,
+    say: Say,
+    *,
+    keeper: Keeper,
 ) -> Implementation:
     """Unroll a graph and run it in Verilator; see `converters.fpga.built.build`."""
+    begun = time.monotonic()
     luts = int(settings["luts"])
-    _refuse_hopeless(graph, luts)
-    toolchain = require(TOOLCHAIN)
-    project = (folder / f"dataflow-{graph.digest[:12]}").absolute()
-    project.mkdir()
-    (project / "graph.json").write_bytes(encode(graph))
+    _require_fit(estimated_luts(graph), _HOPELESS * luts, luts)
+    folder = (folder / f"dataflow-{graph.digest[:12]}").absolute()
+    folder.mkdir()
+    (folder / "graph.json").write_bytes(encode(graph))
+    reply = _unrolled(folder, say)
+    _require_fit(round(reply["cost"]), luts, luts)
+    say("Running the logic in Verilator")
+    sources = folder / "rtl" / "src"
+    given = simulate(sources, reply, codes, graph, folder / "bench")
+    wanted = run(graph, codes)
+    gate = rtl_gate(wanted, given)
+    dataflow = _dataflow(graph, reply, sources)
+    cycles = reply["cycles"] + 1
+    until = settings["until"] if gate.result is Verdict.PASS else "rtl"
+    made = flow.realise(
+        design.unrolled(dataflow),
+        {**settings, "until": until},
+        folder / "board",
+        (codes, wanted),
+        cycles=cycles,
+        keeper=keeper,
+        say=say,
+    )
+    needed = flow.counted({"luts": round(reply["cost"])}, "da4ml's estimate")
+    path = folder / f"{graph.digest[:12]}.{SUFFIX}"
+    DataflowArtifact(
+        dataflow=dataflow,
+        host=flow.host_side(graph),
+        **made.fields,  # type: ignore[arg-type]
+    ).save(path)
+    header = folder / "edgeml_dataflow.h"
+    header.write_text(
+        report.constants(dataflow.parameters_of_verilog, dataflow.build, made), "utf-8"
+    )
+    verilog = _packed(sources, folder / "graph.json", folder / "dataflow.zip")
+    return Implementation(
+        path=path,
+        gates=(gate, *made.gates),
+        estimates=(*latency(cycles, made.clock_mhz), *made.estimates, *needed),
+        seconds=time.monotonic() - begun,
+        documents={verilog.name: verilog, header.name: header, **made.files},
+        tools={"da4ml": reply["version"], "verilator": version(), **made.tools},
+        remarks=(_REMARK, *made.remarks),
+    )
+
+
+def can_unroll(graph: IntegerGraph, luts: int) -> bool:
+    """Whether a graph's logic fits, by the estimate, and all of its layers can be unrolled."""
+    has_other = any(isinstance(layer, Table | ArgMax) for layer in graph.layers)
+    return not has_other and estimated_luts(graph) <= luts
+
+
+def _unrolled(folder: Path, say: Say) -> dict[str, Any]:
     say("Unrolling the net into logic")
     request = {
-        "graph": str(project / "graph.json"),
-        "output": str(project / "rtl"),
+        "graph": str(folder / "graph.json"),
+        "output": str(folder / "rtl"),
         "cutoff": _CUTOFF,
     }
-    reply = ask(toolchain, request, timeout_s=_TIMEOUT_S)
+    reply = ask(require(TOOLCHAIN), request, timeout_s=_TIMEOUT_S)
     if reason := reply.get("refused"):
         raise ModelError(
             "The model cannot be unrolled.",
             why=f"{TOOLCHAIN}: {reason}.",
-            fix="Use --option architecture=engine.",
+            fix="Use --architecture engine.",
         )
-    say("Running the logic in Verilator")
-    given = simulate(project / "rtl" / "src", reply, codes, graph, project / "bench")
-    clock = float(settings["clock_mhz"])
-    cycles = reply["cycles"] + 1
-    return Implementation(
-        path=_packed(
-            project / "rtl" / "src", project / "graph.json", folder / f"{project.name}.zip"
-        ),
-        gates=(
-            rtl_gate(run(graph, codes), given),
-            resources_gate({"luts": round(reply["cost"])}, {"luts": luts}),
-        ),
-        estimates=(
-            Estimate(name="cycles", value=cycles, unit="cycles", source="Verilator"),
-            Estimate(
-                name="latency", value=cycles / clock / 1000, unit="ms", source="cycles at the clock"
-            ),
-            Estimate(name="luts", value=round(reply["cost"]), unit="", source="da4ml's estimate"),
-        ),
-        seconds=reply["seconds"],
-        tools={"da4ml": reply["version"], "verilator": _version()},
-        remarks=(_REMARK,),
+    return reply
+
+
+def _dataflow(graph: IntegerGraph, reply: dict[str, Any], sources: Path) -> Dataflow:
+    """The logic as a device takes it."""
+    files = {str(path.relative_to(sources)): path for path in sorted(sources.rglob("*.v"))}
+    return Dataflow(
+        sources={n: p.read_text("utf-8") for n, p in files.items() if "wrapper" not in n},
+        module=reply["module"],
+        inputs=tuple(_bits(port) for port in reply["inputs"]),
+        outputs=tuple(_bits(port) for port in reply["outputs"]),
+        input_shape=graph.tensors[graph.input].shape,
+        output_shape=graph.tensors[graph.output].shape,
+        latency=reply["cycles"],
     )
+
+
+def _bits(port: list[int]) -> Bits:
+    signed, bits, zeros = port
+    return Bits(signed=bool(signed), bits=bits, zeros=zeros)
 
 
 def estimated_luts(graph: IntegerGraph) -> int:
@@ -121,13 +175,12 @@ def estimated_luts(graph: IntegerGraph) -> int:
     return round(_LUTS_A_BIT * total * 4)
 
 
-def _refuse_hopeless(graph: IntegerGraph, luts: int) -> None:
-    wanted = estimated_luts(graph)
-    if wanted > _HOPELESS * luts:
+def _require_fit(wanted: int, most: float, luts: int) -> None:
+    if wanted > most:
         raise TargetError(
             "The net is too large to be unrolled.",
             why=f"It would take about {wanted:,} LUTs, the target has {luts:,}.",
-            fix="Use --option architecture=engine, or a smaller net.",
+            fix="Use --architecture engine, a larger FPGA or a smaller net.",
         )
 
 
@@ -221,9 +274,3 @@ def _failed(why: str) -> ToolchainError:
         why=why,
         fix="Install Verilator 5 and a C++ compiler (Debian: apt-get install verilator g++).",
     )
-
-
-def _version() -> str:
-    if shutil.which("verilator") is None:
-        raise _failed("There is no program verilator.")
-    return _run_tool(["verilator", "--version"], Path()).split()[1]

@@ -1,85 +1,107 @@
 """The architecture `engine`: one MAC array, one layer after the other, any net that fits."""
 
+import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from cloud_sync.evidence import Estimate, GateResult
-from converters.fpga import flow, report
-from converters.fpga.built import (
-    Implementation,
-    Say,
-    Settings,
-    equality_gate,
-    resources_gate,
-    rtl_gate,
-    timing_gate,
-)
+from cloud_sync.evidence import Estimate, Verdict
+from converters.fpga import design, estimate, flow, report
+from converters.fpga.built import Implementation, Say, Settings, rtl_gate
 from converters.fpga.integer.graph import IntegerGraph
 from converters.fpga.integer.reference import run
-from converters.fpga.simulate import simulate
+from converters.fpga.schedule import schedule
+from converters.fpga.simulate import simulate, version
+from converters.fpga.synthesis import Keeper
+from hardware.fpga.artifact import Artifact
+from hardware.fpga.program import Program
 
 SUFFIX = "fpga"
 
 
 def build(
-    graph: IntegerGraph, settings: Settings, folder: Path, codes: np.ndarray, say: Say
+    graph: IntegerGraph,
+    settings: Settings,
+    folder: Path,
+    codes: np.ndarray,
+    say: Say,
+    *,
+    keeper: Keeper,
 ) -> Implementation:
     """Build an engine for a graph and run its Verilog; see `converters.fpga.built.build`."""
-    clock = float(settings["clock_mhz"])
-    folder = folder.absolute()  # toolchains run elsewhere
-    flow.fits(graph, settings)
-    made = flow.build(
-        graph,
-        settings,
+    begun = time.monotonic()
+    fit = flow.fits(graph, settings)
+    folder = folder / f"engine-{graph.digest[:12]}"
+    folder.mkdir(exist_ok=True)
+    scheduled = schedule(graph, int(settings["lanes"]))
+    program, size = fit.program, fit.size
+    large = estimate.large(size, str(settings["family"]), int(settings.get("spram", 0)))
+    engine = design.engine(program, size, large)
+    say("Running the gateware in Verilator")
+    simulated = simulate(program, codes, size=size)
+    wanted = run(graph, codes)
+    gate = rtl_gate(wanted, simulated.codes)
+    until = settings["until"] if gate.result is Verdict.PASS else "rtl"
+    made = flow.realise(
+        engine,
+        {**settings, "until": until},
         folder,
-        clock_mhz=clock,
-        until=str(settings["until"]),
-        seeds=int(settings["seeds"]),
-        samples=codes,
+        (codes, wanted),
+        cycles=simulated.cycles,
+        keeper=keeper,
         say=say,
     )
-    say("Running the gateware in Verilator")
-    simulated = simulate(made.program, codes, size=made.size)
     path = folder / f"{graph.digest[:12]}.{SUFFIX}"
-    made.artifact.save(path)
-    picture = folder / "schedule.svg"
-    picture.write_text(report.svg(made.schedule), encoding="utf-8")
+    artifact = Artifact(
+        program=program,
+        size=size,
+        build=engine.build,
+        host=flow.host_side(graph),
+        **made.fields,  # type: ignore[arg-type]
+    )
+    artifact.save(path)
+    files = {**made.files, **_images(program, folder)}
+    if program.far:
+        files["flash.bin"] = folder / "flash.bin"
+        files["flash.bin"].write_bytes(program.far)
+    constants = report.constants(size.parameters_of_verilog, engine.build, made)
+    files["edgeml_engine.h"] = _written(folder / "edgeml_engine.h", constants)
+    files["schedule.svg"] = _written(folder / "schedule.svg", report.svg(scheduled))
     return Implementation(
         path=path,
-        gates=(rtl_gate(run(graph, codes), simulated.codes), *_gates(made, len(codes))),
-        estimates=_estimates(made, simulated.cycles, made.artifact.clock_mhz),
-        seconds=made.seconds,
-        documents={picture.name: picture} | {file.name: file for file in made.files.values()},
-        tools=made.tools,
-        remarks=() if made.timing else ("It was built until RTL: there is no bitstream.",),
+        gates=(gate, *made.gates),
+        estimates=(*latency(simulated.cycles, made.clock_mhz), *(made.estimates or _needed(fit))),
+        seconds=time.monotonic() - begun,
+        documents=files,
+        tools={"verilator": version(), **made.tools},
+        remarks=made.remarks,
     )
 
 
-def _gates(made: flow.Build, samples: int) -> tuple[GateResult, ...]:
-    gates: list[GateResult] = []
-    if made.netlist_mismatches is not None:
-        said = "The synthesised netlist gives the integer model's bits"
-        gates.append(equality_gate("netlist", made.netlist_mismatches, samples, said))
-    if made.timing:
-        best = max(timing.fmax_mhz for timing in made.timing)
-        gates.append(timing_gate(best, made.requested_mhz, len(made.timing)))
-    if made.used:
-        gates.append(resources_gate(made.used, made.available))
-    return tuple(gates)
-
-
-def _estimates(made: flow.Build, cycles: int, clock: float) -> tuple[Estimate, ...]:
-    """Cycles are counted in simulation; times follow from the clock, which nobody measured."""
-    found = [
+def latency(cycles: int, clock_mhz: float) -> tuple[Estimate, Estimate]:
+    """Cycles are counted in simulation; the time follows from the clock, which nobody measured."""
+    time_ms = cycles / clock_mhz / 1000
+    return (
         Estimate(name="cycles", value=cycles, unit="cycles", source="Verilator"),
-        Estimate(
-            name="latency", value=cycles / clock / 1000, unit="ms", source="cycles at the clock"
-        ),
-    ]
-    if made.timing:
-        best = max(timing.fmax_mhz for timing in made.timing)
-        found.append(Estimate(name="fmax", value=best, unit="MHz", source="nextpnr"))
-    for name, count in made.used.items():
-        found.append(Estimate(name=name, value=count, unit="", source="nextpnr"))
-    return tuple(found)
+        Estimate(name="latency", value=time_ms, unit="ms", source="cycles at the clock"),
+    )
+
+
+def _needed(fit: flow.Fit) -> tuple[Estimate, ...]:
+    """What the engine will take, before it is synthesised."""
+    needs = msgspec.structs.asdict(fit.need)
+    return flow.counted(needs, "a formula of the engine's size")
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def _images(program: Program, folder: Path) -> dict[str, Path]:
+    """The memories' content as 32-bit words in hexadecimal, as the bus has them."""
+    return {
+        f"{name}.hex": _written(folder / f"{name}.hex", "".join(f"{word:08x}\n" for word in words))
+        for name, words in program.images().items()
+    }

@@ -16,7 +16,8 @@ FLUSH = 17  # and LANES more: from a layer's last tap to its last word
 # Of a block RAM: how many words of 32 bits one (ECP5) or two (iCE40) blocks hold.
 _BLOCK = {"ecp5": (512, 1), "ice40": (256, 2)}
 _SPRAM_WORDS = 16384  # of 16 bits
-_LUTS, _LUTS_OF_LANE, _LUTS_OF_MULTIPLIER = 2200, 200, 150
+_LUTS = {"ecp5": 2200, "ice40": 2800}
+_LUTS_OF_LANE, _LUTS_OF_MULTIPLIER = 200, 150
 _REQUANTIZE_DSP = {"ecp5": 2, "ice40": 4}
 
 
@@ -40,30 +41,41 @@ def cycles(scheduled: Schedule) -> int:
     return sum(cycles_of(step, scheduled.lanes) for step in scheduled.steps)
 
 
+def large(size: Size, family: str, spram: int) -> frozenset[str]:
+    """Memories that go to single-port RAM, where the part has so many blocks of it."""
+    words, _ = _BLOCK[family]
+    found, taken = set(), 0
+    for name in ("activations", "weights"):
+        depth, banks = getattr(size, name), size.lanes // 4
+        blocks = 2 * banks * ceil(depth / _SPRAM_WORDS)
+        if depth * banks >= words * 8 and taken + blocks <= spram:
+            found.add(name)
+            taken += blocks
+    return frozenset(found)
+
+
 def need(size: Size, family: str, *, has_dsp: bool, spram: int) -> Need:
     """What an engine takes; large memories go to single-port RAM where the part has some."""
     words, blocks = _BLOCK[family]
     banks = size.lanes // 4
-    memories = [
-        (size.activations, banks),
-        (size.weights, banks),
-        (size.parameters, 2),
-        (size.program, 1),
-        (size.tables * 64, 1),
-    ]
-    taken = bram = 0
-    for depth, width in memories:
-        large = 2 * width * ceil(depth / _SPRAM_WORDS)
-        if depth * width >= words * 8 and taken + large <= spram:
-            taken += large
-        else:
-            bram += width * blocks * ceil(depth / words)
+    memories = {
+        "activations": (size.activations, banks),
+        "weights": (size.weights, banks),
+        "parameters": (size.parameters, 2),
+        "program": (size.program, 1),
+        "tables": (size.tables * 64, 1),
+    }
+    outside = large(size, family, spram)
     multipliers = size.lanes + _REQUANTIZE_DSP[family]
     return Need(
-        luts=_LUTS
+        luts=_LUTS[family]
         + size.lanes * _LUTS_OF_LANE
         + (0 if has_dsp else multipliers * _LUTS_OF_MULTIPLIER),
         dsp=multipliers if has_dsp else 0,
-        bram=bram,
-        spram=taken,
+        bram=sum(
+            width * blocks * ceil(depth / words)
+            for name, (depth, width) in memories.items()
+            if name not in outside
+        ),
+        spram=sum(2 * banks * ceil(memories[name][0] / _SPRAM_WORDS) for name in outside),
     )

@@ -1,51 +1,146 @@
-"""An integer graph to everything that a device and a proof need of an engine for it."""
+"""From a design to everything that a device and a proof need of it, as far as was asked for."""
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from cloud_sync.evidence import Estimate, GateResult, Verdict
+from converters.fpga import netlist
+from converters.fpga.built import equality_gate, resources_gate, timing_gate
+from converters.fpga.design import Design
 from converters.fpga.estimate import Need, need
 from converters.fpga.integer.graph import ArgMax, IntegerGraph
 from converters.fpga.program import program as images_of
-from converters.fpga.schedule import Schedule, schedule
-from converters.fpga.synthesis import TOOLCHAIN, Timing, synthesise, write_sources
-from converters.toolchains.store import require
+from converters.fpga.schedule import schedule
+from converters.fpga.synthesis import Keeper, Placed, Synthesis
 from edgeml.errors import TargetError
-from hardware.fpga import registers
-from hardware.fpga.artifact import Artifact, HostSide
+from hardware.fpga.artifact import HostSide
 from hardware.fpga.board import Board, boards, find
+from hardware.fpga.far import moved
 from hardware.fpga.program import Program, Size
-from hardware.fpga.simulated import build_of
 
 Settings = Mapping[str, str | int | float | bool]
+UNTIL = ("rtl", "netlist", "bitstream")
+_REMARKS = {
+    "rtl": "It was built until RTL: it was not synthesised, and there is no bitstream.",
+    "netlist": "It was built until the netlist: it was not placed, and there is no bitstream.",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Build:
-    """What was made, and the plain facts of it; `timing` is empty where no bitstream was made."""
+class Realised:
+    """What was made of a design, and what was proven of it; `placed` where there is a bitstream."""
 
-    artifact: Artifact
-    schedule: Schedule
-    program: Program
-    size: Size
-    netlist_mismatches: int | None
-    timing: tuple[Timing, ...]
-    requested_mhz: float
-    used: dict[str, int]
-    available: dict[str, int]
+    board: Board
+    clock_mhz: float
+    placed: Placed | None
+    gates: tuple[GateResult, ...]
+    estimates: tuple[Estimate, ...]
     files: dict[str, Path]
-    tools: dict[str, str]
-    seconds: float
+    tools: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> dict[str, str | float | bytes]:
+        """Those that every artifact of a device has."""
+        return {
+            "board": self.board.name,
+            "programmer": self.board.programmer,
+            "clock_mhz": self.clock_mhz,
+            "bitstream": self.placed.bitstream.read_bytes() if self.placed else b"",
+            "bitstream_sha256": self.placed.sha256 if self.placed else "",
+        }
+
+
+def realise(
+    design: Design,
+    settings: Settings,
+    folder: Path,
+    proof: tuple[np.ndarray, np.ndarray],
+    *,
+    cycles: int,
+    keeper: Keeper,
+    say: Callable[[str], None] = lambda _: None,
+) -> Realised:
+    """Take a design as far as `until` says: its Verilog, its netlist, its bitstream.
+
+    Args:
+        design: the gateware.
+        settings: of the target: family, part, `until`, clock, seeds, and board where one is named.
+        folder: where all files go.
+        proof: codes of the input, and what must come out; a few are run through the netlist.
+        cycles: clocks of one inference.
+        keeper: of finished steps.
+        say: told what is being done.
+
+    Raises:
+        TargetError: it does not fit, or no placement meets the clock.
+        ToolchainError: a tool is missing or fails.
+    """
+    board, until = board_of(settings), str(settings["until"])
+    clock = float(settings["clock_mhz"])
+    work = Synthesis(design, board, folder.absolute(), clock, keeper, say)
+    files = {name.replace("/", "-"): work.folder / name for name in work.sources}
+    made = Realised(
+        board, board.clock_at(work.requested_mhz), None, (), (), files,
+        remarks=(_REMARKS[until],) if until in _REMARKS else (),
+    )  # fmt: skip
+    if until == "rtl":
+        return made
+    path = work.netlist()
+    gate = _netlist_gate(work, path, proof, cycles)
+    made = replace(made, files={**files, path.name: path}, tools=work.tools, gates=(gate,))
+    cells = netlist.counted(path, board.family)
+    if until == "netlist" or gate.result is Verdict.FAIL:
+        has = {name: int(settings.get(name, 0)) for name in cells if name in settings}
+        fits = resources_gate({name: cells[name] for name in has}, has)
+        told = counted(cells, "Yosys")
+        return replace(made, gates=(*made.gates, fits), estimates=told)
+    placed = work.bitstream(range(1, int(settings["seeds"]) + 1))
+    return replace(
+        made,
+        placed=placed,
+        files={**made.files, placed.bitstream.name: placed.bitstream},
+        gates=(
+            *made.gates,
+            timing_gate(placed.fmax_mhz, placed.requested_mhz, len(placed.timing)),
+            resources_gate(placed.used, placed.available),
+        ),
+        estimates=(
+            Estimate(name="fmax", value=placed.fmax_mhz, unit="MHz", source="nextpnr"),
+            *counted(placed.used, "nextpnr"),
+        ),
+    )
+
+
+def _netlist_gate(
+    work: Synthesis, path: Path, proof: tuple[np.ndarray, np.ndarray], cycles: int
+) -> GateResult:
+    count = netlist.samples(cycles)
+    codes, wanted = (part[:count] for part in proof)
+    work.say("Running the synthesised netlist in Verilator")
+    family, tools = work.board.family, work.environment
+    given = netlist.simulate(path, work.design, family, tools, codes, cycles=cycles)
+    wrong = int((wanted != given).reshape(len(wanted), -1).any(axis=1).sum())
+    said = "The synthesised netlist's outputs are the integer model's, bit for bit"
+    return equality_gate("netlist", wrong, len(codes), said)
+
+
+def counted(cells: Mapping[str, int], source: str) -> tuple[Estimate, ...]:
+    """Resources as estimates, and who says so."""
+    return tuple(
+        Estimate(name=name, value=count, unit="", source=source) for name, count in cells.items()
+    )
 
 
 @dataclass(frozen=True)
 class Fit:
     """An engine that holds a network, and what it takes of the part, estimated."""
 
+    program: Program
     size: Size
     need: Need
     cycles: int
@@ -54,10 +149,21 @@ class Fit:
 def fits(graph: IntegerGraph, settings: Settings) -> Fit:
     """Whether a part holds an engine for a graph, before anything is synthesised.
 
+    Where the weights do not fit and the board has a flash, they go there.
+
     Raises:
         TargetError: it cannot; the error has the estimate.
     """
-    made = images_of(schedule(graph, int(settings["lanes"])))
+    near = images_of(schedule(graph, int(settings["lanes"])))
+    try:
+        return _fit(near, settings)
+    except TargetError:
+        if not board_of(settings).flash:
+            raise
+    return _fit(moved(near), settings)
+
+
+def _fit(made: Program, settings: Settings) -> Fit:
     size = Size.of(made)
     spram, dsp = int(settings.get("spram", 0)), int(settings["dsp"])
     wanted = need(size, str(settings["family"]), has_dsp=dsp > 0, spram=spram)
@@ -70,92 +176,19 @@ def fits(graph: IntegerGraph, settings: Settings) -> Fit:
         raise TargetError(
             f"The network does not fit {settings['part']}.",
             why=f"An engine of {size.lanes} lanes for it would take about {', '.join(lacking)} "
-            f"({len(made.weights):,} bytes of weights, "
+            f"({size.weights * size.lanes:,} bytes of weights, "
             f"{made.activation_words * size.lanes:,} of activations).",
             fix="Choose a larger FPGA or a smaller model.",
         )
-    return Fit(size, wanted, made.cycles)
+    return Fit(made, size, wanted, made.cycles)
 
 
-def build(
-    graph: IntegerGraph,
-    settings: Settings,
-    folder: Path,
-    *,
-    clock_mhz: float,
-    until: str = "bitstream",
-    seeds: int = 1,
-    samples: np.ndarray | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Build:
-    """Make the program, the gateware and, where `until` says so, the bitstream.
-
-    Args:
-        graph: what is computed.
-        settings: of the target: lanes, family, part, and board where one is named.
-        folder: where all files go.
-        clock_mhz: that placement must meet.
-        until: `rtl` or `bitstream`.
-        seeds: how many placements are tried.
-        samples: codes of the input, for the netlist; it is not simulated yet.
-        say: told what is being done.
+def board_of(settings: Settings) -> Board:
+    """The board that settings name, or the first with their part.
 
     Raises:
-        TargetError: it does not fit, or no placement meets the clock.
-        ToolchainError: a tool is missing or fails.
+        TargetError: there is none.
     """
-    begun = time.monotonic()
-    del samples
-    folder.mkdir(parents=True, exist_ok=True)
-    board = _board(settings)
-    scheduled = schedule(graph, int(settings["lanes"]))
-    program = images_of(scheduled)
-    size = Size.of(program)
-    digits = build_of(size)
-    files = _images(program, folder) | {"constants": _constants(size, digits, folder)}
-    made = None
-    if until == "bitstream":
-        require(TOOLCHAIN)
-        made = synthesise(
-            size,
-            board,
-            folder,
-            build=digits,
-            clock_mhz=clock_mhz,
-            seeds=range(1, seeds + 1),
-            say=say,
-        )
-        files["bitstream"] = made.bitstream
-    else:
-        write_sources(size, board, folder, build=digits, clock_mhz=clock_mhz)
-    files["top"] = folder / "top.v"
-    artifact = Artifact(
-        program=program,
-        size=size,
-        build=digits,
-        host=_host(graph),
-        board=board.name,
-        clock_mhz=board.clock_at(clock_mhz),
-        bitstream=made.bitstream.read_bytes() if made else b"",
-        bitstream_sha256=made.sha256 if made else "",
-    )
-    return Build(
-        artifact=artifact,
-        schedule=scheduled,
-        program=program,
-        size=size,
-        netlist_mismatches=None,
-        timing=made.timing if made else (),
-        requested_mhz=made.requested_mhz if made else max(clock_mhz, board.clock_mhz),
-        used=made.used if made else {},
-        available=made.available if made else {},
-        files=files,
-        tools=made.tools if made else {},
-        seconds=time.monotonic() - begun,
-    )
-
-
-def _board(settings: Settings) -> Board:
     if named := str(settings.get("board", "")):
         return find(named)
     for board in boards().values():
@@ -168,7 +201,8 @@ def _board(settings: Settings) -> Board:
     )
 
 
-def _host(graph: IntegerGraph) -> HostSide:
+def host_side(graph: IntegerGraph) -> HostSide:
+    """What the host computes around a graph's gateware."""
     host, given = graph.host, graph.tensors[graph.input]
     is_index = isinstance(graph.layers[-1], ArgMax)
     return HostSide(
@@ -184,26 +218,3 @@ def _host(graph: IntegerGraph) -> HostSide:
         output_dtype="int64" if is_index else "float32",
         softmax=host.softmax,
     )
-
-
-def _images(program: Program, folder: Path) -> dict[str, Path]:
-    """The memories' content as 32-bit words in hexadecimal, as the bus has them."""
-    found = {}
-    for name, words in program.images().items():
-        found[name] = folder / f"{name}.hex"
-        found[name].write_text("".join(f"{word:08x}\n" for word in words), "ascii")
-    return found
-
-
-def _constants(size: Size, build_digits: str, folder: Path) -> Path:
-    """The register map as a C header, for drivers of one's own."""
-    names = ("ID", "VERSION", "BUILD", "SIZE", "CONTROL", "STATUS", "CYCLES", "INDEX", "LAYER")
-    lines = [f"#define EDGEML_{name} {getattr(registers, name)}" for name in (*names, "SCRATCH")]
-    lines += [
-        f"#define EDGEML_{name.upper()} {base:#x}" for name, base in registers.MEMORIES.items()
-    ]
-    lines += [f"#define EDGEML_ACTIVATIONS {registers.ACTIVATIONS:#x}"]
-    lines += [f"#define EDGEML_LANES {size.lanes}", f'#define EDGEML_BUILD_ID "{build_digits}"']
-    path = folder / "edgeml_engine.h"
-    path.write_text("/* Addresses count 32-bit words. */\n" + "\n".join(lines) + "\n", "ascii")
-    return path

@@ -1,11 +1,18 @@
 """What an engine does, layer by layer: rows for a table, and a picture."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from converters.fpga.estimate import cycles_of
+from converters.fpga.flow import Realised
 from converters.fpga.schedule import Schedule
+from hardware.fpga import registers
 
+_REGISTERS = (
+    *("ID", "VERSION", "BUILD", "SIZE", "CONTROL", "STATUS", "CYCLES", "INDEX", "LAYER", "SCRATCH"),
+    *("START", "STOP", "BUSY", "DONE", "ERROR_SHIFT"),
+)
 _SUBTITLE = "estimated from the loops; darker: more of the lanes are busy"
 _WIDTH, _LEFT, _BAR, _HEIGHT, _TOP = 900, 220, 560, 22, 48
 
@@ -72,3 +79,23 @@ def svg(scheduled: Schedule) -> str:
         ]
         at += row.cycles
     return "\n".join([*parts, "</svg>\n"])
+
+
+def constants(parameters: Mapping[str, int | str], build: str, made: Realised) -> str:
+    """The register map as a C header, for drivers of one's own."""
+    lines = [
+        "/* Addresses count 32-bit words. */",
+        *(f"#define EDGEML_{name} {getattr(registers, name)}" for name in _REGISTERS),
+        *(f"#define EDGEML_{name.upper()} {base:#x}" for name, base in registers.MEMORIES.items()),
+        f"#define EDGEML_ACTIVATIONS {registers.ACTIVATIONS:#x}",
+        f"#define EDGEML_OUTPUTS {registers.OUTPUTS:#x}",
+        *(
+            f"#define EDGEML_{name} {value}"
+            for name, value in parameters.items()
+            if name != "BUILD"
+        ),
+        f'#define EDGEML_BUILD_ID "{build}"',
+        f"#define EDGEML_CLOCK_HZ {round(made.clock_mhz * 1e6)}",
+        f'#define EDGEML_BITSTREAM_SHA256 "{made.placed.sha256 if made.placed else ""}"',
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,13 +1,19 @@
 """Runs a program on the engine's Verilog in Verilator, and compares it with the integer model."""
 
+import shutil
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from edgeml.errors import ToolchainError
 from hardware.fpga.driver import Driver
 from hardware.fpga.program import Program, Size
 from hardware.fpga.simulated import SimulatedEngine
+
+_HUNG_S = 600.0  # real nets take many seconds, and more where the machine has other work
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +38,33 @@ def simulate(
     Raises:
         DeviceError: Verilator is missing, or the gateware hangs.
     """
-    engine = SimulatedEngine(size or Size.of(program), cache_folder=folder)
+    engine = SimulatedEngine(size or Size.of(program), cache_folder=folder, far=program.far)
     try:
-        driver = Driver(engine, program)
+        driver = Driver(engine, program, timeout_s=_HUNG_S)
         made = [driver.run(sample) for sample in np.asarray(codes, np.int64)]
         return Simulated(codes=np.stack(made), cycles=driver.cycles)
     finally:
         engine.close()
+
+
+def version() -> str:
+    """Verilator's.
+
+    Raises:
+        ToolchainError: Verilator or a C++ compiler is not installed.
+    """
+    missing = [name for name in ("verilator", "g++") if shutil.which(name) is None]
+    if missing:
+        raise ToolchainError(
+            "Gateware cannot be simulated here.",
+            why=f"There is no program {' and no program '.join(missing)}.",
+            fix="Install Verilator 5 and a C++ compiler (Debian: apt-get install verilator g++).",
+        )
+    return _version()
+
+
+@cache
+def _version() -> str:
+    command = ["verilator", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    return (said.split() or ["", "unknown"])[1]

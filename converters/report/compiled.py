@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from cloud_sync.evidence import CompileReport, Estimate
+from converters.backends.interface import Offer
 from converters.candidates import Candidate
 from converters.report import words
 
@@ -12,18 +13,22 @@ _MOST_LEFT = 20
 
 
 class Compilation(msgspec.Struct, frozen=True, kw_only=True):
-    """One compiled file: names with texts, and the nodes that stay on the CPU with the reason."""
+    """One compiled file: names with texts, and the nodes that stay on the CPU with the reason.
+
+    `pictures` are SVG of our own making.
+    """
 
     target: str
     facts: tuple[tuple[str, str], ...]
     left: tuple[tuple[str, str], ...] = ()
     more_left: int = 0
+    pictures: tuple[str, ...] = ()
 
 
 def compilations(candidates: Sequence[Candidate]) -> tuple[Compilation, ...]:
     """Every compiled file that was judged, in the order of the targets."""
     return tuple(
-        _compilation(candidate, candidate.compiled.report)
+        _compilation(candidate, candidate.compiled)
         for candidate in candidates
         if candidate.compiled is not None
     )
@@ -54,15 +59,19 @@ def amount(estimate: Estimate) -> str:
 
     >>> amount(Estimate(name="SRAM", value=51840.0, unit="bytes", source="Vela"))
     '51.8 kB'
+    >>> amount(Estimate(name="cycles of the NPU", value=185542.0, unit="cycles", source="Vela"))
+    '185,542'
     """
     if estimate.unit == "bytes":
         return words.size(round(estimate.value))
     is_count = estimate.value == round(estimate.value)
     value = words.count(round(estimate.value)) if is_count else words.number(estimate.value)
-    return value if estimate.unit == estimate.name else f"{value} {estimate.unit}".rstrip()
+    is_said = estimate.unit in estimate.name or estimate.name in estimate.unit
+    return value if is_said else f"{value} {estimate.unit}"
 
 
-def _compilation(candidate: Candidate, report: CompileReport) -> Compilation:
+def _compilation(candidate: Candidate, offer: Offer) -> Compilation:
+    report, documents = offer.report, offer.documents
     placement = report.placement
     facts = [
         ("Compiler", report.compiler),
@@ -76,10 +85,16 @@ def _compilation(candidate: Candidate, report: CompileReport) -> Compilation:
         facts.append(("On the accelerator", f"{operators}, {macs}"))
     facts += [(f"Estimated {e.name}", f"{amount(e)} ({e.source})") for e in report.estimates]
     facts += [("Note", remark) for remark in report.remarks]
+    facts.append(("Kept in the evidence", ", ".join(sorted(documents))))
     left = placement.left if placement else ()
     return Compilation(
         target=f"{candidate.target.name}: {candidate.move}",
         facts=tuple((name, text) for name, text in facts if text),
         left=tuple((f"{n.node} ({n.operator})", n.reason) for n in left[:_MOST_LEFT]),
         more_left=max(0, len(left) - _MOST_LEFT),
+        pictures=tuple(
+            path.read_text("utf-8")
+            for name, path in sorted(documents.items())
+            if name.endswith(".svg")
+        ),
     )

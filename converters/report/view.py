@@ -308,7 +308,7 @@ class View:
         return Row(
             place=place if in_release else "left out",
             in_release=in_release,
-            runtime=f"{candidate.lane.runtime} {timing.info.version}",
+            runtime=_answered(candidate),
             precision=artifact.weights,
             how="" if artifact.precision == FLOAT else _how(candidate),
             size=words.size(artifact.size),
@@ -316,14 +316,22 @@ class View:
             interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}",
             p50=words.number(latency.p50_ms) if latency else "-",
             p95=words.number(latency.p95_ms) if latency else "-",
-            load=f"{words.number(timing.load_ms)} ms" if latency else "-",
-            memory=words.size(timing.memory_bytes) if latency else "-",
+            load=f"{words.number(timing.load_ms)} ms" if timing.load_ms else "-",
+            memory=words.size(timing.memory_bytes) if timing.memory_bytes else "-",
             verification=str(candidate.verification),
             verified=verified(candidate),
             gates=tuple(GateLine(**gate_line(gate)) for gate in candidate.gates),
             reason=words.sentence(candidate.choice.reason),
             saturation=str(candidate.saturation) if candidate.saturation else "",
         )
+
+
+def _answered(candidate: Candidate) -> str:
+    """The runtime of the device, and what answered in its place where that was another."""
+    runtime, info = candidate.lane.runtime, candidate.timing.info
+    if info.name == runtime:
+        return f"{runtime} {info.version}"
+    return f"{runtime}; here {info.name} {info.version} answered"
 
 
 def _timed_first(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -31,16 +31,27 @@ def show_list(*, as_json: _JSON = False) -> None:
 
 
 @app.command()
-def install(name: _NAME, *, as_json: _JSON = False) -> None:
-    """Install a toolchain; nothing to do where it is installed."""
+def install(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Toolchains, as `list` shows them.")
+    ],
+    *,
+    as_json: _JSON = False,
+) -> None:
+    """Install toolchains, one after the other; nothing to do where one is installed."""
+    from converters.toolchains.definition import find
     from converters.toolchains.store import install as install_toolchain
 
-    found = install_toolchain(name, lambda text: typer.echo(text, err=True))
-    body = {"name": name, "version": found.definition.version, "path": str(found.folder)}
+    for name in names:
+        find(name).require_host()  # of several, all are known to be possible before the first
+    made = []
+    for name in names:
+        found = install_toolchain(name, lambda text: typer.echo(text, err=True))
+        made.append({"name": name, "version": found.definition.version, "path": str(found.folder)})
+        if not as_json:
+            typer.echo(f"The toolchain {name} is installed in {found.folder}")
     if as_json:
-        _print(body)
-    else:
-        typer.echo(f"The toolchain {name} is installed in {found.folder}")
+        _print({"toolchains": made})
 
 
 @app.command()

@@ -14,8 +14,8 @@ from converters.toolchains.environment import VENV
 from converters.toolchains.store import Installed
 from edgeml.errors import ToolchainError
 
-# What leads a Python of the toolchain's own astray.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+# What leads a Python of the toolchain's own astray: all that is said to Python, and these.
+_DROPPED = ("VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
 def ask(
@@ -73,7 +73,8 @@ def server_command(toolchain: Installed, verb: str, cpu: str = "") -> list[str]:
 def _python(toolchain: Installed, cpu: str) -> list[str]:
     emulation = toolchain.definition.emulation
     if emulation is None:
-        return [str(toolchain.folder / VENV / "bin" / "python"), "-I"]
+        # As -I does, but that heeds no PYTHONHASHSEED of the definition's.
+        return [str(toolchain.folder / VENV / "bin" / "python"), "-s", "-P"]
     chosen = next((c for c in emulation.cpus if c.name == cpu), emulation.cpus[0])
     return command_in(toolchain, chosen)
 
@@ -81,6 +82,7 @@ def _python(toolchain: Installed, cpu: str) -> list[str]:
 def environment_of(definition: Definition) -> dict[str, str]:
     """What a runner may know of this process's environment."""
     emulation = definition.emulation
-    dropped = () if emulation and not emulation.root else _DROPPED
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    kept = dict(os.environ)
+    if not emulation or emulation.root:
+        kept = {n: v for n, v in kept.items() if n not in _DROPPED and not n.startswith("PYTHON")}
     return kept | {"PYTHONNOUSERSITE": "1"} | definition.environment

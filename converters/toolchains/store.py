@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -99,9 +99,8 @@ def installed(name: str) -> Installed | None:
     Raises:
         ToolchainError: there is no such toolchain.
     """
-    definition = find(name)
-    folder = home() / name / definition.version
-    return Installed(definition=definition, folder=folder) if folder.is_dir() else None
+    folder = _place(name)
+    return Installed(definition=find(name), folder=folder) if folder.is_dir() else None
 
 
 def require(name: str) -> Installed:
@@ -110,13 +109,26 @@ def require(name: str) -> Installed:
     Raises:
         ToolchainError: there is no such toolchain, it is not installed, or not for this machine.
     """
-    find(name).require_host()
-    found = installed(name)
-    if found is None:
+    require_all([name])
+    return Installed(definition=find(name), folder=_place(name))
+
+
+def require_all(names: Sequence[str]) -> None:
+    """Check that these toolchains are here.
+
+    Raises:
+        ToolchainError: one does not exist or is not for this machine, or some are not installed:
+            all of them are named.
+    """
+    for name in names:
+        find(name).require_host()
+    if lacking := [name for name in names if installed(name) is None]:
+        several = len(lacking) > 1
         raise ToolchainError(
-            f"The toolchain {name} is not installed.", fix=f"Run: edgeml toolchain install {name}"
+            f"The toolchain{'s' if several else ''} {', '.join(lacking)} "
+            f"{'are' if several else 'is'} not installed.",
+            fix=f"Run: edgeml toolchain install {' '.join(lacking)}",
         )
-    return found
 
 
 def install(name: str, say: Callable[[str], None] = lambda _: None) -> Installed:
@@ -204,6 +216,10 @@ def listing() -> tuple[Listed, ...]:
             )
         )
     return tuple(rows)
+
+
+def _place(name: str) -> Path:
+    return home() / name / find(name).version
 
 
 def _again(name: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from cloud_sync.device_api import DeviceClient
 from cloud_sync.messages import Hello, ReportedState
 from cloud_sync.outbox import Outbox
+from cloud_sync.update_machine import FEATURES
 from edge_agent.trust.identity import load_identity
-from edge_agent.update.machine import FEATURES
 from hardware.probes import agent_version, boot_id, probe
 
 

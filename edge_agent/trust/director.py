@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cloud_sync.desired import Refusal, StateError, accept
 from cloud_sync.messages import DesiredState, SecurityKind, SecurityRecord, decode
-from cloud_sync.trust import Envelope, PayloadType, PublicKey, open_envelope
+from cloud_sync.trust import PayloadType, PublicKey, is_by_another, open_envelope
 from cloud_sync.trust.keys import fingerprint, public_pem
 from cloud_sync.trust.messages import RootStatement, SignedTime
 from edge_agent.trust.identity import Identity, save_authority
@@ -163,7 +161,7 @@ class Director:
             RemoteError: it is not whole.
             StateError: it is refused; the fleet is told.
         """
-        if self.identity.root is not None and _is_by_another(envelope, self.keys):
+        if self.identity.root is not None and is_by_another(envelope, self.keys):
             self._learn(trust(self.identity.root))
         return self._judge(envelope, self.clock.of_tls())
 
@@ -296,7 +294,7 @@ class Director:
         keys: Mapping[str, PublicKey],
         error: TrustError,
     ) -> None:
-        if not _is_by_another(envelope, keys):
+        if not is_by_another(envelope, keys):
             self._report_forged(kind, error)
             return
         with self._lock:
@@ -319,12 +317,3 @@ class Director:
             self._told[name] = now
         log.warning("refused (%s): %s", what, detail)
         self._tell(SecurityRecord(kind=kind, model="", release="", detail=f"{what}: {detail}"))
-
-
-def _is_by_another(envelope: bytes, keys: Mapping[str, PublicKey]) -> bool:
-    """Whether an envelope names a key that is none of these."""
-    try:
-        signed = msgspec.json.decode(envelope, type=Envelope).signatures
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return False
-    return any(signature.keyid and signature.keyid not in keys for signature in signed)

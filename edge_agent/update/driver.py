@@ -16,27 +16,8 @@ from cloud_sync.evidence import GateResult, Verdict, combined
 from cloud_sync.messages import DesiredModel, Phase, RollbackCause
 from cloud_sync.metadata_error import MetadataError
 from cloud_sync.release import Variant, choose, resolve
-from edge_agent.budget import BudgetSpent
-from edge_agent.choices import Choices
-from edge_agent.execution import Execution
-from edge_agent.failpoints import reach
-from edge_agent.loaded import LoadedRelease
-from edge_agent.memory import require_below, require_memory, rss_bytes
-from edge_agent.shortage import Shortage
-from edge_agent.store import ReleaseStore
-from edge_agent.testing import run_child
-from edge_agent.trial import MIN_BASELINE, is_enough, judge, stuck, too_much_memory
-from edge_agent.update.evidence import (
-    Subject,
-    as_baseline,
-    live_result,
-    of_test,
-    of_trial,
-    reasons,
-)
-from edge_agent.update.fetching import Connect, Fetcher, Interrupted
-from edge_agent.update.hooks import Hooks
-from edge_agent.update.machine import (
+from cloud_sync.trial import MIN_BASELINE, is_enough, judge, stuck, too_much_memory
+from cloud_sync.update_machine import (
     IN_MOTION,
     Again,
     Baseline,
@@ -47,10 +28,31 @@ from edge_agent.update.machine import (
     ModelState,
     Refuse,
     Waiting,
+    is_held,
     live,
     same_release,
     waits,
 )
+from cloud_sync.windows import HELD
+from edge_agent.budget import BudgetSpent
+from edge_agent.choices import Choices
+from edge_agent.execution import Execution
+from edge_agent.failpoints import reach
+from edge_agent.loaded import LoadedRelease
+from edge_agent.memory import require_below, require_memory, rss_bytes
+from edge_agent.shortage import Shortage
+from edge_agent.store import ReleaseStore
+from edge_agent.testing import run_child
+from edge_agent.update.evidence import (
+    Subject,
+    as_baseline,
+    live_result,
+    of_test,
+    of_trial,
+    reasons,
+)
+from edge_agent.update.fetching import Connect, Fetcher, Interrupted
+from edge_agent.update.hooks import Hooks
 from edge_agent.update.race import Outcome, RunTest, run_race
 from edge_agent.update.serving import Serving
 from edgeml.errors import DeviceError, EdgemlError, ModelError, ReleaseError, RemoteError
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
+WINDOW_S = 1.0  # how often a closed window is looked at again
 # How often what was refused for now is looked at again: disk or memory that lacked, metadata that
 # were damaged.
 LOOK_S = (30.0, 3600.0)
@@ -138,6 +141,10 @@ class UpdateDriver:
             self._tune(after)
         if after.phase is Phase.REFUSED and after.lacking:
             return self._look_again(after)
+        if is_held(after):
+            after = self._at_its_time(after)
+            if after.reason.startswith(HELD):
+                return after
         return self._advance(after)
 
     def bring_up(self, state: ModelState) -> ModelState:
@@ -233,6 +240,16 @@ class UpdateDriver:
         if state.phase in {Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REFUSED}:
             log.info("%s: %s", self.model, f"{state.phase} {state.reason}".rstrip())
         return state
+
+    def _at_its_time(self, state: ModelState) -> ModelState:
+        """The state, with the reason while no update window is open, without it once one is."""
+        desired, why = state.candidate, self._hooks.closed()
+        assert desired is not None
+        if why:
+            self._retry_at = time.monotonic() + WINDOW_S
+        elif not state.reason.startswith(HELD):
+            return state
+        return self._apply(Waiting(about=desired, reason=why))
 
     def _look_again(self, state: ModelState) -> ModelState:
         """Take up what was refused for now, where nothing stands in its way any more."""

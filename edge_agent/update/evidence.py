@@ -15,10 +15,10 @@ from cloud_sync.evidence import (
 )
 from cloud_sync.messages import DesiredModel
 from cloud_sync.release import Variant
+from cloud_sync.update_machine import Baseline
 from edge_agent.execution import Execution
 from edge_agent.statistics import Live
 from edge_agent.testing import TestResult
-from edge_agent.update.machine import Baseline
 from hardware.capabilities import Capabilities
 
 

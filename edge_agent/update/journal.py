@@ -13,8 +13,8 @@ import msgspec
 
 from cloud_sync.messages import Configuration, ReportedState
 from cloud_sync.release import write_atomically
+from cloud_sync.update_machine import ModelState, report
 from edge_agent.failpoints import reach
-from edge_agent.update.machine import ModelState, report
 from edgeml.errors import DeviceError
 
 log = logging.getLogger(__name__)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloud_sync.messages import DesiredModel, Phase
+from cloud_sync.update_machine import ModelState, live, same_release
 from edge_agent.choices import Choices
 from edge_agent.failpoints import reach
 from edge_agent.loaded import LoadedRelease, load
 from edge_agent.resources import give_back
 from edge_agent.store import ReleaseStore
 from edge_agent.update.hooks import Hooks
-from edge_agent.update.machine import ModelState, live, same_release
 from edgeml.errors import ModelError
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from fleet.alerts.rules import DAY_S, AlertRules
+from fleet.services.external import External
 
 _MAX_SUMMARY = 500
 _GIGABYTE = 1e9
+_MAX_NAMED = 100
 
 
 class Kind(StrEnum):
@@ -24,6 +26,7 @@ class Kind(StrEnum):
     DISK_LOW = "disk-low"
     INGEST_BACKLOG = "ingest-backlog"
     WEBHOOK_DEAD = "webhook-dead"
+    REGISTRY_BEHIND = "registry-behind"
     FROZEN = "frozen"
 
 
@@ -44,6 +47,7 @@ SEVERITY = {
     Kind.DISK_LOW: Severity.CRITICAL,
     Kind.INGEST_BACKLOG: Severity.WARNING,
     Kind.WEBHOOK_DEAD: Severity.WARNING,
+    Kind.REGISTRY_BEHIND: Severity.WARNING,
     Kind.FROZEN: Severity.CRITICAL,
 }
 
@@ -111,6 +115,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     disk_total: int = 0
     ingest_waiting: float = 0.0
     dead: dict[str, int] = {}
+    registry: External = External()
     frozen: str = ""
 
 
@@ -122,6 +127,7 @@ def findings(rules: AlertRules, facts: Facts) -> list[Finding]:
         *_refused(facts),
         *_ends(facts),
         *_machine(rules, facts),
+        *_registry(rules, facts),
     )
     return list({finding.key: finding for finding in found}.values())
 
@@ -217,6 +223,23 @@ def _machine(rules: AlertRules, facts: Facts) -> Iterator[Finding]:
         )
     if facts.frozen:
         yield Finding(kind=Kind.FROZEN, subject="fleet", summary=_cut(facts.frozen))
+
+
+def _registry(rules: AlertRules, facts: Facts) -> Iterator[Finding]:
+    bound = facts.now - rules.registry_behind_s
+    failed = sorted((f for f in facts.registry.failed.values() if f.since <= bound),
+                    key=lambda one: (one.since, one.name))  # fmt: skip
+    if rules.registry_behind_s and failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        yield Finding(
+            kind=Kind.REGISTRY_BEHIND,
+            subject="fleet",
+            summary=_cut(
+                f"{failed[0].name}{more} could not be pushed to {facts.registry.url}; devices "
+                f"have it from the fleet itself. {failed[0].why}"
+            ),
+            detail={"releases": [one.name for one in failed[:_MAX_NAMED]]},
+        )
 
 
 def lasted(seconds: float) -> str:

@@ -12,7 +12,7 @@ from fleet.alerts.conditions import Ends, Facts, Refused, Silent, Troubled
 from fleet.alerts.rules import AlertRules
 from fleet.db import tables
 from fleet.rollouts import RolloutStatus
-from fleet.services import facts, rollout_rows
+from fleet.services import external, facts, rollout_rows
 from fleet.services.context import Services
 from fleet.trust.repository import LIFE_S, ONLINE, TOP
 
@@ -40,6 +40,7 @@ def gather(services: Services, rules: AlertRules) -> Facts:
             disk_total=disk.total,
             ingest_waiting=waiting() if waiting else 0.0,
             dead=_dead(session, now - rules.webhook_dead_s),
+            registry=external.read(session),
             frozen=facts.get(session, facts.FROZEN),
         )
 

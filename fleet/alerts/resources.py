@@ -36,6 +36,7 @@ class AlertRulesInfo(TypedDict):
     disk_free_share: float
     ingest_waiting: int
     webhook_dead_s: float
+    registry_behind_s: float
 
 
 AlertState = Literal["firing", "resolved"]

@@ -16,7 +16,8 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     have an alert of their own, more of them are one alert together. `security_event_s`: how
     long a security event is one. `expiry_s`: how long before its end what is signed is told of.
     `disk_free_share`: of the fleet's disk. `ingest_waiting`: messages that wait to be stored.
-    `webhook_dead_s`: how long a delivery that was given up is told of.
+    `webhook_dead_s`: how long a delivery that was given up is told of. `registry_behind_s`: how
+    long a release may fail to be pushed to the external registry.
     """
 
     device_offline_s: float = 900.0
@@ -26,6 +27,7 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     disk_free_share: float = 0.1
     ingest_waiting: int = 1000
     webhook_dead_s: float = DAY_S
+    registry_behind_s: float = 60.0
 
 
 _MOST: dict[str, float] = {"disk_free_share": 1.0, "device_offline_each": 1000}

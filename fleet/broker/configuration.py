@@ -57,8 +57,8 @@ acl_file {place.file("acl")}
 
 # An envelope is a message in base64; what is larger is no message of ours.
 max_packet_size {LARGEST}
-# Each client says itself how many it takes at once: a device 100, the fleet 1000.
-max_inflight_messages 1000
+# Each client says itself how many it takes at once: a device 100, the fleet 2000.
+max_inflight_messages 2000
 # Per client: as much as the embedded broker keeps. What is lost here, outbox and HTTPS bring.
 max_queued_messages {DEVICE_BOUNDS.messages}
 max_queued_bytes {DEVICE_BOUNDS.bytes}

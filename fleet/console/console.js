@@ -30,22 +30,37 @@
   window.addEventListener("load", () => setTimeout(bring, 0));
   window.addEventListener("resize", bring);
 
-  // A drag over a chart chooses a time range, where there is a mouse; its brush is cleared again.
-  window.edgemlArmZoom = (id, tries = 100) => {
-    if (!matchMedia("(pointer: fine)").matches) return;
-    const element = window.getElement && getElement(id);
-    const chart = element && element.chart;
-    if (!chart) {
-      if (tries > 0) setTimeout(() => window.edgemlArmZoom(id, tries - 1), 50);
-      return;
-    }
-    chart.dispatchAction({ type: "brush", areas: [] });
+  // A drag over a chart that zooms chooses a time range. A redraw disarms ECharts' brush and ends
+  // what it draws, so it is armed by the press itself, and redraws wait until the button is up.
+  const zooming = (event) => {
+    const box = event.pointerType === "mouse" && event.button === 0 && event.target.closest(".zooms");
+    const element = box && window.getElement && getElement(Number(box.id.slice(1)));
+    return element && element.chart;
+  };
+  const press = (event) => {
+    const chart = zooming(event);
+    if (!chart) return;
+    let waiting = null;
+    const ended = new AbortController();
+    const release = () => {
+      ended.abort();
+      delete chart.setOption;
+      chart.dispatchAction({ type: "brush", areas: [] });
+      if (waiting) chart.setOption(...waiting);
+    };
     chart.dispatchAction({
       type: "takeGlobalCursor",
       key: "brush",
       brushOption: { brushType: "lineX", brushMode: "single" },
     });
+    chart.setOption = (...options) => {
+      waiting = options;
+    };
+    for (const end of ["pointerup", "pointercancel"]) {
+      addEventListener(end, () => setTimeout(release), { signal: ended.signal });
+    }
   };
+  document.addEventListener("pointerdown", press, true);
 
   const say = (text, address, action) => {
     let bar = document.getElementById("away");

@@ -35,10 +35,7 @@ async def ask(
         do: what the button says.
         needed: names of values that may not be empty.
     """
-    with ui.dialog() as dialog, ui.element("div").classes("dialog") as box:
-        box.props["role"] = "dialog"
-        box.props["aria-label"] = title
-        parts.write("h2", title)
+    with parts.dialog(title) as dialog:
         made = {name: make() for name, make in inputs.items()}
         for line in lines:
             parts.write("p", line, "small soft")
@@ -62,10 +59,8 @@ async def ask(
 
 async def show_once(title: str, secret: str, how: str) -> None:
     """Show a secret that is not shown again."""
-    with ui.dialog().props("persistent") as dialog, ui.element("div").classes("dialog") as box:
-        box.props["role"] = "dialog"
-        box.props["aria-label"] = title
-        parts.write("h2", title)
+    with parts.dialog(title) as dialog:
+        dialog.props("persistent")
         parts.command(secret)
         parts.write("p", how, "small soft")
         with ui.element("div").classes("line end"):

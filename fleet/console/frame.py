@@ -45,6 +45,9 @@ ENTRIES = (
 
 def frame(visit: Visit, path: str, title: str) -> ui.element:
     """Draw it; returns where the page of a path goes."""
+    quasars = ui.context.client.content.parent_slot
+    if quasars is not None:
+        quasars.parent.tag = "div"  # its page is a <main> around ours and the navigation
     ui.add_head_html(f"<style>{(_FOLDER / 'console.css').read_text()}</style>")
     ui.add_head_html(f"<script>{(_FOLDER / 'console.js').read_text()}</script>")
     with ui.element("div").classes("frame"):

@@ -55,10 +55,7 @@ async def change_labels(visit: Visit, names: Sequence[str], whom: str, work: ui.
 
 async def _ask(whom: str) -> tuple[str, str] | None:
     """The labels to change and why, as they are written; None where it is left."""
-    with ui.dialog() as dialog, ui.element("div").classes("dialog") as box:
-        box.props["role"] = "dialog"
-        box.props["aria-label"] = "Change labels"
-        write("h2", f"Change the labels of {whom}")
+    with parts.dialog(f"Change the labels of {whom}") as dialog:
         write("p", "key=value sets a label, key- takes it away: site=north, line=3, spare-", "soft")
         labels = ui.input("Labels").props("outlined dense autocomplete=off").classes("field")
         reason = ui.input("Reason, for the audit log").props("outlined dense").classes("field")

@@ -1,7 +1,8 @@
 """The parts that pages are made of. Text of devices and operators is escaped by `write` alone."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -10,15 +11,15 @@ from nicegui import ui
 from edgeml.errors import EdgemlError
 from fleet.console.inputs import choice, filter_field, segments
 from fleet.console.lists import grid, once_live, pager, update_grid
-from fleet.console.plots import arm_zoom, plot, zoomed
+from fleet.console.plots import plot, zoomed
 
 __all__ = [
-    "arm_zoom",
     "button",
     "chip",
     "choice",
     "command",
     "confirm",
+    "dialog",
     "empty",
     "escape",
     "facts",
@@ -143,6 +144,16 @@ def button(text: str, on_click: Callable[[], Any] | None = None, kind: str = "pl
     return shown
 
 
+@contextmanager
+def dialog(title: str, role: str = "dialog") -> Iterator[ui.dialog]:
+    """What is drawn inside stands in a dialog; await it for what it submits, and delete it."""
+    with ui.dialog() as shown, ui.element("div").classes("dialog"):
+        shown.props["role"] = role
+        shown.props["aria-label"] = title
+        write("h2", title)
+        yield shown
+
+
 async def confirm(
     title: str,
     consequences: Sequence[str],
@@ -162,10 +173,7 @@ async def confirm(
         do: what the button says.
         inside: draws what else is to be chosen, below the consequences.
     """
-    with ui.dialog() as dialog, ui.element("div").classes("dialog") as box:
-        box.props["role"] = "alertdialog"
-        box.props["aria-label"] = title
-        write("h2", title)
+    with dialog(title, "alertdialog") as asked:
         with ui.element("ul"):
             for line in consequences:
                 write("li", line)
@@ -174,8 +182,8 @@ async def confirm(
         why = _field("Reason, for the audit log") if reason else None
         name = _field(f"Type {typed} to confirm") if typed else None
         with ui.element("div").classes("line end"):
-            button("Cancel", lambda: dialog.submit(None))
-            go = button(do, lambda: dialog.submit(why.value.strip() if why else ""), "danger")
+            button("Cancel", lambda: asked.submit(None))
+            go = button(do, lambda: asked.submit(why.value.strip() if why else ""), "danger")
 
     def check() -> None:
         is_ready = (name is None or name.value.strip() == typed) and (
@@ -189,10 +197,10 @@ async def confirm(
             one.on_value_change(check)
     check()
     try:
-        answer: str | None = await dialog
+        answer: str | None = await asked
         return answer
     finally:
-        dialog.delete()
+        asked.delete()
 
 
 def _field(label: str) -> ui.input:

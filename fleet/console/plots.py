@@ -18,8 +18,8 @@ def plot(options: dict[str, Any], *, label: str, height: str = "220px") -> ui.ec
 def zoomed(shown: ui.echart, on_range: Callable[[float, float], Any]) -> None:
     """Have a drag over a chart tell a time range, in Unix seconds.
 
-    Needs options of `charts.lines(zoom=True)`, and `arm_zoom` after each change of them. With a
-    finger the page is scrolled instead.
+    Needs options of `charts.lines(zoom=True)`; `console.js` arms each drag. With a finger the page
+    is scrolled instead.
     """
 
     def ended(event: GenericEventArguments) -> Any:
@@ -29,9 +29,4 @@ def zoomed(shown: ui.echart, on_range: Callable[[float, float], Any]) -> None:
             return on_range(found[0] / 1000, found[1] / 1000)
         return None
 
-    shown.on("chart:brushEnd", ended, ["areas"])
-
-
-def arm_zoom(shown: ui.echart) -> None:
-    """Let drags choose again, after the options of a chart were replaced."""
-    ui.run_javascript(f"edgemlArmZoom({shown.id})")
+    shown.classes("zooms").on("chart:brushEnd", ended, ["areas"])

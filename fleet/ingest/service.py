@@ -3,8 +3,9 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
 from cloud_sync.messages import Presence, Up, decode
@@ -20,11 +21,14 @@ from fleet.services import desired, records, reported
 from fleet.services.context import Services
 from fleet.services.heeding import OpenedBatch
 from fleet.services.records import SignedBatch
+from fleet.services.reported import Heard, Seen
 
 HOLD_BACK_S = 1.0
 HTTP_PATIENCE_S = 30.0
+HELLOS_TOGETHER = 100
 _GROUPS_AHEAD = 1
 _BATCHES = frozenset({Up.STATE, Up.TELEMETRY, Up.EVIDENCE, Up.SECURITY, Up.RESULT})
+_OF_THEMSELVES = frozenset({Up.HELLO, Up.PRESENCE})
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -51,7 +55,7 @@ class Ingest:
         self._keys = Keys(services)
         self._openers = Openers(processes)
         self._stopping = threading.Event()
-        self._writer = Writer(services, self._judged, self._stopping)
+        self._writer = Writer(services, self._judged, self._stopping, self._has_more)
         self._threads = [
             threading.Thread(target=run, name=f"ingest {run.__name__[1:]}", daemon=True)
             for run in (self._open_all, self._store_all)
@@ -115,18 +119,38 @@ class Ingest:
         message = Message(device, Up.TELEMETRY, envelope, done=done)
         (read,) = self._read([message], lambda asked: [opened(one) for one in asked])
         message.signed = read or self._judged(message)
-        busy = RemoteError("The fleet is busy.", why="Its queue is full.", fix="Send it later.")
         try:
             self._waiting.put(message, HOLD_BACK_S)
             return done.result(HTTP_PATIENCE_S)
         except (Full, TimeoutError):
-            raise busy from None
+            raise busy() from None
+
+    def hello(self, device: str, envelope: bytes) -> "Future[bytes]":
+        """Take a hello that came over HTTPS.
+
+        Returns:
+            The envelope of its device's desired state, empty if there is none, once the hello is
+            stored; or why it is not.
+
+        Raises:
+            RemoteError: the database does not follow.
+        """
+        done: Future[bytes] = Future()
+        done.set_running_or_notify_cancel()  # whoever does not wait any more stops nothing
+        try:
+            self._waiting.put(Message(device, Up.HELLO, envelope, done=done), HOLD_BACK_S)
+        except Full:
+            raise busy() from None
+        return done
 
     def _open_all(self) -> None:
         while group := self._waiting.group():
             self._open(group)
             self._opened.put(group)
         self._opened.put(None)
+
+    def _has_more(self) -> bool:
+        return len(self._waiting) > 0 or not self._opened.empty()
 
     def _store_all(self) -> None:
         while (group := self._opened.get()) is not None:
@@ -136,6 +160,7 @@ class Ingest:
                 # What was not acknowledged comes again, and what was stored is known again.
                 self._services.counters.add("ingest.faults")
                 _LOG.exception("%d messages were not seen through", len(group))
+        self._writer.acknowledge()
 
     def _open(self, messages: list[Message]) -> None:
         """Give the batches among messages what was verified of them."""
@@ -169,18 +194,49 @@ class Ingest:
         ]
 
     def _handle(self, messages: list[Message]) -> None:
-        batches: list[Message] = []
-        for message in messages:
-            if message.kind is Up.HELLO:
-                self._surviving(message, self._hello)
-            elif message.kind is Up.PRESENCE:
-                self._surviving(message, self._presence)
-            else:
-                message.signed = message.signed or self._surviving(message, self._judged)
-                batches += [message] if message.signed else []
-        self._writer.store(batches)
+        self._hear([one for one in messages if one.kind in _OF_THEMSELVES])
+        batches = [one for one in messages if one.kind in _BATCHES]
+        for message in batches:
+            message.signed = message.signed or self._surviving(message, self._judged)
+        self._writer.store([message for message in batches if message.signed])
         for message in messages:
             self._surviving(message, Message.over)
+
+    def _hear(self, messages: Sequence[Message]) -> None:
+        """Take what devices say of themselves, many in one transaction."""
+        devices = sorted({one.device for one in messages if one.kind is Up.HELLO})
+        keys: Mapping[str, PublicKey] = {}
+        try:
+            keys = reported.device_keys(self._services, devices) if devices else {}
+        except Exception:  # noqa: BLE001 -- no group may end the thread
+            _LOG.exception("devices' keys could not be looked up")
+        for message in messages:
+            message.told = self._surviving(message, partial(self._told, keys))
+        told = [message for message in messages if message.told]
+        for first in range(0, len(told), HELLOS_TOGETHER):
+            together = told[first : first + HELLOS_TOGETHER]
+            try:
+                self._take(together)
+            except Exception as error:  # noqa: BLE001 -- as above
+                # One of them may be to blame: each by itself, so that the others are stored.
+                _LOG.info("%d hellos could not be stored together: %s", len(together), error)
+                for message in together:
+                    self._surviving(message, lambda one: self._take([one]))
+
+    def _told(self, keys: Mapping[str, PublicKey], message: Message) -> Heard | Seen:
+        device, payload = message.device, message.payload
+        if message.kind is Up.PRESENCE:
+            return Seen(device, decode(payload, Presence).online)
+        return reported.hear(self._services, device, payload, keys.get(device))
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Store what devices say of themselves in one transaction, and answer them."""
+        answers = reported.take(self._services, [one.told for one in messages if one.told])
+        for message, answer in zip(messages, answers, strict=True):
+            if message.done:
+                message.done.set_result(answer or b"")
+            elif answer:
+                desired.publish(self._services, {message.device: answer})
 
     def _surviving(self, message: Message, handle: Callable[[Message], T]) -> T | None:
         """Handle a message; None where it could not be, which is counted."""
@@ -190,11 +246,13 @@ class Ingest:
             # What a device sends wrong is its own loss: counted, and never ours.
             self._services.counters.add("ingest.refused")
             _LOG.info("refused %s of %s: %s", message.kind, message.device, error)
-            if isinstance(error, RemoteError):
+            if isinstance(error, RemoteError) and not message.done:
                 self._sampled(message, error)
-        except Exception:  # noqa: BLE001 -- no message may end the thread
+            message.failed(error)
+        except Exception as error:  # noqa: BLE001 -- no message may end the thread
             self._services.counters.add("ingest.faults")
             _LOG.exception("%s of %s could not be stored", message.kind, message.device)
+            message.failed(error)
         return None
 
     def _sampled(self, message: Message, error: EdgemlError) -> None:
@@ -222,11 +280,7 @@ class Ingest:
         found = self._keys.of([device]).get(device)
         return found.key if found else reported.device_key(self._services, device)
 
-    def _hello(self, message: Message) -> None:
-        answer = reported.hello(self._services, message.device, message.payload)
-        if answer is not None:
-            desired.publish(self._services, {message.device: answer})
 
-    def _presence(self, message: Message) -> None:
-        online = decode(message.payload, Presence).online
-        reported.set_presence(self._services, message.device, online=online)
+def busy() -> RemoteError:
+    """What is answered while the database does not follow."""
+    return RemoteError("The fleet is busy.", why="Its queue is full.", fix="Send it later.")

@@ -1,7 +1,8 @@
 """What waits to be opened: bounded in messages, and in bytes of them.
 
-A transaction costs about the same for one message as for twenty. So what comes soon after a group
-was taken waits a moment for more; what comes after a pause is taken at once.
+A transaction costs about the same for one message as for twenty. So what comes soon after a small
+group was taken waits a moment for more; what comes after a pause is taken at once, and so is the
+rest of a stream that filled the groups before.
 """
 
 import threading
@@ -15,27 +16,30 @@ import msgspec
 from cloud_sync.messages import Up
 from fleet.services.heeding import OpenedBatch
 from fleet.services.records import SignedBatch
+from fleet.services.reported import Heard, Seen
 
-MAX_WAITING = 2000
-RECEIVE_MAXIMUM = 1000
+RECEIVE_MAXIMUM = 2000
+MAX_WAITING = 5000  # what the broker gives, the same again after a lost connection, and HTTPS
 MAX_WAITING_BYTES = 64 << 20
 MAX_TOGETHER = 500
 ENOUGH = 200
 GATHER_S = 0.1
-MAX_BYTES_TOGETHER = 8 << 20
+MAX_BYTES_TOGETHER = 2 << 20
 
 
 class Message(msgspec.Struct, eq=False):
     """One message of a device.
 
+    `signed` and `told` are what was verified of a batch, and of a hello or presence.
     `acknowledge` tells the broker that it need not keep it any more; `done` is set where somebody
-    waits for the ack, over HTTPS.
+    waits for the answer, over HTTPS.
     """
 
     device: str
     kind: Up
     payload: bytes
     signed: SignedBatch | OpenedBatch | None = None
+    told: Heard | Seen | None = None
     done: "Future[bytes] | None" = None
     acknowledge: Callable[[], None] | None = None
 
@@ -43,6 +47,11 @@ class Message(msgspec.Struct, eq=False):
         """Let the broker forget it."""
         if self.acknowledge:
             self.acknowledge()
+
+    def failed(self, fault: Exception) -> None:
+        """Tell who waits for the answer that there is none."""
+        if self.done and not self.done.done():
+            self.done.set_exception(fault)
 
 
 class Full(Exception):  # noqa: N818 -- an answer more than a fault
@@ -68,12 +77,15 @@ class Waiting:
     def put(self, message: Message, timeout_s: float) -> None:
         """Add a message, waiting for room if there is none.
 
+        Who waits for the answer can be told to come again, and leaves most of the room to the bus.
+
         Raises:
             Full: there was none in time.
         """
         size = len(message.payload)
         with self._lock:
-            if not self._emptied.wait_for(lambda: self._has_room(size), timeout_s):
+            most = self._most if message.done is None else max(1, self._most // 5)
+            if not self._emptied.wait_for(lambda: self._has_room(size, most), timeout_s):
                 raise Full
             self._messages.append(message)
             self._bytes += size
@@ -91,8 +103,8 @@ class Waiting:
         with self._lock:
             self._filled.wait_for(lambda: self._messages or self._ended)
             soon = self._taken_at + GATHER_S - time.monotonic()
-            self._filled.wait_for(self._enough, soon)
-            self._taken_at = time.monotonic()
+            if not self._filled.wait_for(self._enough, soon):
+                self._taken_at = time.monotonic()
             found: list[Message] = []
             size = 0
             while self._messages and len(found) < MAX_TOGETHER and size < MAX_BYTES_TOGETHER:
@@ -102,8 +114,8 @@ class Waiting:
             self._emptied.notify_all()
         return found
 
-    def _has_room(self, size: int) -> bool:
-        return len(self._messages) < self._most and self._bytes + size <= MAX_WAITING_BYTES
+    def _has_room(self, size: int, most: int) -> bool:
+        return len(self._messages) < most and self._bytes + size <= MAX_WAITING_BYTES
 
     def _enough(self) -> bool:
         """Whether to wait for more would be of no use."""

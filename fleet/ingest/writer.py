@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from cloud_sync.messages import Ack
 from edgeml.errors import EdgemlError, RemoteError
 from fleet.ingest.waiting import Message
 from fleet.services import records
@@ -19,6 +20,7 @@ from fleet.services.context import Services
 from fleet.services.records import SignedBatch
 
 HOLD_S = 60.0
+ACKS_S = 0.5
 _PAUSE_S = (0.1, 5.0)
 _LOG = logging.getLogger(__name__)
 # What may be gone the next time, but for values that the database refuses.
@@ -33,6 +35,8 @@ class Writer:
         services: the fleet.
         judge: opens a message again by the slower way, which says why it is refused.
         stopping: set when it shall not try again.
+        hurried: whether more waits already; then acknowledgements do so a little, too, so that
+            one stands for what several transactions have stored of a stream.
     """
 
     def __init__(
@@ -40,10 +44,14 @@ class Writer:
         services: Services,
         judge: Callable[[Message], SignedBatch | None],
         stopping: threading.Event,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> None:
         self._services = services
         self._judge = judge
         self._stopping = stopping
+        self._hurried = hurried
+        self._acks: dict[tuple[str, str], Ack] = {}
+        self._told_at = float("-inf")
 
     def store(self, messages: Sequence[Message]) -> None:
         """Store what was opened, or give it up for its device to send again."""
@@ -54,13 +62,22 @@ class Writer:
                 self._services.counters.add("ingest.dropped", len(left))
                 break
             pause = min(2 * pause, _PAUSE_S[1])
+        if not self._hurried() or time.monotonic() > self._told_at + ACKS_S:
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Tell devices of the bus what is stored."""
+        acks, self._acks = self._acks, {}
+        for ack in acks.values():
+            records.publish_ack(self._services, ack)
+        self._told_at = time.monotonic()
 
     def _tried(self, messages: list[Message]) -> list[Message]:
         """Store once; returns those of the bus that may be stored the next time."""
         if not messages:
             return []
         try:
-            acks = records.store(self._services, [m.signed for m in messages if m.signed])
+            acks = records.keep(self._services, [m.signed for m in messages if m.signed])
         except Exception as error:  # noqa: BLE001 -- no batch may end the thread
             self._services.counters.add("ingest.faults")
             if _is_passing(error):
@@ -73,16 +90,14 @@ class Writer:
         self._tell(messages, acks)
         return []
 
-    def _tell(self, messages: Sequence[Message], acks: Sequence[bytes]) -> None:
-        told: set[bytes] = set()
+    def _tell(self, messages: Sequence[Message], acks: Sequence[Ack | None]) -> None:
         for message, ack in zip(messages, acks, strict=True):
-            if not ack:
+            if ack is None:
                 self._again(message)
             elif message.done:
-                message.done.set_result(ack)
-            elif ack not in told:
-                told.add(ack)
-                records.publish_ack(self._services, message.device, ack)
+                message.done.set_result(records.signed_ack(self._services, ack))
+            else:
+                self._acks[ack.device, ack.stream] = ack
 
     def _again(self, message: Message) -> None:
         """Store a batch whose device has another key by now, or was revoked, if it is good."""
@@ -98,18 +113,18 @@ class Writer:
             message.signed = signed
             self._tried([message])
 
-    def _alone(self, message: Message, fault: Exception) -> bytes:
+    def _alone(self, message: Message, fault: Exception) -> Ack | None:
         _LOG.error("a batch of %s could not be stored", message.device, exc_info=fault)
         try:
             signed = message.signed
             if not isinstance(signed, SignedBatch):
                 signed = self._judge(message)
-            return self._without_the_faulty(signed, fault) if signed else b""
+            return self._without_the_faulty(signed, fault) if signed else None
         except Exception as error:  # noqa: BLE001 -- as above
             _told(message, error)
-            return b""
+            return None
 
-    def _without_the_faulty(self, signed: SignedBatch, fault: Exception) -> bytes:
+    def _without_the_faulty(self, signed: SignedBatch, fault: Exception) -> Ack | None:
         """Store a batch that cannot be stored, but for the records that are to blame.
 
         Raises:
@@ -119,10 +134,10 @@ class Writer:
             raise fault
         if len(signed.batch.records) <= 1:
             return records.set_aside(self._services, signed, fault)
-        ack = b""
+        ack = None
         for half in records.apart(signed):
             try:
-                (ack,) = records.store(self._services, [half])
+                (ack,) = records.keep(self._services, [half])
             except Exception as error:  # noqa: BLE001 -- it is looked at there
                 ack = self._without_the_faulty(half, error)
         return ack

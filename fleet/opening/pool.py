@@ -14,6 +14,7 @@ from fleet.opening.reading import ReadBatch
 from fleet.opening.verifying import Asked, opened
 
 MANY = 32
+MUCH_BYTES = 256 << 10
 _MOST = 8
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Openers:
 
         Many are shared out to the processes; where those fail, they are opened here.
         """
-        if len(asked) < MANY or not self._most:
+        much = len(asked) >= MANY or sum(len(one.envelope) for one in asked) >= MUCH_BYTES
+        if not (much and self._most):
             return [opened(one) for one in asked]
         with self._lock:
             try:

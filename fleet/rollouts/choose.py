@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
 
+from cloud_sync.windows import UpdateWindow, opens_in
 from fleet.rollouts.observe import (
     Assign,
     Decision,
@@ -15,7 +16,7 @@ from fleet.rollouts.observe import (
 from fleet.rollouts.policy import Policy
 from fleet.rollouts.standing import AT_REST
 from fleet.rollouts.survey import Survey, survey
-from fleet.rollouts.timing import given_lately, opens_in
+from fleet.rollouts.timing import given_lately
 from fleet.rollouts.units import Unit, unit
 
 _NAME = attrgetter("device")
@@ -50,7 +51,7 @@ def choose(policy: Policy, seen: Survey, now: float) -> Chosen:
     if assigns:
         return Chosen(assigns=assigns)
     waiting = [*due, *(d for c in seen.classes.values() if c.taken for d in c.fresh)]
-    closed_s = min(map(opens, waiting), default=0.0) if policy.windows else 0.0
+    closed_s = min(map(opens, waiting), default=0.0)
     if closed_s:
         return Chosen(slowed=_why(Waiting.WINDOW, now + closed_s))
     if waiting and room and not pace:
@@ -127,16 +128,20 @@ def _until(seen: Survey, device: DeviceObservation) -> str:
 
 
 def _opening(policy: Policy, now: float) -> Opens:
-    """How many seconds until a device's window opens; 0 while it is open."""
-    if not policy.windows:
-        return lambda _: 0.0
-    known: dict[int | None, float] = {}
+    """How many seconds until a device's windows open, the policy's and its own; 0 while they are.
+
+    Devices are mostly alike: it is worked out once for all that are.
+    """
+    known: dict[tuple[int | None, tuple[UpdateWindow, ...]], float] = {}
 
     def opens(device: DeviceObservation) -> float:
-        offset = device.utc_offset_s
-        if offset not in known:
-            known[offset] = opens_in(policy.windows, now, offset)
-        return known[offset]
+        if not policy.windows and not device.windows:
+            return 0.0
+        key = device.utc_offset_s, device.windows
+        if key not in known:
+            both = (policy.windows, device.windows)
+            known[key] = max(opens_in(windows, now, device.utc_offset_s) for windows in both)
+        return known[key]
 
     return opens
 

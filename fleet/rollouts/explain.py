@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from cloud_sync.evidence import GateResult, Verdict
 from cloud_sync.messages import Phase
+from cloud_sync.windows import told as told_windows
 from fleet.rollouts.choose import Chosen
 from fleet.rollouts.gates import FAILURES, count
 from fleet.rollouts.groups import told
@@ -123,14 +124,20 @@ def _slowed(policy: Policy, seen: Survey, chosen: Chosen) -> str:
     left = seen.ungiven + len(seen.due)
     match chosen.slowed.waits_for if chosen.slowed else Waiting.NOTHING:
         case Waiting.WINDOW:
-            windows = " or ".join(str(window) for window in policy.windows)
             verb = "waits" if left == 1 else "wait"
-            return f"; {count(left)} {verb} for the window ({windows})"
+            where = f"the window ({told_windows(policy.windows)})" if policy.windows else ""
+            own = "the update windows of their configuration" if _have_windows(seen) else ""
+            return f"; {count(left)} {verb} for {' and '.join(filter(None, (where, own)))}"
         case Waiting.RATE if policy.rate:
             rate = policy.rate.now(len(seen.given_at), seen.done)
             return f"; {rate} a minute are given it, {left} more follow"
         case _:
             return ""
+
+
+def _have_windows(seen: Survey) -> bool:
+    fresh = (d for c in seen.classes.values() if c.taken for d in c.fresh)
+    return any(d.windows for d in (*seen.due, *fresh))
 
 
 def undecided(policy: Policy, rollout: RolloutState, gate: GateResult) -> str:

@@ -6,6 +6,7 @@ import msgspec
 
 from cloud_sync.evidence import GateResult, Verdict
 from cloud_sync.messages import Phase
+from cloud_sync.windows import UpdateWindow
 
 
 class RolloutStatus(StrEnum):
@@ -84,6 +85,7 @@ class DeviceObservation(msgspec.Struct, frozen=True, kw_only=True):
     `again` is set while an operator wants another. `figures` are what it measured, by metric;
     `utc_offset_s` is how far its clock is ahead of UTC. `group` is the label's value where devices
     switch together; `until` is how far this one is let go ("" to the end), since `until_at`.
+    `windows` are those of its own configuration, outside of which it begins no update.
     """
 
     device: str
@@ -108,6 +110,7 @@ class DeviceObservation(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     until: str = ""
     until_at: float | None = None
+    windows: tuple[UpdateWindow, ...] = ()
 
 
 class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign"):

@@ -4,6 +4,7 @@ import msgspec
 
 from cloud_sync.evidence import GateResult, Verdict
 from cloud_sync.messages import Phase
+from cloud_sync.windows import open_s
 from fleet.rollouts.failures import FailureKind, kind_of_rollback
 from fleet.rollouts.observe import DeviceObservation, Figure
 from fleet.rollouts.policy import Gates, Metric, Policy
@@ -69,6 +70,7 @@ def _late(device: DeviceObservation, policy: Policy, now: float, up_since: float
     Its silence counts only while the fleet listened: what it said while the fleet was down is in
     its outbox. So one that was given the release before `up_since` must be heard from first. Where
     the policy lets queued devices wait, one that has not answered yet has all the time there is.
+    One that has update windows has that much time within them.
     """
     phase, assigned_at = device.phase, device.assigned_at
     if assigned_at is None:
@@ -83,6 +85,10 @@ def _late(device: DeviceObservation, policy: Policy, now: float, up_since: float
     ends = max(begun, up_since) + timeout
     if now <= ends:
         return None
+    if phase is not Phase.COMMITTED and device.windows:
+        had = open_s(device.windows, max(begun, up_since), now, device.utc_offset_s)
+        if had <= timeout:
+            return None
     if phase is Phase.COMMITTED:
         return Failure(
             device=device,

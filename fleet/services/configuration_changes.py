@@ -114,7 +114,7 @@ def begin(
         revision = add_revision(services, session, caller, row, layer.settings, holds=not touched)
         digest, number = revision.digest, revision.number
         envelopes = {} if touched else _hold(services, session, row)
-    desired.publish(services, envelopes)
+    desired.publish(services, envelopes, patient=True)
     rollout = None
     if touched:
         state = RolloutState(

@@ -49,8 +49,10 @@ class Bus(Protocol):
         """Whether the broker is there."""
         ...
 
-    def publish(self, topic: str, payload: bytes, *, expires_s: float | None = None) -> bool:
-        """Publish; returns whether the client took it."""
+    def publish(
+        self, topic: str, payload: bytes, *, expires_s: float | None = None, patient: bool = False
+    ) -> bool:
+        """Publish; returns whether the client took it. A patient one waits for room."""
         ...
 
 
@@ -72,9 +74,13 @@ class Publisher:
         """Set where messages go."""
         self._bus = bus
 
-    def __call__(self, topic: str, payload: bytes, *, expires_s: float | None = None) -> bool:
+    def __call__(
+        self, topic: str, payload: bytes, *, expires_s: float | None = None, patient: bool = False
+    ) -> bool:
         """Publish, if there is a bus; the broker drops what waits for longer than `expires_s`."""
-        return self._bus is not None and self._bus.publish(topic, payload, expires_s=expires_s)
+        return self._bus is not None and self._bus.publish(
+            topic, payload, expires_s=expires_s, patient=patient
+        )
 
 
 class Replaced:

@@ -141,10 +141,13 @@ def current(services: Services, session: Session, device: str) -> bytes | None:
     return last.envelope
 
 
-def publish(services: Services, envelopes: Mapping[str, bytes]) -> None:
-    """Tell devices on the bus; whoever misses it is told at the next hello."""
+def publish(services: Services, envelopes: Mapping[str, bytes], *, patient: bool = False) -> None:
+    """Tell devices on the bus; whoever misses it is told at the next hello.
+
+    With patience a whole wave finds room there, as the broker takes it.
+    """
     for device, envelope in envelopes.items():
-        services.publisher(topic(device, Down.DESIRED), envelope)
+        services.publisher(topic(device, Down.DESIRED), envelope, patient=patient)
 
 
 def models(session: Session, device: str) -> dict[str, DesiredModel]:

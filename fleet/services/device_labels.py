@@ -66,5 +66,5 @@ def change(
     if changed:
         sync_head(services)
         services.changes.announce()
-        desired.publish(services, envelopes)
+        desired.publish(services, envelopes, patient=True)
     return len(changed)

@@ -14,7 +14,7 @@ from fleet.problem import NotFound
 from fleet.resources import DesiredVersion, DeviceInfo, Page
 from fleet.rest.etags import etag_of, require_match
 from fleet.rollouts.selector import EVERYTHING, Selector, check_labels, parse_selector
-from fleet.services import configuration, desired, reported
+from fleet.services import configuration, desired, reported_models
 from fleet.services.audit import audited
 from fleet.services.context import Caller, Services
 from fleet.services.selection import chosen
@@ -164,7 +164,7 @@ def _get(session: Session, device: str, *, lock: bool = False) -> tables.Device:
 def _infos(services: Services, session: Session, rows: Sequence[tables.Device]) -> list[DeviceInfo]:
     """A page of devices: each table is asked once for all of them."""
     names = [row.id for row in rows]
-    labels, said = labels_of(session, names), reported.states_of(session, rows)
+    labels, said = labels_of(session, names), reported_models.states_of(session, rows)
     issued = _issued(session, rows)
     return [
         {

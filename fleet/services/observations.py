@@ -14,8 +14,9 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from cloud_sync.messages import DesiredModel, Phase
+from cloud_sync.messages import Configuration, DesiredModel, Phase
 from cloud_sync.release import Release, resolve
+from cloud_sync.windows import UpdateWindow
 from fleet.db import tables
 from fleet.rollouts import DeviceObservation, Figure, Policy, RolloutStatus
 from fleet.rollouts.selector import parse_selector
@@ -41,9 +42,13 @@ class Fit:
 
 @dataclass
 class Memory:
-    """What was read before and cannot have changed: fits by device, proofs by id of evidence."""
+    """What was read before and cannot have changed: fits by device, proofs by id of evidence.
+
+    `windows` has the update windows of a device with the version of the configuration they are in.
+    """
 
     fits: dict[str, Fit] = field(default_factory=dict)
+    windows: dict[str, tuple[int, tuple[UpdateWindow, ...]]] = field(default_factory=dict)
     proofs: dict[int, tuple[str, str, str, Proof]] = field(default_factory=dict)
 
 
@@ -51,9 +56,13 @@ def of_release(session: Session, release: Release, policy: Policy) -> list[Devic
     """The devices that a policy selects, before there is a rollout."""
     where = and_(tables.Device.revoked_at.is_(None), chosen(parse_selector(policy.selector)))
     rows = _devices(session, where)
-    fits = _fits(session, release, rows, Memory())
+    memory = Memory()
+    fits = _fits(session, release, rows, memory)
+    windows = _windows(session, rows, memory)
     grouped = groups.labels(session, policy)
-    fresh = [groups.fresh(_fresh(row, fits[row.id]), row, grouped) for row in rows]
+    fresh = [
+        groups.fresh(_fresh(row, fits[row.id], windows[row.id][1]), row, grouped) for row in rows
+    ]
     return groups.planned(policy, fresh)
 
 
@@ -68,6 +77,7 @@ def of_rollout(
     memory = memory or Memory()
     rows = _devices(session, _of(rollout, policy))
     fits = _fits(session, release, rows, memory)
+    windows = _windows(session, rows, memory)
     table = tables.Assignment
     placed = {
         row.device: row
@@ -97,7 +107,7 @@ def of_rollout(
     grouped = groups.labels(session, policy)
     found = []
     for row in rows:
-        seen = groups.fresh(_fresh(row, fits[row.id]), row, grouped)
+        seen = groups.fresh(_fresh(row, fits[row.id], windows[row.id][1]), row, grouped)
         place = placed.get(row.id)
         if place is not None:
             seen = _placed(seen, place, shown.get(row.id), running.get(row.id, {}))
@@ -164,6 +174,7 @@ def _devices(session: Session, where: ColumnElement[bool]) -> Sequence[Any]:
         table.boot_id,
         table.hello_counter,
         table.features,
+        table.config_version,
     )
     return session.execute(select(*columns).where(where).order_by(table.id)).all()
 
@@ -227,7 +238,27 @@ class _Resolved:
         return self._known[capabilities]
 
 
-def _fresh(row: Any, fit: Fit) -> DeviceObservation:
+def _windows(
+    session: Session, rows: Iterable[Any], memory: Memory
+) -> Mapping[str, tuple[int, tuple[UpdateWindow, ...]]]:
+    """The update windows of each device's configuration, read anew where that is another."""
+    known = memory.windows
+    asked = {
+        row.id: row.config_version
+        for row in rows
+        if row.id not in known or known[row.id][0] != row.config_version
+    }
+    table, alike = tables.Device, dict[str, tuple[UpdateWindow, ...]]()
+    for names in batched(asked, _TOGETHER):
+        query = select(table.id, table.configuration).where(table.id.in_(names))
+        for name, text in session.execute(query):
+            if text not in alike:
+                alike[text] = msgspec.json.decode(text, type=Configuration).update_windows
+            known[name] = (asked[name], alike[text])
+    return known
+
+
+def _fresh(row: Any, fit: Fit, windows: tuple[UpdateWindow, ...]) -> DeviceObservation:
     return DeviceObservation(
         device=row.id,
         hardware_class=row.hardware_class,
@@ -235,6 +266,7 @@ def _fresh(row: Any, fit: Fit) -> DeviceObservation:
         unfit=fit.unfit,
         last_seen=row.last_seen,
         utc_offset_s=row.utc_offset_s,
+        windows=windows,
     )
 
 

@@ -5,7 +5,7 @@ kind of capabilities, bytes for each pair of what a device has and what it would
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import func, select
@@ -15,6 +15,7 @@ from cloud_sync.data_budget import bounds, cost, month_of
 from cloud_sync.messages import Configuration, DataBudget
 from cloud_sync.release import Release, Variant
 from cloud_sync.release.closure import on_devices
+from cloud_sync.windows import UpdateWindow, told
 from fleet.db import tables
 from fleet.deltas import Deltas
 from fleet.prices import Prices
@@ -143,7 +144,7 @@ class _Reckoning:
             "budget_left": room.left,
             "in_budget": in_budget,
             "money": money,
-            "reason": seen.unfit or _said(variant, wire, room, in_budget=in_budget),
+            "reason": seen.unfit or _said(variant, wire, room, seen.windows, in_budget=in_budget),
         }
 
     def _fetch(self, device: str, variant: Variant) -> Fetch:
@@ -176,14 +177,22 @@ class _Reckoning:
         return min(rooms, key=lambda room: room.left or 0, default=Room())
 
 
-def _said(variant: Variant | None, wire: int, room: Room, *, in_budget: bool) -> str:
+def _said(
+    variant: Variant | None,
+    wire: int,
+    room: Room,
+    windows: Sequence[UpdateWindow],
+    *,
+    in_budget: bool,
+) -> str:
     if variant is None:
         return ""
+    at = f" in its update window ({told(windows)})" if windows else ""
     if in_budget:
-        return f"It gets {variant.name}."
+        return f"It gets {variant.name}{at}."
     left = (room.left or 0) / 1e6
     return (
-        f"It gets {variant.name} once its data budget allows: about {wire / 1e6:.2f} MB are "
+        f"It gets {variant.name}{at} once its data budget allows: about {wire / 1e6:.2f} MB are "
         f"needed, {left:.2f} MB are left for {room.whose}."
     )
 

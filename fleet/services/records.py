@@ -45,6 +45,7 @@ from fleet.services.selection import chosen
 MAX_RANGES = 4096
 WRITERS = 0x65646765  # the advisory lock that those who store share
 _MAX_PAGE = 10_000
+_JUST_NOW_S = 1.0
 _COLUMNS = ("device", "stream", "seq", "kind", "model", "release", "at", "received_at", "body")
 _STREAM = ("device", "stream", "through", "ranges", "boot_id", "first_at", "last_at")
 _ORDINARY = {str(RecordKind.TELEMETRY)}
@@ -132,12 +133,21 @@ def verify(
 def store(
     services: Services, batches: Sequence[SignedBatch | OpenedBatch], *, as_it_came: bool = False
 ) -> list[bytes]:
-    """Store batches in one transaction; returns the signed ack of each, in their order.
+    """`keep`, with each ack signed; batches of one stream share it. Empty where there is none."""
+    acks = keep(services, batches, as_it_came=as_it_came)
+    signed = {(ack.device, ack.stream): signed_ack(services, ack) for ack in acks if ack}
+    return [signed[ack.device, ack.stream] if ack else b"" for ack in acks]
+
+
+def keep(
+    services: Services, batches: Sequence[SignedBatch | OpenedBatch], *, as_it_came: bool = False
+) -> list[Ack | None]:
+    """Store batches in one transaction; returns what each is acknowledged by, in their order.
 
     Batches of one stream share their ack: it says what is stored after all of them. Nothing
     is acknowledged that is not committed. A record that cannot be read is counted, kept as it
     came, and acknowledged: sent again it would be no better. With `as_it_came` none is read.
-    The ack is empty, and nothing stored, where an `OpenedBatch` was signed with a key that is not
+    There is no ack, and nothing stored, where an `OpenedBatch` was signed with a key that is not
     its device's any more.
 
     Raises:
@@ -147,16 +157,17 @@ def store(
     given = [_read(signed, as_it_came=as_it_came) for signed in batches]
     with services.database.write() as session:
         _beside_others(services, session)
-        keys = _hold(session, {one.read.device for one in given})
+        now = services.now()
+        keys, silent = _hold(session, {one.read.device for one in given}, now)
         good = [one for one in given if _is_of(one.read, keys)]
         known = _streams(session, {_key(one.read) for one in good})
-        work = _Open(services.now(), known, fetch(session, (one.read for one in good)))
+        work = _Open(now, known, fetch(session, (one.read for one in good)))
         for one in good:
             _take(services, session, one, work)
         finish(session, work.fetched)
         insert_rows(session, tables.Record, _COLUMNS, work.rows)
         _keep_streams(session, work)
-        _seen(session, {one.read.device for one in good}, work.now)
+        _seen(session, silent & {one.read.device for one in good}, now)
     counters = services.counters
     counters.add("ingest.batches", len(good))
     counters.add("ingest.records", len(work.rows))
@@ -166,8 +177,14 @@ def store(
         counters.add("ingest.malformed", work.malformed)
     if work.notable:
         services.changes.announce()
-    acks = {key: _ack(services, *key, known.mark) for key, known in work.streams.items()}
-    return [acks[_key(one.read)] if _is_of(one.read, keys) else b"" for one in given]
+    acks = {key: _ack(*key, known.mark, services.now()) for key, known in work.streams.items()}
+    return [acks[_key(one.read)] if _is_of(one.read, keys) else None for one in given]
+
+
+def signed_ack(services: Services, ack: Ack) -> bytes:
+    """The envelope that tells a device what is stored."""
+    services.counters.add("ingest.acks")
+    return sign(encode(ack), PayloadType.ACK, services.keys.director)
 
 
 def apart(signed: SignedBatch) -> list[SignedBatch]:
@@ -179,12 +196,12 @@ def apart(signed: SignedBatch) -> list[SignedBatch]:
     ]
 
 
-def set_aside(services: Services, signed: SignedBatch, fault: Exception) -> bytes:
+def set_aside(services: Services, signed: SignedBatch, fault: Exception) -> Ack | None:
     """Keep a batch unread that the store cannot take in, and say so; returns its ack.
 
     Sent again it would be no better, and its stream would wait for it for ever.
     """
-    (ack,) = store(services, [signed], as_it_came=True)
+    (ack,) = keep(services, [signed], as_it_came=True)
     services.counters.add("ingest.set-aside", len(signed.batch.records))
     seqs = [record.seq for record in signed.batch.records]
     detail = f"seq {seqs} of stream {signed.batch.stream}: {type(fault).__name__}: {fault}"
@@ -192,9 +209,9 @@ def set_aside(services: Services, signed: SignedBatch, fault: Exception) -> byte
     return ack
 
 
-def publish_ack(services: Services, device: str, envelope: bytes) -> None:
+def publish_ack(services: Services, ack: Ack) -> None:
     """Tell a device on the bus what is stored."""
-    services.publisher(topic(device, Down.ACK), envelope)
+    services.publisher(topic(ack.device, Down.ACK), signed_ack(services, ack))
 
 
 def telemetry(
@@ -267,18 +284,30 @@ def _beside_others(services: Services, session: Session) -> None:
         session.execute(select(func.pg_advisory_xact_lock_shared(WRITERS)))
 
 
-def _hold(session: Session, devices: AbstractSet[str]) -> dict[str, str]:
-    """Hold the devices' rows until the commit; returns the id of each key, empty if revoked.
+def _hold(
+    session: Session, devices: AbstractSet[str], now: float
+) -> tuple[dict[str, str], set[str]]:
+    """Hold the devices' rows until the commit, in one order.
 
-    In one order, so that consumers never wait for one another in a circle.
+    So consumers never wait for one another in a circle.
+
+    Returns:
+        The id of each key, empty if it was revoked; and those who were not heard of just now.
     """
     row = tables.Device
-    query = select(row.id, row.key_id, row.revoked_at).where(row.id.in_(sorted(devices)))
+    columns = (row.id, row.key_id, row.revoked_at, row.online, row.last_seen)
+    query = select(*columns).where(row.id.in_(sorted(devices)))
     # What refers to a device need not wait: its key stays as it is.
     found = session.execute(query.order_by(row.id).with_for_update(key_share=True)).all()
-    if missing := devices - {device for device, _, _ in found}:
+    keys = {device: "" if revoked_at else key for device, key, revoked_at, _, _ in found}
+    if missing := devices - keys.keys():
         raise NoResultFound(f"There is no device {min(missing)[:64]!r}.")
-    return {device: "" if revoked_at else key for device, key, revoked_at in found}
+    silent = {
+        device
+        for device, _, _, online, last_seen in found
+        if not online or last_seen is None or not 0 <= now - last_seen < _JUST_NOW_S
+    }
+    return keys, silent
 
 
 def _streams(session: Session, keys: Collection[_Key]) -> dict[_Key, _Known]:
@@ -354,18 +383,12 @@ def _keep_streams(session: Session, work: _Open) -> None:
 
 
 def _seen(session: Session, devices: Collection[str], now: float) -> None:
+    """Note that devices were heard of: a second apart, since a row is written as a whole."""
     row = tables.Device
-    change = update(row).where(row.id.in_(sorted(devices))).values(online=True, last_seen=now)
-    session.connection().execute(change)  # no object of the session holds these columns
+    if devices:
+        change = update(row).where(row.id.in_(sorted(devices))).values(online=True, last_seen=now)
+        session.connection().execute(change)  # no object of the session holds these columns
 
 
-def _ack(services: Services, device: str, stream: str, mark: Mark) -> bytes:
-    ack = Ack(
-        device=device,
-        stream=stream,
-        through=mark.through,
-        ranges=mark.above.ranges,
-        at=services.now(),
-    )
-    services.counters.add("ingest.acks")
-    return sign(encode(ack), PayloadType.ACK, services.keys.director)
+def _ack(device: str, stream: str, mark: Mark, at: float) -> Ack:
+    return Ack(device=device, stream=stream, through=mark.through, ranges=mark.above.ranges, at=at)

@@ -15,7 +15,7 @@ from fleet.db import tables
 from fleet.problem import Conflict, NotFound
 from fleet.resources import EvidenceInfo, ModelInfo, Page, ReleaseInfo, VariantInfo
 from fleet.rollouts.selector import EVERYTHING, Selector
-from fleet.services import trust
+from fleet.services import external, trust
 from fleet.services.audit import audited
 from fleet.services.columns import moment
 from fleet.services.context import Caller, Services
@@ -38,7 +38,8 @@ def register(services: Services, caller: Caller, model: str, digest: str) -> Rel
         raise ReleaseError(f"{digest} is {release.name}.", why=f"It was named as {model[:128]!r}.")
     row = _registered(services, caller, release)
     trust.sign_release(services, caller, release)
-    return _info(row, trust.standing(services))
+    with services.database.read() as session:
+        return _info(row, trust.standing(services), external.read(session))
 
 
 def _registered(services: Services, caller: Caller, release: Release) -> tables.Release:
@@ -108,8 +109,8 @@ def list_releases(services: Services, model: str = "") -> list[ReleaseInfo]:
     if model:
         query = query.where(tables.Release.model == model)
     with services.database.read() as session:
-        stands = trust.standing(services)
-        return [_info(row, stands) for row in session.scalars(query)]
+        stands, there = trust.standing(services), external.read(session)
+        return [_info(row, stands, there) for row in session.scalars(query)]
 
 
 def show(services: Services, model: str, version: str) -> ReleaseInfo:
@@ -119,7 +120,8 @@ def show(services: Services, model: str, version: str) -> ReleaseInfo:
         NotFound: there is none such.
     """
     with services.database.read() as session:
-        return _info(require(session, model, version), trust.standing(services))
+        row = require(session, model, version)
+        return _info(row, trust.standing(services), external.read(session))
 
 
 def page(
@@ -136,10 +138,11 @@ def page(
         query = query.where(or_(table.created_at < at, later))
     with services.database.read() as session:
         rows = list(session.scalars(query))
+        there = external.read(session)
     stands = trust.standing(services)
     last = rows[:limit][-1] if len(rows) > limit else None
     return {
-        "items": [_info(row, stands) for row in rows[:limit]],
+        "items": [_info(row, stands, there) for row in rows[:limit]],
         "next": f"{last.created_at!r} {last.digest}" if last else None,
     }
 
@@ -260,7 +263,9 @@ def _pushed_evidence(services: Services, release: Release) -> list[Evidence]:
     ]
 
 
-def _info(row: tables.Release, standing: Callable[[str, str], str]) -> ReleaseInfo:
+def _info(
+    row: tables.Release, standing: Callable[[str, str], str], there: external.External
+) -> ReleaseInfo:
     release = document(row)
     blobs = {file.digest: file.size for v in release.variants for file in v.files}
     return {
@@ -271,6 +276,7 @@ def _info(row: tables.Release, standing: Callable[[str, str], str]) -> ReleaseIn
         "created_at": row.created_at,
         "created_by": row.created_by,
         "trust": standing(row.model, row.version),
+        "registry": there.of(row.digest),
         "variants": [_variant(variant) for variant in release.variants],
     }
 

@@ -1,27 +1,72 @@
-"""What devices say of themselves: hellos, and the states that come with their records."""
+"""What devices say of themselves in hellos, and what the broker says of their presence.
 
-from collections.abc import Mapping, Sequence
+Many are taken to heart in one transaction, in their order. What they say of models, records do,
+too: that is in `fleet.services.reported_models`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from cloud_sync.messages import Hello, Phase, ReportedModel, ReportedSource, ReportedState, decode
+from cloud_sync.messages import DesiredState, Hello, ReportedModel, ReportedSource, decode
 from cloud_sync.trust import PayloadType, PublicKey, key_id, open_envelope
 from cloud_sync.trust.keys import load_public
 from edgeml.errors import RemoteError, TrustError
 from fleet.db import tables
-from fleet.services import clones, configuration_answers, desired, recovery, security
+from fleet.services import clones, configuration_answers, desired, facts, recovery, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
+from fleet.services.reported_models import apply_model, bounded
 
-_DIGEST = 71
 _MODEL = 128
 _MAX_SOURCES = 64
 _MAX_INT = 2**31 - 1
 _MAX_COUNTER = 2**62
 _DAY_S = 86400
-SETTLED = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.ROLLED_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A hello that its device has signed, and the desired state that it returns."""
+
+    device: str
+    said: Hello
+    held: DesiredState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the broker says of a device's presence: a hint, no proof."""
+
+    device: str
+    online: bool
+
+
+@dataclass
+class _Known:
+    """What is known of those who speak, fetched for all of them at once; their rows are held.
+
+    The session finds rows by their keys for as long as `kept` holds them.
+    """
+
+    rows: dict[str, tables.Device]
+    models: dict[str, dict[str, tables.ReportedModel]]
+    kept: list[object]
+    counted: list[str] = field(default_factory=list)
+    notable: bool = False
+
+
+def device_keys(services: Services, devices: Collection[str]) -> dict[str, PublicKey]:
+    """The public keys of those devices that are enrolled and not revoked."""
+    row = tables.Device
+    query = select(row.id, row.public_key).where(
+        row.id.in_(sorted(devices)), row.revoked_at.is_(None)
+    )
+    with services.database.read() as session:
+        return {device: load_public(pem) for device, pem in session.execute(query)}
 
 
 def device_key(services: Services, device: str) -> PublicKey:
@@ -30,14 +75,12 @@ def device_key(services: Services, device: str) -> PublicKey:
     Raises:
         TrustError: there is no such device, or it was revoked.
     """
-    with services.database.read() as session:
-        row = session.get(tables.Device, device)
-        if row is None or row.revoked_at is not None:
-            raise TrustError(
-                f"The device {device[:64]!r} is not enrolled here.",
-                fix="Enrol it: edgeml fleet enroll, then edgeml agent enroll.",
-            )
-        return load_public(row.public_key)
+    if key := device_keys(services, [device]).get(device):
+        return key
+    raise TrustError(
+        f"The device {device[:64]!r} is not enrolled here.",
+        fix="Enrol it: edgeml fleet enroll, then edgeml agent enroll.",
+    )
 
 
 def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
@@ -47,7 +90,24 @@ def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
         TrustError: the device did not sign it, or it speaks of another.
         RemoteError: it cannot be read.
     """
-    key = device_key(services, device)
+    (answer,) = take(services, [hear(services, device, envelope)])
+    return answer
+
+
+def hear(services: Services, device: str, envelope: bytes, key: PublicKey | None = None) -> Heard:
+    """Verify and read a hello.
+
+    Args:
+        services: the fleet.
+        device: who the channel (topic or token) says it is from.
+        envelope: the DSSE envelope's JSON.
+        key: the device's, of `device_keys`; looked up, if it is not given.
+
+    Raises:
+        TrustError: the device did not sign it, or it speaks of another.
+        RemoteError: it cannot be read.
+    """
+    key = key or device_key(services, device)
     try:
         payload = open_envelope(envelope, {key_id(key): key}, PayloadType.HELLO)
         said = decode(payload, Hello)
@@ -66,40 +126,35 @@ def hello(services: Services, device: str, envelope: bytes) -> bytes | None:
     except RemoteError as error:
         security.unreadable(services, device, error)
         raise
-    held = recovery.held_state(services, said)
-    recovery.notice_newer(services, device, held)
+    return Heard(device, said, recovery.held_state(services, said))
+
+
+def take(services: Services, told: Sequence[Heard | Seen]) -> list[bytes | None]:
+    """Take hellos and presence to heart in one transaction, in their order.
+
+    Presence of a device that is not there is ignored.
+
+    Returns:
+        What each is answered: the envelope of its device's desired state, if there is one.
+
+    Raises:
+        NoResultFound: a device that said hello is not there; nothing is stored.
+    """
+    _notice_newer(services, [one for one in told if isinstance(one, Heard)])
     with services.database.write() as session:
-        row = session.get_one(tables.Device, device, with_for_update=True)
-        older = clones.is_of_an_older_boot(services, session, row, said)
-        if older or _is_late(row, said):
-            services.counters.add("hello.late")
-        else:
-            _take(services, session, row, said)
-            configuration_answers.note(session, device, said.reported, held, services.now())
-        if row.unreconciled:
-            recovery.reconcile(services, session, row, held)
-        answer = desired.current(services, session, device)
-    services.counters.add("hello")
-    services.changes.announce()
-    return answer
+        known = _fetch(session, told)
+        answers = [_heed(services, session, one, known) for one in told]
+    for name in known.counted:
+        services.counters.add(name)
+    if known.notable:
+        services.changes.announce()
+    return answers
 
 
 def current_desired(services: Services, device: str) -> bytes | None:
     """The envelope of a device's desired state."""
     with services.database.write() as session:
         return desired.current(services, session, device)
-
-
-def set_presence(services: Services, device: str, *, online: bool) -> None:
-    """Note what the broker says of a device: a hint, no proof; unknown devices are ignored."""
-    with services.database.write() as session:
-        row = session.get(tables.Device, device)
-        if row is None or row.online == online:
-            return
-        row.online = online
-        if online:
-            row.last_seen = services.now()
-    services.changes.announce()
 
 
 def all_offline(services: Services) -> None:
@@ -109,98 +164,71 @@ def all_offline(services: Services) -> None:
             row.online = False
 
 
-def states_of(session: Session, rows: Sequence[tables.Device]) -> dict[str, ReportedState]:
-    """What devices last said of themselves; one that never said hello is left out."""
-    heard = [row for row in rows if row.last_seen is not None and row.capabilities]
-    table = tables.ReportedModel
-    query = select(table).where(table.device.in_([row.id for row in heard]))
-    models: dict[str, dict[str, ReportedModel]] = {}
-    for said in session.scalars(query.order_by(table.device, table.model)):
-        models.setdefault(said.device, {})[said.model] = model_of(said)
-    return {
-        row.id: ReportedState(
-            desired_epoch=row.reported_epoch,
-            desired_counter=row.reported_counter,
-            config_version=row.reported_config_version,
-            config_error=row.config_error,
-            models=models.get(row.id, {}),
-            sources=msgspec.json.decode(row.sources, type=dict[str, ReportedSource]),
-        )
-        for row in heard
-    }
-
-
-def model_of(row: tables.ReportedModel) -> ReportedModel:
-    """A row as the device said it."""
-    return ReportedModel(
-        phase=Phase(row.phase),
-        running_release=row.running_release,
-        running_variant=row.running_variant,
-        running_version=row.running_version,
-        release=row.release,
-        variant=row.variant,
-        release_version=row.release_version,
-        rollout=row.rollout,
-        attempt=row.attempt,
-        reason=row.reason,
-        cause=row.cause,
+def _notice_newer(services: Services, hellos: Sequence[Heard]) -> None:
+    """Have `recovery` look at those that hold what is newer than what the database knows."""
+    row = tables.DesiredState
+    query = select(row.device, row.epoch, row.counter).where(
+        row.device.in_([one.device for one in hellos if one.held])
     )
+    with services.database.read() as session:
+        known = {device: (epoch, counter) for device, epoch, counter in session.execute(query)}
+    for one in hellos:
+        if one.held and (one.held.epoch, one.held.counter) > known.get(one.device, (0, 0)):
+            recovery.notice_newer(services, one.device, one.held)
 
 
-def apply_model(
-    session: Session,
-    row: tables.ReportedModel | None,
-    device: str,
-    model: str,
-    said: ReportedModel,
-    *,
-    stream: str,
-    now: float,
-    snapshot: bool,
-) -> tables.ReportedModel:
-    """Keep what a device said of one model; returns the row that has it.
+def _fetch(session: Session, told: Sequence[Heard | Seen]) -> _Known:
+    """Hold the rows of those who speak, in one order, and fetch what `_heed` will ask for."""
+    row, model, place = tables.Device, tables.ReportedModel, tables.Assignment
+    boot, issued = tables.DeviceBoot, tables.DesiredState
+    names = sorted({one.device for one in told})
+    # What refers to a device need not wait: its key stays as it is.
+    locked = select(row).where(row.id.in_(names)).order_by(row.id).with_for_update(key_share=True)
+    rows = {one.id: one for one in session.scalars(locked)}
+    hellos = [one for one in told if isinstance(one, Heard)]
+    if not hellos:
+        return _Known(rows, {}, [])
+    names = sorted({one.device for one in hellos})
+    models: dict[str, dict[str, tables.ReportedModel]] = {name: {} for name in names}
+    for said in session.scalars(select(model).where(model.device.in_(names))):
+        models[said.device][said.model] = said
+    moved = {
+        (state.rollout, one.device) for one in hellos for state in _models(one) if state.rollout
+    }
+    kept: list[object] = [session.get(tables.Fact, facts.EPOCH)]
+    kept += session.scalars(select(boot).where(boot.device.in_(names)))
+    kept += session.scalars(select(issued).where(issued.device.in_(names)))
+    kept += session.scalars(
+        select(place).where(tuple_(place.rollout, place.device).in_(sorted(moved)))
+    )
+    return _Known(rows, models, kept)
 
-    Args:
-        session: a writing one.
-        row: what is known of it; None if nothing is.
-        device: who said it.
-        model: of what.
-        said: what it said.
-        stream: the outbox stream it came with.
-        now: Unix seconds.
-        snapshot: whether it is the state of this moment (a hello). A record may be late, and
-            then does not undo the end of the same attempt.
-    """
-    said = _bounded(said)
-    attempt = (said.release, said.variant, said.attempt)
-    if (
-        row is not None
-        and not snapshot
-        and row.stream == stream
-        and (row.release, row.variant, row.attempt) == attempt
-        and row.phase in SETTLED
-        and said.phase not in SETTLED
-    ):
-        return row
-    fields = msgspec.structs.asdict(said) | {"stream": stream, "at": now}
-    if row is None:
-        row = tables.ReportedModel(device=device, model=model, **fields)
-        session.add(row)
+
+def _models(one: Heard) -> list[ReportedModel]:
+    return [bounded(state) for state in one.said.reported.models.values()]
+
+
+def _heed(services: Services, session: Session, one: Heard | Seen, known: _Known) -> bytes | None:
+    if isinstance(one, Seen):
+        row = known.rows.get(one.device)
+        if row is not None and row.online != one.online:
+            row.online = one.online
+            row.last_seen = services.now() if one.online else row.last_seen
+            known.notable = True
+        return None
+    row = session.get_one(tables.Device, one.device)
+    said, held = one.said, one.held
+    known.notable = True
+    known.counted.append("hello")
+    older = clones.is_of_an_older_boot(services, session, row, said)
+    if older or _is_late(row, said):
+        known.counted.append("hello.late")
     else:
-        for name, value in fields.items():
-            setattr(row, name, value)
-    place = session.get(tables.Assignment, (said.rollout, device)) if said.rollout else None
-    if (
-        place is not None
-        and place.attempt == said.attempt
-        and place.variant == said.variant
-        and (place.phase, place.reason) != (said.phase, said.reason)
-    ):
-        place.phase = said.phase
-        place.reason = said.reason
-        place.cause = said.cause
-        place.phase_at = now
-    return row
+        _take(services, session, row, said, known.models[row.id])
+        configuration_answers.note(session, row.id, said.reported, held, services.now())
+    if row.unreconciled:
+        recovery.reconcile(services, session, row, held)
+    return desired.current(services, session, row.id)
 
 
 def _is_late(row: tables.Device, said: Hello) -> bool:
@@ -213,7 +241,13 @@ def _is_late(row: tables.Device, said: Hello) -> bool:
     return same and 0 < said.counter <= row.hello_counter
 
 
-def _take(services: Services, session: Session, row: tables.Device, said: Hello) -> None:
+def _take(
+    services: Services,
+    session: Session,
+    row: tables.Device,
+    said: Hello,
+    models: dict[str, tables.ReportedModel],
+) -> None:
     now, stream = services.now(), fit(said.stream, 128)
     if row.stream and stream != row.stream:
         _note_stream(services, session, row, stream)
@@ -234,13 +268,18 @@ def _take(services: Services, session: Session, row: tables.Device, said: Hello)
     row.last_seen = now
     named = {fit(model, _MODEL): state for model, state in said.reported.models.items()}
     for model, state in named.items():
-        known = session.get(tables.ReportedModel, (row.id, model))
-        apply_model(session, known, row.id, model, state, stream=row.stream, now=now, snapshot=True)
-    for kept in session.scalars(
-        select(tables.ReportedModel).where(tables.ReportedModel.device == row.id)
-    ):
-        if kept.model not in named:
-            session.delete(kept)
+        models[model] = apply_model(
+            session,
+            models.get(model),
+            row.id,
+            model,
+            state,
+            stream=row.stream,
+            now=now,
+            snapshot=True,
+        )
+    for model in set(models) - set(named):
+        session.delete(models.pop(model))
 
 
 def _note_stream(services: Services, session: Session, row: tables.Device, stream: str) -> None:
@@ -274,15 +313,3 @@ def _sources(said: Mapping[str, ReportedSource]) -> dict[str, ReportedSource]:
         )
         for name, source in list(said.items())[:_MAX_SOURCES]
     }
-
-
-def _bounded(said: ReportedModel) -> ReportedModel:
-    """What a device said, cut to what the columns hold."""
-    limits = {"reason": 2000, "cause": 32, "rollout": 64}
-    limits |= {"running_version": 128, "release_version": 128}
-    texts = {
-        name: fit(value, limits.get(name, _DIGEST))
-        for name, value in msgspec.structs.asdict(said).items()
-        if isinstance(value, str) and name != "phase"
-    }
-    return msgspec.structs.replace(said, attempt=max(0, min(said.attempt, _MAX_INT)), **texts)

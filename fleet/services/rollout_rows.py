@@ -66,8 +66,26 @@ def require_status(state: RolloutState, verb: str, allowed: Collection[RolloutSt
     """
     if state.status not in allowed:
         raise Conflict(
-            f"The rollout {state.id} cannot be changed so ({verb}).", why=f"It is {state.status}."
+            f"The rollout {state.id} cannot be changed so ({verb}).",
+            why=f"It is {state.status}; that wants one that is "
+            f"{' or '.join(status for status in RolloutStatus if status in allowed)}.",
+            fix=_instead(state),
         )
+
+
+def _instead(state: RolloutState) -> str:
+    """What an operator may do with a rollout as it stands."""
+    match state.status:
+        case RolloutStatus.DRAFT:
+            return f"Start it: edgeml rollout start {state.id}"
+        case RolloutStatus.PAUSED:
+            return f"Resume or end it: edgeml rollout resume {state.id}, or abort"
+        case RolloutStatus.RUNNING:
+            return f"Pause or abort it, or see what it does: edgeml rollout explain {state.id}"
+    if state.model.startswith(":"):
+        return "Roll the change out again: edgeml devices configuration rollout --help"
+    name = f"{state.model}:{state.release_version}"
+    return f"It has ended. Begin another: edgeml rollout create {name}"
 
 
 def told(past: str, caller: Caller) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from cloud_sync.evidence import Evidence, GateResult, Verdict
 from cloud_sync.messages import Phase
+from cloud_sync.windows import closed
 from edgeml.errors import UserError
 from fleet.db import tables
 from fleet.resources import Explanation, Page, RolloutDevice, RolloutInfo
@@ -63,7 +64,7 @@ def list_rollouts(
     """The rollouts with their devices, newest first."""
     with services.database.read() as session:
         rows = _rows(session, model, "", max(1, min(limit, _MAX_PAGE)), scope)
-        return [_whole(session, row, scope) for row in rows]
+        return [_whole(services, session, row, scope) for row in rows]
 
 
 def show(services: Services, rollout: str, *, scope: Selector = EVERYTHING) -> RolloutInfo:
@@ -73,7 +74,7 @@ def show(services: Services, rollout: str, *, scope: Selector = EVERYTHING) -> R
         NotFound: there is none such.
     """
     with services.database.read() as session:
-        return _whole(session, get(session, rollout), scope)
+        return _whole(services, session, get(session, rollout), scope)
 
 
 def explain(services: Services, rollout: str, *, scope: Selector = EVERYTHING) -> Explanation:
@@ -95,7 +96,7 @@ def standing(
     """
     with services.database.read() as session:
         row = get(session, rollout)
-        info, decision = _whole(session, row, scope), decision_of(row)
+        info, decision = _whole(services, session, row, scope), decision_of(row)
         if not _is_told(session, scope, rollout):
             decision = msgspec.structs.replace(decision, gates=(), actions=())
     return info, {
@@ -149,7 +150,9 @@ def _counts(session: Session, rollouts: list[str], scope: Selector) -> dict[str,
     return found
 
 
-def _whole(session: Session, row: tables.Rollout, scope: Selector) -> RolloutInfo:
+def _whole(
+    services: Services, session: Session, row: tables.Rollout, scope: Selector
+) -> RolloutInfo:
     policy = policy_of(row)
     if row.release is None:
         from fleet.services import configuration_rollouts
@@ -165,7 +168,8 @@ def _whole(session: Session, row: tables.Rollout, scope: Selector) -> RolloutInf
     query = select(place.device, place.wave).where(place.rollout == row.id)
     waves = {device: wave for device, wave in session.execute(query)}  # noqa: C416 -- rows
     running = observations.running_versions(session, row.model)
-    devices = [_device(device, waves, running) for device in selected]
+    now = services.now()
+    devices = [_device(device, waves, running, now) for device in selected]
     info = _info(session, row, devices, Counter(device["outcome"] for device in devices))
     return _told(session, scope, {**info, "cost": cost.summary(session, row.id, scope)})
 
@@ -253,7 +257,7 @@ def _of_a_device(session: Session, rollout: str) -> GateResult | None:
 
 
 def _device(
-    device: DeviceObservation, waves: Mapping[str, int], running: Mapping[str, str]
+    device: DeviceObservation, waves: Mapping[str, int], running: Mapping[str, str], now: float
 ) -> RolloutDevice:
     wave = waves.get(device.device)
     if wave is None:
@@ -270,8 +274,13 @@ def _device(
         "running_version": running.get(device.device, ""),
         "assigned_at": device.assigned_at,
         "tries": 0 if wave is None else device.tries,
-        "reason": device.reason or device.unfit,
+        "reason": device.reason or device.unfit or (_held(device, now) if wave is None else ""),
     }
+
+
+def _held(device: DeviceObservation, now: float) -> str:
+    """Why a device that has not been given the release cannot be: its own window is closed."""
+    return closed(device.windows, now, device.utc_offset_s) if device.variant else ""
 
 
 def _outcome(phase: Phase | None, *, restored: bool) -> str:

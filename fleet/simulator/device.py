@@ -39,8 +39,9 @@ from cloud_sync.messages import (
     encode,
     topic,
 )
-from cloud_sync.trust import PayloadType, open_envelope, sign
+from cloud_sync.trust import PayloadType, is_by_another, open_envelope, sign
 from cloud_sync.trust.messages import SignedTime
+from cloud_sync.update_machine import FEATURES
 from edgeml.errors import EdgemlError, RemoteError, TrustError
 from fleet.simulator import behaviour
 from fleet.simulator.http import Errand
@@ -111,8 +112,7 @@ class Device:
         self.configuration = Configuration()
         self._followed = (0, 0)
         self.models = {
-            name: ModelUpdate(self, name, memory.running.get(name), memory.blocked.get(name))
-            for name in (*memory.running, *memory.blocked)
+            name: ModelUpdate(self, name, state) for name, state in memory.models.items()
         }
         self.clock_off_s = CLOCK_OFF_S if member.fault is Fault.CLOCK_OFF else 0.0
         self.wiped = False
@@ -135,8 +135,7 @@ class Device:
             epoch=self.epoch,
             counter=self.counter,
             accepted=self.accepted,
-            running={n: m.running for n, m in self.models.items() if m.running is not None},
-            blocked={n: m.blocked for n, m in self.models.items() if m.blocked is not None},
+            models={name: update.state for name, update in self.models.items()},
         )
 
     async def live(self, after_s: float) -> None:
@@ -240,13 +239,16 @@ class Device:
             envelope = await errand.hello(self.hello())
             self.site.tally.add("polls")
             if envelope is not None:
+                await self.site.know_signer(self.member.device, errand, envelope)
                 self._desired(envelope)
             for command in await errand.commands() if errand.commands_wait else ():
                 self._command(command)
 
     async def _ask_the_time(self, errand: Errand) -> None:
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
-        answer = open_envelope(await errand.time(nonce), self.site.directors, PayloadType.TIME)
+        envelope = await errand.time(nonce)
+        await self.site.know_signer(self.member.device, errand, envelope)
+        answer = open_envelope(envelope, self.site.directors, PayloadType.TIME)
         told = decode(answer, SignedTime)
         if (told.device, told.nonce) != (self.member.device, nonce):
             raise TrustError("A time was refused.", why="It answers another question.")
@@ -269,6 +271,8 @@ class Device:
             ),
             accepted=self.accepted,
             counter=time.monotonic_ns(),
+            utc_offset_s=time.localtime().tm_gmtoff,
+            features=FEATURES,
         )
 
     def _presence(self, *, online: bool) -> tuple[str, bytes]:
@@ -276,6 +280,21 @@ class Device:
         return topic(self.member.device, Up.PRESENCE), encode(said)
 
     def _received(self, name: str, payload: bytes) -> None:
+        if is_by_another(payload, self.site.directors):
+            self.site.spawn(self._learn(name, payload))
+        else:
+            self._take(name, payload)
+
+    async def _learn(self, name: str, payload: bytes) -> None:
+        """Ask which keys the fleet signs with now, and then take what waited for that."""
+        try:
+            async with self.site.web.errand(self.member.device, self.key) as errand:
+                await self.site.know_signer(self.member.device, errand, payload)
+        except (EdgemlError, OSError) as error:
+            self.site.tally.failed(error)
+        self._take(name, payload)
+
+    def _take(self, name: str, payload: bytes) -> None:
         try:
             if name.endswith(Down.DESIRED):
                 self._desired(payload)

@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cloud_sync.messages import DesiredModel, Enrolled
+from cloud_sync.messages import Enrolled
 from cloud_sync.trust import PrivateKey
+from cloud_sync.update_machine import ModelState
 from edgeml.errors import UserError
 
 _FILE = "identities.db"
@@ -28,14 +29,13 @@ _MODE = 0o600
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What a device remembers over a restart.
 
-    The last signed state, and by model what it runs and what it has given up.
+    The last signed state, and of each model what its update has come to.
     """
 
     epoch: int = 0
     counter: int = 0
     accepted: str = ""
-    running: dict[str, DesiredModel] = {}
-    blocked: dict[str, DesiredModel] = {}
+    models: dict[str, ModelState] = {}
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -186,8 +186,7 @@ class Simulator:
             for device in self._devices:
                 device.close()
             await asyncio.sleep(0.2)  # what was written last goes out
-            if site.trust is not None:
-                site.trust.close()
+            site.close()
 
     async def _enroll(
         self, web: Web, identities: Identities, tell: Callable[[Summary], None]

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from cloud_sync.release import (
     read_variant,
 )
 from cloud_sync.release.reading import ReadBlob
-from cloud_sync.trust import PublicKey, key_id
+from cloud_sync.trust import PublicKey, is_by_another, key_id
 from cloud_sync.trust.keys import load_public
 from fleet.simulator.http import Errand, Web
 from fleet.simulator.identities import Identities, Identity
@@ -30,6 +31,7 @@ from hardware.capabilities import Capabilities
 
 AGENT_VERSION = "0.1.0+simulated"
 MAX_CONNECTING = 200
+KEYS_EVERY_S = 10.0
 _Read = TypeVar("_Read")
 
 
@@ -77,7 +79,11 @@ class Site:
         self.connecting = asyncio.Semaphore(MAX_CONNECTING)
         self.releases = Releases()
         self.tally = Tally()
-        self.trust = Tuf(identities.folder / "tuf", fleet.root, web) if tuf else None
+        signed = Tuf(identities.folder / "tuf", fleet.root, web) if tuf or fleet.root else None
+        self.trust = signed if tuf else None
+        self._keys = signed
+        self._learning = asyncio.Lock()
+        self._asked_at = -KEYS_EVERY_S
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -92,6 +98,28 @@ class Site:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def know_signer(self, device: str, errand: Errand, envelope: bytes) -> None:
+        """Learn by TUF which keys the fleet signs with, where a message is by another one.
+
+        All devices here share what one of them has learned; a real one asks for itself.
+
+        Raises:
+            TrustError: what came as the fleet's word is forged or stale.
+            RemoteError: the fleet cannot be asked now.
+        """
+        async with self._learning:
+            late = time.monotonic() >= self._asked_at + KEYS_EVERY_S
+            if self._keys is None or not late or not is_by_another(envelope, self.directors):
+                return
+            self._asked_at = time.monotonic()
+            self.directors = await self._keys.director_keys(device, errand)
+            self.tally.add("keys_learned")
+
+    def close(self) -> None:
+        """Leave what TUF is asked."""
+        if self._keys is not None:
+            self._keys.close()
 
     def broker_tls(self, identity: Identity) -> ssl.SSLContext | None:
         """The context in which a device proves itself to the broker; None without TLS."""

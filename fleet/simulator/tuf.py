@@ -14,6 +14,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError
 from tuf.ngclient.fetcher import FetcherInterface
 
 from cloud_sync.release import ReleaseIndex
+from cloud_sync.trust import PublicKey
 from cloud_sync.trust.releases import ReleaseTrust
 from cloud_sync.trust.together import Together
 from edgeml.errors import EdgemlError, UserError
@@ -54,13 +55,26 @@ class Tuf:
             TrustError: they have not, or what came as their word is forged or stale.
             RemoteError: the fleet cannot be asked now.
         """
-        loop = asyncio.get_running_loop()
-        folder = self._folder / device
-        fetcher = Together(_Fetcher(errand, loop), self._url, folder / "metadata")
-        trust = ReleaseTrust(folder, self._root, time.time, fetcher, self._url)
-        await loop.run_in_executor(
+        trust = self._trust(device, errand)
+        await asyncio.get_running_loop().run_in_executor(
             self._threads, trust.check, release.model, release.version, release.digest
         )
+
+    async def director_keys(self, device: str, errand: Errand) -> dict[str, PublicKey]:
+        """The keys that may sign what the fleet says now, by key id.
+
+        Raises:
+            TrustError: what came as the fleet's word is forged or stale.
+            RemoteError: the fleet cannot be asked now.
+        """
+        trust = self._trust(device, errand)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, trust.director_keys)
+
+    def _trust(self, device: str, errand: Errand) -> ReleaseTrust:
+        folder = self._folder / device
+        fetcher = _Fetcher(errand, asyncio.get_running_loop())
+        together = Together(fetcher, self._url, folder / "metadata")
+        return ReleaseTrust(folder, self._root, time.time, together, self._url)
 
     def close(self) -> None:
         """Begin no more checks."""

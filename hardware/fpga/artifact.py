@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ModelError
+from hardware.fpga.dataflow import Dataflow
 from hardware.fpga.program import Codes, Program, Size
 
 MAGIC = b"edgeml-fpga/1\n"
@@ -57,18 +58,15 @@ class HostSide(msgspec.Struct, frozen=True, kw_only=True):
         return answer
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """A network for an FPGA; `bitstream` is empty where none was made.
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What both kinds of gateware have: the host's part and, where one was made, the bitstream.
 
-    `build` is what the engine says of itself: the first 32 digits of a SHA-256 over the
-    gateware and its size.
+    `programmer` is openFPGALoader's name for the board.
     """
 
-    program: Program
-    size: Size
-    build: str
     host: HostSide
     board: str = ""
+    programmer: str = ""
     clock_mhz: float = 0.0
     bitstream: bytes = b""
     bitstream_sha256: str = ""
@@ -77,6 +75,18 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         """Write it, the same bytes for the same content."""
         path.write_bytes(MAGIC + msgspec.msgpack.encode(self))
 
+
+class Artifact(Loaded, frozen=True, kw_only=True, tag="engine"):
+    """A network for an engine.
+
+    `build` is what the engine says of itself: the first 32 digits of a SHA-256 over the
+    gateware and its size.
+    """
+
+    program: Program
+    size: Size
+    build: str
+
     @classmethod
     def load(cls, path: Path) -> "Artifact":
         """Read it.
@@ -84,22 +94,40 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ModelError: it is none, or damaged.
         """
-        content = path.read_bytes()
-        try:
-            if not content.startswith(MAGIC):
-                raise ModelError(
-                    f"{path.name} is no network for an FPGA.",
-                    why=f"It does not begin with {MAGIC.decode().strip()}.",
-                )
-            made = msgspec.msgpack.decode(content[len(MAGIC) :], type=cls)
-        except msgspec.MsgspecError as error:
-            raise ModelError(
-                f"{path.name} is damaged.", why=f"{error}.", fix="Download the release again."
-            ) from error
-        if made.bitstream and hashlib.sha256(made.bitstream).hexdigest() != made.bitstream_sha256:
-            raise ModelError(
-                f"The bitstream in {path.name} is damaged.",
-                why="Its SHA-256 is not the one that was recorded.",
-                fix="Download the release again.",
-            )
-        return made
+        made = load(path)
+        if isinstance(made, cls):
+            return made
+        raise ModelError(f"{path.name} is no network for an engine, but logic of its own.")
+
+
+class DataflowArtifact(Loaded, frozen=True, kw_only=True, tag="dataflow"):
+    """A net unrolled into logic."""
+
+    dataflow: Dataflow
+
+
+def load(path: Path) -> Artifact | DataflowArtifact:
+    """Read a network for an FPGA.
+
+    Raises:
+        ModelError: it is none, or damaged.
+    """
+    content = path.read_bytes()
+    if not content.startswith(MAGIC):
+        raise ModelError(
+            f"{path.name} is no network for an FPGA.",
+            why=f"It does not begin with {MAGIC.decode().strip()}.",
+        )
+    try:
+        made = msgspec.msgpack.decode(content[len(MAGIC) :], type=Artifact | DataflowArtifact)
+    except msgspec.MsgspecError as error:
+        raise ModelError(
+            f"{path.name} is damaged.", why=f"{error}.", fix="Download the release again."
+        ) from error
+    if made.bitstream and hashlib.sha256(made.bitstream).hexdigest() != made.bitstream_sha256:
+        raise ModelError(
+            f"The bitstream in {path.name} is damaged.",
+            why="Its SHA-256 is not the one that was recorded.",
+            fix="Download the release again.",
+        )
+    return made

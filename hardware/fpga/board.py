@@ -27,6 +27,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A board; `pins` are the FPGA's, by the names of the engine's ports.
 
     The transport `uart` needs the pins rx and tx, `spi` sck, cs_n, mosi and miso; both clock.
+    `flash` are the pins sck, cs_n, mosi and miso of a serial flash that weights may be in.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     baud: int = 1_000_000
     programmer: str = ""
     pins: dict[str, str]
+    flash: dict[str, str] = {}
     resources: Resources
 
     def multiple_of(self, clock_mhz: float) -> int:

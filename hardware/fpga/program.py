@@ -58,7 +58,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """One network for an engine of so many lanes; the images are little-endian 32-bit words.
 
     `output` is none where the answer is the index register, after an ArgMax. `activation_words`
-    is what the network needs of the activation memory, in words of `lanes` bytes.
+    is what the network needs of the activation memory, in words of `lanes` bytes. Where `far` has
+    the weights, they lie in a memory outside of the FPGA, and `weight_words` of `lanes` bytes are
+    those of the largest layer (`hardware.fpga.far`).
     """
 
     lanes: int
@@ -70,6 +72,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     input: Placed
     output: Placed | None
     cycles: int
+    far: bytes = b""
+    weight_words: int = 0
 
     @property
     def layers(self) -> int:
@@ -109,7 +113,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             lanes=program.lanes,
             program=max(2, len(program.program) // 4),
-            weights=max(2, len(program.weights) // program.lanes),
+            weights=max(2, program.weight_words, len(program.weights) // program.lanes),
             parameters=max(2, len(program.parameters) // 8),
             tables=max(1, len(program.tables) // 256),
             activations=max(2, program.activation_words),

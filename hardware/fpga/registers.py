@@ -11,7 +11,8 @@ MEMORIES = {
     "parameters": 3 << 17,
     "tables": 4 << 17,
 }
-ACTIVATIONS = 5 << 17
+ACTIVATIONS = 5 << 17  # of an engine; the input of a dataflow
+OUTPUTS = 6 << 17  # of a dataflow
 
 ID = 0
 VERSION = 1

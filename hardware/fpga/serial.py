@@ -72,8 +72,11 @@ class SerialTransport:
     def _ask(self, operation: int, address: int, count: int, payload: bytes) -> bytes:
         why = ""
         for _ in range(_TRIES):
-            self._port.write(request(operation, address, count, payload))
-            answer = self._answer(4 * count if operation == READ else 0)
+            try:
+                self._port.write(request(operation, address, count, payload))
+                answer = self._answer(4 * count if operation == READ else 0)
+            except OSError as error:  # pulled out
+                raise lost(self.kind, f"{error}.") from error
             if isinstance(answer, bytes):
                 return answer
             why = answer.why

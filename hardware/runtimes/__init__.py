@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from edgeml.errors import DeviceError, ModelError
+from hardware.runtimes.espdl import EspDlRuntime
 from hardware.runtimes.ethosu import EthosURuntime
 from hardware.runtimes.formats import format_of
 from hardware.runtimes.fpga import FpgaRuntime
@@ -20,6 +21,7 @@ from hardware.runtimes.onnx import OnnxRuntime
 from hardware.runtimes.openvino import OpenVinoRuntime
 from hardware.runtimes.qnn import QnnRuntime
 from hardware.runtimes.rockchip import RockchipRuntime
+from hardware.runtimes.vitisai import VitisAiRuntime
 
 __all__ = [
     "Quantization",
@@ -40,7 +42,9 @@ _OURS: dict[str, Callable[[], Runtime]] = {
     "qnn": QnnRuntime,
     "ethosu": EthosURuntime,
     "rknn": RockchipRuntime,
+    "esp-dl": EspDlRuntime,
     "fpga": FpgaRuntime,
+    "vitisai": VitisAiRuntime,
 }
 _PACKAGES = {
     "onnxruntime": "onnxruntime",

@@ -1,9 +1,10 @@
-"""Arm's Ethos-U as a runtime: files that Vela compiled, by LiteRT with the vendor's delegate.
+"""Arm's Ethos-U as a runtime: files that Vela compiled, by the vendor's delegate or driver.
 
-Vela leaves one custom operator, `ethos-u`, which holds the command stream. A delegate resolves
-it: it hands the stream to the kernel driver, by the driver's device node (`/dev/ethosu0`).
-Boards bring the delegate as a shared library with their system; LiteRT without it stops at the
-operator, and nothing else on a device can run it.
+Vela leaves one custom operator, `ethos-u`, which holds the command stream; LiteRT by itself stops
+at it. Two ways lead to the NPU, both through the kernel driver's device node (`/dev/ethosu0`): a
+delegate, a shared library that boards bring with their system, resolves the operator in LiteRT;
+or the driver is given the whole file, which the firmware beside the NPU runs
+(`hardware.runtimes.ethosu_driver`). The delegate comes first where there is one.
 """
 
 import ctypes
@@ -12,23 +13,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import DeviceError
+from edgeml.errors import DeviceError, ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.runtimes import litert
+from hardware.runtimes.ethosu_driver import Kernel, Network
 from hardware.runtimes.formats import VELA
 from hardware.runtimes.interface import Session, SessionOptions
-from hardware.runtimes.refusal import no_provider
+from hardware.runtimes.refusal import fits, no_provider, refused
 
 NAME = "ethosu"
 OPERATOR = "ethos-u"
 DELEGATE = "ethosu-delegate"
+DRIVER = "ethosu-driver"
 
 DELEGATE_VARIABLE = "EDGEML_ETHOSU_DELEGATE"
 _LIBRARY = "libethosu_delegate.so"
 _FOLDERS = ("usr/lib", "usr/lib64", "usr/lib/aarch64-linux-gnu", "usr/local/lib")
 _NODES = "ethosu[0-9]*"
+_ARENA_BYTES = 2 << 20  # what the firmware may have for a model's tensors
 
 
 class EthosURuntime:
@@ -45,11 +50,12 @@ class EthosURuntime:
         self._root = root
 
     def info(self) -> RuntimeInfo | None:
-        """LiteRT's version, where there are also a delegate and a device node."""
+        """LiteRT's version, where there is a device node; its ways to the NPU, the best first."""
         found = litert.LiteRtRuntime().info()
-        if found is None or self.missing():
+        if found is None or self._node() is None:
             return None
-        return RuntimeInfo(name=NAME, version=found.version, providers=(DELEGATE,))
+        providers = (DELEGATE, DRIVER) if self._delegate() else (DRIVER,)
+        return RuntimeInfo(name=NAME, version=found.version, providers=providers)
 
     def missing(self) -> str:
         """What is not here of delegate and driver, as a sentence; empty where all is."""
@@ -61,15 +67,18 @@ class EthosURuntime:
 
     def load(self, model: Path, options: SessionOptions) -> Session:
         """Load a file of Vela's; see `Runtime.load`."""
-        if options.provider not in {"", DELEGATE}:
-            raise no_provider(NAME, options.provider, (DELEGATE,))
+        if options.provider not in {"", DELEGATE, DRIVER}:
+            raise no_provider(NAME, options.provider, (DELEGATE, DRIVER))
         delegate, node = self._delegate(), self._node()
-        if delegate is None or node is None:
+        wants_delegate = options.provider == DELEGATE or DELEGATE_VARIABLE in os.environ
+        if node is None or (delegate is None and wants_delegate):
             raise DeviceError(
                 f"ethosu cannot run {model.name} here.",
                 why=self.missing(),
                 fix=f"Install the board's Ethos-U driver and delegate, or set {DELEGATE_VARIABLE}.",
             )
+        if delegate is None or options.provider == DRIVER:
+            return DriverSession(model, node)
         return EthosUSession(model, options, delegate, f"/dev/{node.name}")
 
     def _delegate(self) -> Path | None:
@@ -114,3 +123,38 @@ class EthosUSession:
     def close(self) -> None:
         """Drop the model."""
         self._session.close()
+
+
+class DriverSession:
+    """A file of Vela's on the NPU, through the kernel's driver alone.
+
+    Args:
+        model: the file.
+        node: the driver's device node.
+        kernel: the system; the real one by default.
+    """
+
+    def __init__(self, model: Path, node: Path, kernel: Kernel | None = None) -> None:
+        self.inputs, self.outputs = litert.specs_of(model)
+        self._network = Network(node, model.read_bytes(), _ARENA_BYTES, kernel=kernel)
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run one inference; see `Session.run`."""
+        if not fits(self.inputs, inputs):
+            raise refused(self.inputs, inputs, "")
+        answers = self._network.run([np.ascontiguousarray(tensor).tobytes() for tensor in inputs])
+        try:
+            return [
+                np.frombuffer(data, spec.dtype).reshape(spec.shape)  # type: ignore[arg-type] # its axes are fixed
+                for data, spec in zip(answers, self.outputs, strict=True)
+            ]
+        except ValueError as error:
+            raise ModelError("The NPU's outputs are not the file's.", why=f"{error}.") from error
+
+    def placement(self) -> dict[str, int]:
+        """One model; the driver does not tell its operators."""
+        return {DRIVER: 1}
+
+    def close(self) -> None:
+        """Give the NPU's memory back."""
+        self._network.close()

@@ -15,11 +15,13 @@ FPGA = "edgeml-fpga"
 VELA = "vela"  # a TFLite file whose operator is an Ethos-U command stream
 QNN_CONTEXT = "qnn-context"  # an ONNX file that holds what QNN compiled for a Hexagon
 RKNN = "rknn"  # a bundle with the file that rknn-toolkit2 made
+ESPDL = "espdl"  # Espressif's FlatBuffer for ESP-DL
 
 _HEAD_BYTES = 1024
 # The name of Vela's custom operator as a FlatBuffer holds strings: length, text, end.
 _ETHOS_U = b"\x07\x00\x00\x00ethos-u\x00"
 _EP_CONTEXT = b"\x09EPContext"  # an operator's name, as protobuf holds strings
+_MAGICS = {b"edgeml-fpga/": FPGA, b"EDL2": ESPDL}
 _ZIP = b"PK\x03\x04"
 # The name of a bundle's first entry tells what is in it, see `hardware.runtimes.bundle`.
 _BUNDLED = {b"model.xml": OPENVINO_IR, b"model.rknn": RKNN}
@@ -42,15 +44,15 @@ def format_of(path: Path) -> str:
             head = file.read(_HEAD_BYTES)
     except OSError:
         head = b""
-    if head.startswith(b"edgeml-fpga/"):
-        return FPGA
+    if magic := next(filter(head.startswith, _MAGICS), None):
+        return _MAGICS[magic]
     if head[4:8] in _IDENTIFIERS:
         found = _IDENTIFIERS[head[4:8]]
         return VELA if found == TFLITE and _holds(path, _ETHOS_U) else found
     if head.startswith(_ZIP):
-        for name, found in _BUNDLED.items():
-            if head[_ZIP_NAME:].startswith(name):
-                return found
+        name = next(filter(head[_ZIP_NAME:].startswith, _BUNDLED), None)
+        if name is not None:
+            return _BUNDLED[name]
     if _EP_CONTEXT in head and _MODEL_PROTO.match(head):
         return QNN_CONTEXT
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<net" in head:

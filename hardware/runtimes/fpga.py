@@ -1,13 +1,15 @@
-"""FPGAs as a runtime: networks on edgeml's engine, behind a cable, in a SoC, or simulated.
+"""FPGAs as a runtime: networks on gateware of ours, behind a cable, in a SoC, or simulated.
 
-The provider is the way to the engine: `simulated FPGA` (the very gateware in Verilator),
-`serial:/dev/ttyUSB0`, `uio:/dev/uio0` or `mem:0x43c00000`. `EDGEML_FPGA` names it: nothing on
-a machine tells of itself that an engine is behind it, so without it there is none.
+The provider is the way to it: `simulated FPGA` (the very gateware in Verilator), or one of
+`hardware.fpga.way`. `EDGEML_FPGA` names it: nothing on a machine tells of itself that such
+gateware is behind it, so without it there is none.
 """
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,31 @@ from numpy.typing import NDArray
 
 from edgeml.errors import DeviceError
 from hardware.capabilities import RuntimeInfo
-from hardware.fpga.artifact import Artifact
+from hardware.fpga.artifact import Artifact, DataflowArtifact
+from hardware.fpga.artifact import load as load_artifact
+from hardware.fpga.control import TIMEOUT_S
+from hardware.fpga.dataflow import DataflowDriver
 from hardware.fpga.driver import Driver
-from hardware.fpga.mapped import MappedTransport
+from hardware.fpga.far import FAR_BASE
+from hardware.fpga.programmer import load_by_cable, load_by_manager
 from hardware.fpga.registers import VERSION_VALUE
-from hardware.fpga.serial import open_serial
-from hardware.fpga.simulated import KIND, SimulatedEngine
+from hardware.fpga.simulated import KIND, SimulatedDataflow, SimulatedEngine
 from hardware.fpga.transport import Transport
+from hardware.fpga.way import IN_A_SOC, open_way
 from hardware.runtimes.formats import FPGA
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
 from hardware.runtimes.refusal import fits, refused
 
 NAME = "fpga"
 VARIABLE = "EDGEML_FPGA"
+_SETTLES_S = 10.0  # after which a board that was loaded must have its port again
+_POLL_S = 0.2
+_LONGEST = 20  # times what an inference takes
+_SHORTEST_S = 2.0
 
 
 class FpgaRuntime:
-    """The runtime `fpga`; its version is that of the engine's protocol."""
+    """The runtime `fpga`; its version is that of the gateware's protocol."""
 
     name = NAME
     formats: tuple[str, ...] = (FPGA,)
@@ -55,20 +65,19 @@ class FpgaRuntime:
 
 
 class FpgaSession:
-    """A network on an engine. One sample at a time; outputs are fresh arrays."""
+    """A network on an FPGA. One sample at a time; outputs are fresh arrays.
+
+    An FPGA that has other gateware than the network's, or none, is loaded with its bitstream where
+    the file has one. After an error the next inference begins with a new connection, so that a
+    cable may be plugged in again.
+    """
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
-        artifact = Artifact.load(model)
-        provider = options.provider or os.environ.get(VARIABLE, "") or KIND
-        self._host, self._program = artifact.host, artifact.program
-        transport = _transport(provider, artifact, options)
-        try:
-            self._driver = Driver(transport, artifact.program, build=artifact.build)
-        except BaseException:
-            transport.close()
-            raise
-        self._provider = provider
-        host = artifact.host
+        self._artifact = load_artifact(model)
+        self._provider = options.provider or os.environ.get(VARIABLE, "") or KIND
+        self._models = Path(options.compiled) if options.compiled else None
+        self._driver: Driver | DataflowDriver | None = self._reached()
+        host = self._artifact.host
         self.inputs: tuple[TensorSpec, ...] = (
             TensorSpec(name=host.input_name, shape=(1, *host.input_shape), dtype="float32"),
         )
@@ -77,6 +86,7 @@ class FpgaSession:
                 name=host.output_name, shape=(1, *host.output_shape), dtype=host.output_dtype
             ),
         )
+        self.cycles = 0  # clocks of the last inference
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run one inference.
@@ -87,38 +97,83 @@ class FpgaSession:
         """
         if not fits(self.inputs, inputs):
             raise refused(self.inputs, inputs, "")
-        codes = self._host.encode(inputs[0], self._program.input.shape)
-        return [self._host.decode(self._driver.run(codes))[None]]
-
-    @property
-    def cycles(self) -> int:
-        """Clocks that the engine took for the last inference."""
-        return self._driver.cycles
+        host = self._artifact.host
+        codes = host.encode(inputs[0], _input_shape(self._artifact))
+        driver = self._driver = self._driver or self._reached()
+        try:
+            made = driver.run(codes)
+        except DeviceError:
+            self.close()
+            raise
+        self.cycles = driver.cycles
+        return [host.decode(made)[None]]
 
     def placement(self) -> dict[str, int]:
-        """How many layers run on the engine: all."""
-        return {self._provider: self._program.layers}
+        """How many layers run on the FPGA: all; logic has no layers, and counts as one."""
+        given = self._artifact
+        return {self._provider: given.program.layers if isinstance(given, Artifact) else 1}
 
     def close(self) -> None:
-        """Let go of the engine."""
-        self._driver.close()
+        """Let go of the FPGA."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
 
-
-def _transport(provider: str, artifact: Artifact, options: SessionOptions) -> Transport:
-    way, _, place = provider.partition(":")
-    if provider == KIND:
-        folder = Path(options.compiled) if options.compiled else None
-        return SimulatedEngine(artifact.size, build=artifact.build, cache_folder=folder)
-    if way == "serial" and place:
-        return open_serial(place)
-    if way == "uio" and place:
-        return MappedTransport(place)
-    if way == "mem" and place:
+    def _reached(self) -> Driver | DataflowDriver:
+        """Gateware that is the network's, loaded if need be."""
         try:
-            return MappedTransport("/dev/mem", int(place, 0))
-        except ValueError:
-            pass
-    raise DeviceError(
-        f"{provider} is no way to an FPGA.",
-        fix=f"Say `{KIND}`, `serial:/dev/ttyUSB0`, `uio:/dev/uio0` or `mem:0x43c00000`.",
-    )
+            return self._connected()
+        except DeviceError:
+            if self._provider == KIND or not self._artifact.bitstream:
+                raise
+        self._program()
+        until = time.monotonic() + _SETTLES_S
+        while time.monotonic() < until:
+            with suppress(DeviceError):
+                return self._connected()
+            time.sleep(_POLL_S)
+        return self._connected()
+
+    def _connected(self) -> Driver | DataflowDriver:
+        transport = self._opened()
+        try:
+            return _driver(transport, self._artifact)
+        except BaseException:
+            transport.close()
+            raise
+
+    def _opened(self) -> Transport:
+        if self._provider != KIND:
+            return open_way(self._provider)
+        if isinstance(self._artifact, DataflowArtifact):
+            return SimulatedDataflow(self._artifact.dataflow, cache_folder=self._models)
+        return SimulatedEngine(
+            self._artifact.size,
+            build=self._artifact.build,
+            cache_folder=self._models,
+            far=self._artifact.program.far,
+        )
+
+    def _program(self) -> None:
+        given = self._artifact
+        if self._provider.startswith(IN_A_SOC):
+            load_by_manager(given.bitstream)
+            return
+        if isinstance(given, Artifact) and given.program.far:
+            load_by_cable(given.program.far, given.programmer, flash_offset=FAR_BASE)
+        load_by_cable(given.bitstream, given.programmer)
+
+
+def _driver(transport: Transport, artifact: Artifact | DataflowArtifact) -> Driver | DataflowDriver:
+    if isinstance(artifact, DataflowArtifact):
+        return DataflowDriver(transport, artifact.dataflow)
+    timeout_s = TIMEOUT_S
+    if artifact.clock_mhz and transport.kind != KIND:  # a simulation is slower than its clock
+        timeout_s = max(_SHORTEST_S, _LONGEST * artifact.program.cycles / artifact.clock_mhz / 1e6)
+    return Driver(transport, artifact.program, build=artifact.build, timeout_s=timeout_s)
+
+
+def _input_shape(artifact: Artifact | DataflowArtifact) -> tuple[int, int, int]:
+    if isinstance(artifact, DataflowArtifact):
+        return artifact.dataflow.input_shape
+    return artifact.program.input.shape

@@ -150,6 +150,23 @@ class LiteRtSession:
         self._shapes = list(shapes)
 
 
+def specs_of(model: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a TFLite file, whose operators need not be LiteRT's.
+
+    Raises:
+        DeviceError: LiteRT is not to be had here.
+        ModelError: it is no TFLite file.
+    """
+    litert = _litert()
+    try:
+        read = litert.Interpreter(model_path=str(model))
+        sides = read.get_input_details(), read.get_output_details()
+    except Exception as error:
+        raise ModelError(f"litert cannot read {model.name}.", why=_sentence(error)) from error
+    inputs, outputs = (tuple(_spec(details) for details in side) for side in sides)
+    return inputs, outputs
+
+
 def _package() -> str:
     for package in _PACKAGES:
         try:

@@ -107,20 +107,32 @@ def _here() -> str:
     return HTP if platform.machine() == "aarch64" else SIMULATOR
 
 
-@cache
 def _plugin() -> tuple[Any, list[Any], str]:
     """The package with the plug-in in it, the devices it is for, and the HTP's library."""
+    ort, plugin = _registered()
+    devices = _devices(ort)
+    npus = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.NPU]
+    if not devices:
+        raise no_provider(NAME, PROVIDER, ort.get_available_providers())
+    return ort, npus or devices[:1], plugin.get_qnn_htp_path()
+
+
+@cache
+def _registered() -> tuple[Any, Any]:
+    """Both packages, the plug-in registered: once a process, by whomever; again is an error."""
     try:
         ort, plugin = map(importlib.import_module, ("onnxruntime", "onnxruntime_qnn"))
     except ImportError as error:
         raise does_not_load(NAME, str(error)) from error
     ort.set_default_logger_severity(3)
+    if _devices(ort):
+        return ort, plugin
     try:
         ort.register_execution_provider_library(PROVIDER, plugin.get_library_path())
     except Exception as error:
         raise does_not_load(NAME, first_line(error)) from error
-    devices = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
-    npus = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.NPU]
-    if not devices:
-        raise no_provider(NAME, PROVIDER, ort.get_available_providers())
-    return ort, npus or devices[:1], plugin.get_qnn_htp_path()
+    return ort, plugin
+
+
+def _devices(ort: Any) -> list[Any]:
+    return [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]

@@ -301,7 +301,7 @@ def test_who_has_patience_waits_for_room_and_loses_nothing(tmp_path: Path) -> No
     require(fleet, 60)
     require(device.session, 60)
     sent = [str(number).encode() for number in range(3 * MAX_QUEUED)]
-    assert all(fleet.publish("down/desired", payload) for payload in sent)
+    assert all(fleet.publish("down/desired", payload, patient=True) for payload in sent)
     until("all", lambda: len(device.received) >= len(sent), 60)
     assert [payload for _, payload in device.received] == sent
     device.session.close()
@@ -314,7 +314,17 @@ def test_patience_ends_with_a_broker_that_hangs(mosquitto: Mosquitto) -> None:
     fleet.start()
     require(fleet, 60)
     mosquitto.process.send_signal(signal.SIGSTOP)
-    taken = [fleet.publish("down/desired", b"x") for _ in range(MAX_QUEUED + 200)]
+    taken = [fleet.publish("down/desired", b"x", patient=True) for _ in range(MAX_QUEUED + 200)]
+    assert taken == [True] * MAX_QUEUED + [False] * 200
+    fleet.close()
+
+
+def test_who_has_no_patience_does_not_wait_for_a_broker_that_hangs(mosquitto: Mosquitto) -> None:
+    fleet = MqttSession(mosquitto.url, "fleet", patience_s=3600)
+    fleet.start()
+    require(fleet, 60)
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    taken = [fleet.publish("down/ack", b"x") for _ in range(MAX_QUEUED + 200)]
     assert taken == [True] * MAX_QUEUED + [False] * 200
     fleet.close()
 

@@ -55,7 +55,7 @@ def test_a_node_that_a_target_runs_is_not_told() -> None:
         (convolution(strides=[4, 4], pads=[1, 1, 1, 1]), "Strides above 3 need a dilation of 1"),
         (convolution(kernel_shape=[3, 3, 3]), "Convolutions and pools have one or two axes"),
         (convolution(group=2), "one group, or one for each channel"),
-        (Node(name="n", operator="LSTM"), "this operator does not run there"),
+        (Node(name="n", operator="LSTM"), "this operator is not among those that it runs"),
     ],
 )
 def test_a_broken_constraint_is_told_by_its_docstring(node: Node, said: str) -> None:

@@ -149,8 +149,13 @@ def test_a_file_that_was_cut_is_refused_by_the_runtime(
 
 
 def test_a_replay_makes_the_same_release(
-    qnn: Installed, converted: Path, data: Path, tmp_path: Path
+    qnn: Installed,
+    converted: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("EDGEML_CACHE", "")  # all is made anew
     layout = Layout.open(converted)
     recipe = layout.blobs.path(layout.release().variants[0].file("recipe").digest)
     (tmp_path / "recipe.json").write_bytes(recipe.read_bytes())

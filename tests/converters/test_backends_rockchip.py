@@ -10,16 +10,17 @@ from cloud_sync.release import Layout
 from converters.backends.graph import Node, Tensor
 from converters.backends.rockchip import worker
 from converters.backends.rockchip.backend import TOOLCHAIN, placement_of
-from converters.conversion import convert
 from edgeml.errors import ToolchainError
-from examples.digits.make_data import write
+from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
+from hardware.profiles import select
+from hardware.requirements import unmet
 from hardware.runtimes.bundle import unpack
 from hardware.runtimes.formats import format_of
 from tests import needs
 
+from .digits import digits_for, few_digits
 from .locked_tools import prepared
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 # As rknn-toolkit2 2.5.0 prints it of the example's model, with one row more on the CPU.
 ROWS = """\
 ID   OpType        DataType Target InputShape   OutputShape  Cycles(DDR/NPU/Total) RW(KB) FullName
@@ -54,32 +55,42 @@ def test_the_builds_table_says_what_runs_where() -> None:
     assert placement.offloaded_macs == placement.macs > 0
 
 
+def test_a_board_whose_library_would_refuse_the_file_is_told_in_the_plan() -> None:
+    """At load it would say `Invalid RKNN model version 6`: an older librknnrt.so."""
+    [profile] = select(["npu-rockchip-rk3588"])
+    wanted = profile.requirements(runtimes=["rknn"])
+
+    def board(library: str, driver: str, part: str = "rk3588-npu") -> Capabilities:
+        return Capabilities(
+            architecture="arm64",
+            runtimes=(RuntimeInfo(name="rknn", version=library, providers=("rknpu",)),),
+            accelerators=(Accelerator(kind="npu", part=part, driver=driver),),
+        )
+
+    assert unmet(wanted, board("2.5.0", "rknpu 0.9.8")) == ()
+    [old] = unmet(wanted, board("1.6.0", "rknpu 0.9.8"))
+    assert old == "needs rknn>=2.5 with rknpu, the device has rknn 1.6.0 with rknpu"
+    [driver] = unmet(wanted, board("2.5.0", "rknpu 0.8.8"))
+    assert driver == "needs the driver>=0.9.2 of rk3588-npu, the device has rknpu 0.8.8"
+    [other] = unmet(wanted, board("2.5.0", "rknpu 0.9.8", part="rk3566-npu"))
+    assert "needs the accelerator npu rk3588-npu" in other
+
+
 @pytest.mark.toolchains
 @pytest.mark.timeout(1800)
-def test_a_model_is_built_and_judged_on_the_simulator(
+def test_a_model_is_built_for_every_chip_and_judged_on_the_simulator(
     kept_toolchains: Path, tmp_path: Path
 ) -> None:
     needs.module("mlxtend")
     prepared(TOOLCHAIN)
-    for path, count in zip(write(tmp_path), (64, 200), strict=True):
-        with np.load(path) as arrays:
-            cut = {name: arrays[name][:count] for name in arrays.files}
-        np.savez(path, **cut)
-    result = convert(
-        EXAMPLE / "digits.onnx",
-        pipeline=EXAMPLE / "pipeline.toml",
-        calibration=tmp_path / "calibration.npz",
-        evaluation=tmp_path / "evaluation.npz",
-        name="digits",
-        version="1",
-        out=tmp_path / "out",
-        max_drop=0.05,
-        targets=("npu-rockchip-rk3588", "npu-rockchip-rk3566"),
-    )
+    chips = ("rk3566", "rk3568", "rk3588", "rv1106")
+    data = few_digits(tmp_path, calibration=32, evaluation=150)
+    targets = tuple(f"npu-rockchip-{chip}" for chip in chips)
+    result = digits_for(data, tmp_path / "out", targets=targets)
     assert result.exit_code == 0
     layout = Layout.open(tmp_path / "out")
     variants = layout.release().variants
-    assert {v.target for v in variants} == {"npu-rockchip-rk3566", "npu-rockchip-rk3588"}
+    assert {v.target for v in variants} == set(targets)
     for variant in variants:
         assert variant.verification == Verification.GRAPH_SIMULATED
         assert variant.requires.accelerator is not None

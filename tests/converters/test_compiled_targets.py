@@ -10,7 +10,7 @@ from cloud_sync.release import Layout
 from converters.conversion import convert
 from converters.result import ConversionResult
 from converters.show import conversion_text, describe, description_text
-from edgeml.errors import EdgemlError, ExitCode, GateFailed, ModelError
+from edgeml.errors import EdgemlError, ExitCode, GateFailed, ModelError, UserError
 from hardware.profiles import profiles
 from tests.hardware.plugins import install
 
@@ -72,10 +72,13 @@ def test_a_target_that_fails_leaves_the_others_standing(
         failed["npu-own-cpu"].why
     )
     # Said in the model's own names before anything was compiled.
-    assert "npu-own-cpu does not run pool (AveragePool): Nothing is averaged." in "".join(
-        notes.told
-    )
+    expected = "Not expected to run on npu-own-cpu: pool (AveragePool): Nothing is averaged."
+    assert expected in "".join(notes.told)
+    [variant] = result.summary()["variants"]
+    assert (variant["latency"], variant["memory_bytes"], variant["load_ms"]) == (None, None, None)
     text = conversion_text(result)
+    assert "not measured" in text
+    assert text.count("5 of 6 operators") == 1  # why a gate fails is said once
     assert "graph-simulated" in text
     assert "failed: npu-own-refused: It cannot be compiled. So says its compiler." in text
     report = (tmp_path / "out" / "report.html").read_text()
@@ -91,7 +94,10 @@ def test_the_level_of_verification_and_the_placement_are_in_the_evidence(
     [release] = layout.releases()
     [record] = layout.evidence(release.digest)
     assert record.verification is Verification.GRAPH_SIMULATED
-    assert record.latency is None
+    assert (record.latency, record.memory_bytes, record.load_ms) == (None, None, None)
+    # onnxruntime answered in its place: that is said, and no version of `own` is claimed.
+    assert (record.runtime, record.runtime_version) == ("own", "")
+    assert "onnxruntime" in record.conditions.software
     assert record.placement == {"accelerator": 6}
     assert record.compiled is not None
     assert record.compiled.compiler == "own 1"
@@ -155,6 +161,31 @@ def test_a_group_leaves_out_what_has_no_toolchain_here(
     assert "edgeml toolchain install" in skipped["npu-ethos-u55-128"]
     assert {variant.target for variant in result.variants} >= {"npu-own-good", "npu-own-second"}
     assert "npu-own-refused" in {failure.target for failure in result.failed}
+
+
+def test_a_group_says_once_what_is_left_out_and_why(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    notes = Notes()
+    result = run(convnet, quarters_data, tmp_path / "out", targets=("npu",), progress=notes)
+    told = [line for line in notes.told if "left out for want of their toolchains" in line]
+    assert len(told) == 1
+    text = conversion_text(result)
+    assert text.count("edgeml toolchain install onnx2tf ai-edge-quantizer ethos-u-vela") == 1
+
+
+def test_an_option_that_no_target_has_is_refused_before_anything_is_made(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="no option colour") as refused:
+        run(
+            convnet,
+            quarters_data,
+            tmp_path / "out",
+            targets=("npu-ethos-u55-32", "npu-qualcomm-htp-v73"),
+            options={"colour": "red"},
+        )
+    assert "npu-ethos-u55-32 has system-config, memory-mode" in refused.value.why
 
 
 def test_cpu_targets_and_compiled_ones_are_one_release(

@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from onnx import helper
+from typer.testing import CliRunner
 
+import converters.cli
 from cloud_sync.evidence import Evidence, Verdict, Verification
 from cloud_sync.release import Layout, resolve
 from converters.conversion import convert
 from converters.result import ConversionResult
-from edgeml.errors import ExitCode, ModelError, TargetError, UserError
+from edgeml.errors import ExitCode, ModelError, TargetError, ToolchainError, UserError
 from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
 from tests import needs
 
@@ -98,6 +101,8 @@ def test_the_engine_gives_the_integer_models_bits_on_the_golden_set(
     report = (folder / "out" / "report.html").read_text()
     assert "rtl-simulated" in report
     assert "never on an FPGA" in report
+    assert "cycles on 8 lanes" in report
+    assert report.count("<rect") == 3  # the picture's ground, and two layers
 
 
 def test_a_device_with_that_part_resolves_it_and_others_do_not(
@@ -137,8 +142,7 @@ def test_what_does_not_fit_is_refused_with_an_estimate(folder: Path) -> None:
     with pytest.raises(TargetError, match="does not fit") as caught:
         run(large, "out", targets=("fpga-ice40-up5k",))
     assert "bytes of weights" in caught.value.why
-    with pytest.raises(TargetError, match="too large to be unrolled"):
-        run(large, "out", options={"architecture": "dataflow"})
+    assert "Unrolled into logic it would take" in caught.value.why
     assert not (large / "out").exists()
 
 
@@ -157,7 +161,8 @@ def test_an_operator_that_gateware_has_not_is_refused_by_its_name(folder: Path) 
     ("option", "said"),
     [
         ({"speed": "9"}, "no option speed"),
-        ({"until": "silicon"}, "one of rtl, bitstream"),
+        ({"until": "silicon"}, "one of rtl, netlist, bitstream"),
+        ({"architecture": "analog"}, "one of auto, engine, dataflow"),
         ({"clock_mhz": "-3"}, "no number above 0"),
         ({"lanes": "many"}, "no number above 0"),
     ],
@@ -169,15 +174,56 @@ def test_an_option_that_cannot_be_is_refused(
         run(folder, "out-of-range", options=option)
 
 
-def test_a_dataflow_is_bit_exact_a_sample_a_clock(folder: Path, kept_toolchains: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "tool"),
+    [
+        ({"until": "netlist"}, "toolchain install fpga-open"),
+        ({"until": "rtl", "architecture": "dataflow"}, "toolchain install da4ml"),
+    ],
+)
+def test_a_missing_toolchain_is_said_with_its_command_before_the_model_is_read(
+    folder: Path, option: dict[str, str], tool: str
+) -> None:
+    with pytest.raises(ToolchainError) as caught:
+        run(folder, "no-tools", options=option)
+    assert tool in caught.value.fix
+
+
+def test_a_missing_simulator_is_said_with_its_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(ToolchainError, match="no program verilator") as caught:
+        run(folder, "no-simulator")
+    assert "apt-get install verilator" in caught.value.fix
+
+
+def test_the_command_has_options_for_architecture_and_how_far(folder: Path) -> None:
+    app = typer.Typer()
+    app.command()(converters.cli.convert)
+    command = [str(folder / "model.onnx"), "--target", TARGET]
+    command += ["--calibration", str(folder / "calibration.npz")]
+    command += ["--evaluate", str(folder / "evaluation.npz")]
+    command += ["--name", "largest", "--version", "1", "--out", str(folder / "by-command")]
+    for option in (["--until", "silicon"], ["--architecture", "analog"]):
+        said = CliRunner().invoke(app, [*command, *option])
+        assert isinstance(said.exception, UserError)
+        assert f"{option[0][2:]}={option[1]}" in said.exception.what
+
+
+def test_a_small_net_is_unrolled_where_nobody_says_otherwise(
+    folder: Path, kept_toolchains: Path
+) -> None:
     assert prepared("da4ml").folder.is_relative_to(kept_toolchains)
-    result = run(folder, "dataflow", options={"architecture": "dataflow"})
+    result = run(folder, "dataflow")
     [variant] = result.variants
-    assert variant.runtime == "fpga-rtl"
+    assert variant.runtime == "fpga"
     record = record_of(folder / "dataflow")
     assert {g.name: g.result for g in record.gates} == dict.fromkeys(
-        ("accuracy", "rtl", "resources"), Verdict.PASS
+        ("accuracy", "rtl"), Verdict.PASS
     )
     assert record.compiled is not None
     assert "not synthesised" in " ".join(record.compiled.remarks)
+    assert record.compiled.settings["architecture"] == "dataflow"
     assert record.compiled.settings["powers_of_two"] == "True"
+    assert {e.source for e in record.compiled.estimates if e.name == "luts"} == {"da4ml's estimate"}

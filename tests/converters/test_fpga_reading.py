@@ -102,6 +102,28 @@ NETS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], tuple[int, ...]]] = 
         {"axes": np.array([2, 3])},
         (2, 6, 6),
     ),
+    "a dilated convolution": (
+        [
+            make("Conv", ["x", "w"], ["a"], "wide", dilations=[2, 1], pads=[2, 1, 2, 1]),
+            make("Relu", ["a"], ["y"]),
+        ],
+        {"w": W},
+        (2, 6, 6),
+    ),
+    "a shortcut that skips rows and adds channels": (
+        [
+            make("Conv", ["x", "d"], ["a"], group=2, pads=[1] * 4),
+            make("Relu", ["a"], ["b"]),
+            make("Slice", ["b", "none", "far", "axes", "two"], ["c"]),
+            make("Pad", ["c", "p"], ["e"]),
+            make("Conv", ["b", "w"], ["f"], strides=[2, 2], pads=[1] * 4),
+            make("Add", ["e", "f"], ["y"]),
+        ],
+        {"d": D, "w": W, "none": np.array([0, 0]), "far": np.array([2**31, 9]),
+         "axes": np.array([2, -1]), "two": np.array([2, 2]),
+         "p": np.array([0, 1, 0, 0, 0, 1, 0, 0])},
+        (2, 6, 6),
+    ),
     "functions": (
         [
             make("Conv", ["x", "d"], ["a"], group=2),
@@ -201,18 +223,41 @@ REFUSED = [
     ("Erf", [make("Erf", ["x"], ["y"])], {}, (2, 5, 5), "Known are"),
     ("Mul", [make("Mul", ["x", "x"], ["y"])], {}, (2, 5, 5), "both its operands are computed"),
     (
-        "Conv",
-        [make("Conv", ["x", "w"], ["y"], "wide", dilations=[2, 2])],
-        {"w": W},
+        "MaxPool",
+        [make("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[2, 2])],
+        {},
         (2, 5, 5),
-        "dilated",
+        "without",
     ),
+    (
+        "Slice",
+        [make("Slice", ["x", "one", "two", "one"], ["y"])],
+        {"one": np.array([1]), "two": np.array([2])},
+        (2, 5, 5),
+        "cuts values off",
+    ),
+    (
+        "Pad",
+        [make("Pad", ["x", "p"], ["y"], mode="reflect")],
+        {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        (2, 5, 5),
+        "other values than zero",
+    ),
+    ("Conv", [make("Conv", ["x", "x"], ["y"])], {}, (2, 5, 5), "its weights are computed"),
+    ("Softmax", [make("Softmax", ["x"], ["y"], axis=1)], {}, (2, 5, 5), "not over the last axis"),
     (
         "AveragePool",
         [make("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
         {},
         (2, 5, 5),
         "count_include_pad",
+    ),
+    (
+        "MaxPool",
+        [make("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],
+        {},
+        (2, 5, 5),
+        "ceil_mode 0",
     ),
     (
         "Transpose",
@@ -261,5 +306,5 @@ def test_a_free_axis_is_refused_with_the_option_that_fixes_it() -> None:
 
 def test_what_is_supported_is_named() -> None:
     asked = "Conv Gemm MatMul MaxPool AveragePool GlobalAveragePool Relu Clip HardSigmoid Add"
-    asked += " Concat Flatten BatchNormalization ArgMax Quant QuantizeLinear"
+    asked += " Concat Flatten BatchNormalization ArgMax QuantizeLinear"
     assert set(asked.split()) <= set(supported())

@@ -243,7 +243,7 @@ def test_the_commands_say_what_is_installed(definition: Definition, home: Path) 
     assert result.exit_code == 5
     assert json.loads(result.stdout)["toolchains"][0]["installed"] is False
     made = json.loads(run.invoke(app, ["install", "tiny", "--json"]).stdout)
-    assert Path(made["path"]).is_dir()
+    assert [Path(each["path"]).is_dir() for each in made["toolchains"]] == [True]
     assert "tiny: works" in run.invoke(app, ["doctor"]).stdout
     assert json.loads(run.invoke(app, ["remove", "tiny", "--json"]).stdout)["removed"]
     assert "not installed" in run.invoke(app, ["remove", "tiny"]).stdout

@@ -34,7 +34,7 @@ from cloud_sync.messages import (
 )
 from cloud_sync.mqtt_session import MqttSession
 from cloud_sync.outbox import Outbox
-from cloud_sync.release import Blobs, Layout, Release
+from cloud_sync.release import Blobs, Release
 from cloud_sync.transfer import OciClient
 from cloud_sync.trust import PayloadType, generate, save_key, sign
 from cloud_sync.trust.identity import make_request
@@ -114,6 +114,7 @@ class Cluster:
             *("--broker-ca", str(self.broker / "authorities.pem")),
             *("--broker-cert", str(self.broker / "member.pem")),
             *("--broker-key", str(self.broker / "member.key")),
+            *("--registry", self.registry),
         )
         return name
 
@@ -309,13 +310,14 @@ def up(folder: Path, postgresql: PostgreSQL) -> Iterator[Cluster]:
 
 
 def publish(cluster: Cluster, folder: Path) -> None:
-    """Give a release to the fleet and to the registry."""
+    """Give a release to the fleet, whose leader pushes it to the registry that devices ask."""
     with cluster.client() as client:
-        client.push(folder)
-    layout = Layout.open(folder)
-    registry = OciClient(cluster.registry)
-    registry.push(layout, layout.release(None), tagged=True)
-    registry.close()
+        digest = client.push(folder)["digest"]
+
+        def stands() -> str:
+            return next(r["registry"] for r in client.releases() if r["digest"] == digest)
+
+        until("the leader to push it", lambda: stands() == "pushed")
 
 
 def explained(client: FleetClient, rollout: str) -> str:

@@ -11,7 +11,14 @@ import msgspec
 import pytest
 from typer.main import get_command
 
-from cloud_sync.messages import Configuration, DataBudget, SourceConfig, TrialPolicy
+from cloud_sync.messages import (
+    CapturePolicy,
+    Configuration,
+    DataBudget,
+    SourceConfig,
+    TrialPolicy,
+)
+from cloud_sync.windows import DAYS, UpdateWindow
 from edge_agent.sources import IMAGE_SUFFIXES, SCHEMES, check_source
 from edgeml.cli import app
 from fleet.rollouts import Policy, parse_policy
@@ -41,9 +48,15 @@ POLICY: Structs = {
     "limits.": Limits,
     "trial.": TrialPolicy,
 }
-CONFIGURATION: Structs = {"": Configuration, "sources.": SourceConfig, "data_budget.": DataBudget}
+CONFIGURATION: Structs = {
+    "": Configuration,
+    "sources.": SourceConfig,
+    "data_budget.": DataBudget,
+    "update_windows.": UpdateWindow,
+    "capture.MODEL.": CapturePolicy,
+}
 # Whole tables, and the number that the fleet gives.
-NOT_A_KEY = {"gates", "limits", "trial", "retries", "data_budget", "config_version"}
+NOT_A_KEY = {"gates", "limits", "trial", "retries", "data_budget", "capture", "config_version"}
 IN_WORDS: dict[str, Any] = {
     "waves": ("1 device, 5 %, 25 %, 100 %", DEFAULT_WAVES),
     "waves.count": ("", None),
@@ -71,6 +84,8 @@ IN_WORDS: dict[str, Any] = {
     "sources.fps": ("the source's own", None),
     "site": ("none", {}),
     "mirrors": ("none", ()),
+    "update_windows": ("always", ()),
+    "update_windows.days": ("all", DAYS),
     "data_budget.month_bytes": ("no bound", None),
     "data_budget.rollout_bytes": ("what the policy says", None),
 }
@@ -116,7 +131,11 @@ def test_the_example_of_the_policy_can_be_used() -> None:
 
 def test_the_example_of_a_configuration_can_be_used() -> None:
     found = [parse_configuration(tomllib.loads(text)) for text in examples("device.md")]
-    assert [configuration.sources[0].fps for configuration in found] == [10]
+    assert found[0].sources[0].fps == 10
+    assert found[1].capture["digits"].keep_mb == 500
+    windows = [text for text in examples("configuration.md") if "windows" in text]
+    [wanted] = [parse_configuration(tomllib.loads(text)) for text in windows]
+    assert str(wanted.update_windows[0]) == "sat, sun 22:00 to 05:00 device time"
 
 
 def test_the_kinds_of_sources_are_those_that_the_agent_opens() -> None:

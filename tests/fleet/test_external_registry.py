@@ -14,6 +14,9 @@ from edgeml.errors import UserError
 from fleet.external_registry import ExternalRegistry, Pusher
 from fleet.listeners import Listener
 from fleet.options import Options, check
+from fleet.services import alerts
+from fleet.services.context import Caller
+from fleet.show import release_text, releases_text
 from tests.cloud_sync.programs import BASIC, PASSWORD, USER, docker_registry, free_port
 from tests.fleet.conftest import Listening
 
@@ -68,7 +71,7 @@ def test_a_registry_that_is_away_or_refuses_is_asked_again_and_devices_pull_from
     port = free_port()
     fleet.client.push(release_folder)
     url = f"http://127.0.0.1:{port}"
-    pusher = Pusher(fleet.services, ExternalRegistry(url))
+    pusher = Pusher(fleet.services, ExternalRegistry(url), pause_s=(0.0, 0.0))
     assert pusher.push_all() == 0
     with docker_registry(tmp_path / "closed", BASIC, port):
         assert pusher.push_all() == 0
@@ -76,6 +79,32 @@ def test_a_registry_that_is_away_or_refuses_is_asked_again_and_devices_pull_from
     with docker_registry(tmp_path / "open", port=port):
         assert pusher.push_all() == 1
         pulled(url, Layout.open(release_folder).release(), tmp_path / "device")
+
+
+def test_a_wrong_password_is_told_of_where_an_operator_looks_and_not_tried_in_a_hurry(
+    fleet: Listening, release_folder: Path, tmp_path: Path
+) -> None:
+    fleet.client.push(release_folder)
+    alerts.set_rules(fleet.services, Caller("anna"), {"registry_behind_s": 1e-6})
+    with docker_registry(tmp_path / "registry", BASIC) as url:
+        wrong = Pusher(fleet.services, ExternalRegistry(f"{url}/team-a", USER, "wrong"))
+        assert (wrong.push_all(), wrong.push_all()) == (0, 0)
+        assert fleet.services.counters.all()["registry.push_failed"] == 1  # it pauses first
+        [release] = fleet.client.releases()
+        assert release["registry"].startswith("not pushed: ")
+        assert release["registry"] in releases_text([release])
+        assert release["registry"] in release_text(release)
+        alerts.look(fleet.services)
+        [found] = fleet.client.alerts(kind="registry-behind")
+        assert found["state"] == "firing"
+        assert "digits:1.0.0 could not be pushed" in found["summary"]
+        assert "wrong" not in found["summary"]
+
+        right = Pusher(fleet.services, ExternalRegistry(f"{url}/team-a", USER, PASSWORD))
+        assert right.push_all() == 1
+        alerts.look(fleet.services)
+        [found] = fleet.client.alerts(kind="registry-behind")
+        assert (found["state"], fleet.client.releases()[0]["registry"]) == ("resolved", "pushed")
 
 
 @pytest.mark.parametrize(

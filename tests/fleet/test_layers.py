@@ -37,6 +37,23 @@ def test_the_narrower_layer_wins_setting_by_setting() -> None:
     }
 
 
+def test_windows_are_one_setting_and_a_capture_policy_has_one_for_each_key() -> None:
+    night = [{"begins": "22:00", "ends": "05:00"}]
+    merged = merge(
+        [
+            fleet_layer(update_windows=night, capture={"digits": {"keep_mb": 50, "one_in": 9}}),
+            label("lab", update_windows=[]),
+            own(capture={"digits": {"one_in": 100}}),
+        ]
+    )
+    assert {".".join(key): (s.value, s.layer) for key, s in merged.settings.items()} == {
+        "update_windows": ([], "lab@1"),
+        "capture.digits.keep_mb": (50, "fleet@1"),
+        "capture.digits.one_in": (100, "device:cam-1@1"),
+    }
+    assert merged.configuration()["capture"] == {"digits": {"keep_mb": 50, "one_in": 100}}
+
+
 def test_equal_layers_that_agree_are_no_conflict() -> None:
     merged = merge([label("a", telemetry_every_s=5.0), label("b", telemetry_every_s=5.0)])
     assert merged.settings["telemetry_every_s",].layer == "a@1"
@@ -89,6 +106,7 @@ SETTINGS = st.fixed_dictionaries(
         "telemetry_every_s": VALUES,
         "mirrors": st.lists(VALUES, max_size=2),
         "site": st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, min_size=1), min_size=1),
+        "capture": st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, min_size=1), min_size=1),
         "data_budget": st.dictionaries(st.sampled_from(["month_bytes"]), VALUES, min_size=1),
         "sources": st.lists(
             st.fixed_dictionaries({"name": NAMES, "uri": VALUES, "model": VALUES}),
@@ -149,7 +167,7 @@ def test_a_difference_on_top_gives_what_was_wanted(before: Any, wanted: Any) -> 
     base = unflatten(flatten(wanted) | kept) | {
         key: value for key, value in before.items() if key in wanted and key != "sources"
     }
-    base = {k: v for k, v in base.items() if k not in {"site", "data_budget"}}
+    base = {k: v for k, v in base.items() if k not in {"site", "capture", "data_budget"}}
     extra = unflatten(difference(wanted, base), partial=True)
     merged = merge([fleet_layer(**base), own(**extra)])
     assert flatten(merged.configuration()) == flatten(wanted)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from edgeml.errors import DeviceError, ModelError
 from hardware.runtimes import SessionOptions, open_session, runtimes, runtimes_for
 from hardware.runtimes.bundle import pack, unpack
+from hardware.runtimes.espdl import EspDlRuntime
 from hardware.runtimes.ethosu import DELEGATE_VARIABLE, EthosURuntime
 from hardware.runtimes.formats import format_of
 from hardware.runtimes.interface import TensorSpec
@@ -153,7 +154,7 @@ def test_a_delegate_is_loaded_for_the_drivers_node_and_must_take_the_operator(
     runtime = EthosURuntime(tmp_path)
     info = runtime.info()
     assert info is not None
-    assert info.providers == ("ethosu-delegate",)
+    assert info.providers == ("ethosu-delegate", "ethosu-driver")
     with pytest.raises(ModelError, match="unresolved custom op: ethos-u"):
         runtime.load(compiled, SessionOptions(provider="ethosu-delegate"))
     assert (tmp_path / "told").read_text() == "device_name=/dev/ethosu0\n"
@@ -161,6 +162,9 @@ def test_a_delegate_is_loaded_for_the_drivers_node_and_must_take_the_operator(
     monkeypatch.setenv(DELEGATE_VARIABLE, str(tmp_path / "broken.so"))
     with pytest.raises(DeviceError, match=r"delegate broken\.so does not load"):
         runtime.load(compiled, SessionOptions())
+    monkeypatch.setenv(DELEGATE_VARIABLE, str(tmp_path / "not-there.so"))
+    with pytest.raises(DeviceError, match="here is no delegate"):
+        runtime.load(compiled, SessionOptions())  # asked for by name: nothing takes its place
 
 
 # A FAKE of rknn-toolkit-lite2, by its documented interface: load_rknn and init_runtime give 0
@@ -318,5 +322,18 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
         unpack(path)
 
 
+def test_a_file_for_a_microcontroller_is_known_and_no_agent_runs_it(tmp_path: Path) -> None:
+    model = tmp_path / "named-by-digest"
+    model.write_bytes(b"EDL2" + bytes(60))
+    assert format_of(model) == "espdl"
+    assert runtimes_for(model) == ()
+    with pytest.raises(DeviceError, match=r"in the C\+\+ firmware of an ESP32, not in an agent"):
+        open_session("esp-dl", model)
+    with pytest.raises(DeviceError, match=r"Build the file into the firmware"):
+        EspDlRuntime().load(model, SessionOptions())
+    with pytest.raises(ModelError, match="litert cannot run named-by-digest"):
+        open_session("litert", model)
+
+
 def test_npu_runtimes_are_registered() -> None:
-    assert {"qnn", "ethosu", "rknn"} <= set(runtimes())
+    assert {"qnn", "ethosu", "rknn", "esp-dl"} <= set(runtimes())

@@ -22,7 +22,7 @@ from cloud_sync.evidence import (
 )
 from converters.artifact import Artifact, Made, write_artifact
 from converters.backends.ethos_u import rules as rules_of
-from converters.backends.interface import Execution, Job, Offer
+from converters.backends.interface import Execution, Job, Offer, Proof
 from converters.backends.placement import placement_gate
 from converters.backends.support import Constraint
 from converters.executor import LocalExecutor, open_remote
@@ -32,14 +32,13 @@ from converters.recipe import Rule
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import require
 from converters.tools import toolchain_versions
-from edgeml.errors import ModelError, TargetError, UserError
+from edgeml.errors import ModelError
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import VELA
 from hardware.runtimes.litert import NAME, REFERENCE, LiteRtRuntime
 
 TOOLCHAIN = "ethos-u-vela"
 RUNTIME = "ethosu"
-_SETTINGS = ("accelerator", "system-config", "memory-mode")
 _ENDS = {"QUANTIZE", "DEQUANTIZE"}
 # What Vela says of an inference, by its own names: its name here and its unit.
 _ESTIMATES = {
@@ -50,7 +49,7 @@ _ESTIMATES = {
     "dram_memory_used": ("DRAM", "bytes"),
     "on_chip_flash_memory_used": ("on-chip flash", "bytes"),
     "off_chip_flash_memory_used": ("off-chip flash", "bytes"),
-    "nn_macs": ("multiply-accumulates", "MACs"),
+    "nn_macs": ("multiply-accumulates", "multiply-accumulates"),
 }
 _FACTORS = {"ms": 1e3, "bytes": 1024.0}
 _REMARK = (
@@ -65,6 +64,11 @@ class EthosU:
 
     name = "ethos-u"
     toolchains: tuple[str, ...] = ("onnx2tf", "ai-edge-quantizer", TOOLCHAIN)
+    options: tuple[str, ...] = ("system-config", "memory-mode")
+    proof = Proof(
+        executes="the int8 .tflite file right before Vela, on LiteRT's reference kernels",
+        verification=Verification.PRE_COMPILE_EXECUTED,
+    )
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:
         """What the target runs, as Vela says it."""
@@ -131,19 +135,11 @@ def _by_extremes(rules: Sequence[Rule]) -> bool:
 
 
 def _settings(job: Job) -> dict[str, str]:
-    """What Vela is told: the recipe's, else the options', else the profile's.
-
-    Raises:
-        UserError: an option is none of Vela's.
-    """
-    if unknown := sorted(set(job.request.options) - set(_SETTINGS[1:])):
-        raise UserError(
-            f"{job.target.name} has no option {unknown[0]}.",
-            why=f"Known are {', '.join(_SETTINGS[1:])}.",
-        )
+    """What Vela is told: the recipe's, else the options', else the profile's."""
+    names = ("accelerator", *EthosU.options)
     if job.decided is not None and job.decided.settings:
-        return {name: str(job.decided.settings[name]) for name in _SETTINGS}
-    given = {name: str(job.target.settings[name]) for name in _SETTINGS}
+        return {name: str(job.decided.settings[name]) for name in names}
+    given = {name: str(job.target.settings[name]) for name in names}
     return given | job.request.options
 
 
@@ -151,7 +147,7 @@ def _compile(job: Job, int8: Artifact, settings: dict[str, str]) -> tuple[bytes,
     """What Vela makes of an int8 file, and its answer.
 
     Raises:
-        TargetError: Vela refuses it.
+        ModelError: Vela refuses it.
     """
     output = job.folder / "compiled.tflite"
     began = time.monotonic()
@@ -159,10 +155,10 @@ def _compile(job: Job, int8: Artifact, settings: dict[str, str]) -> tuple[bytes,
         require(TOOLCHAIN), {"model": str(int8.path), "output": str(output.resolve()), **settings}
     )
     if reason := reply.get("refused"):
-        raise TargetError(
+        raise ModelError(
             f"Vela cannot compile the model for {job.target.name}.",
             why=f"It says: {reason.rstrip('.')}.",
-            fix=f"See docs/targets/{job.target.name}.md for what this target runs; check --option "
+            fix=f"`edgeml targets {job.target.name}` shows what this target runs; check --option "
             "system-config and memory-mode.",
         )
     data = output.read_bytes()

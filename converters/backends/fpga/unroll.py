@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-MODULE = "edgeml_dataflow"
+MODULE = "edgeml_unrolled"
 _UNKNOWN = {"Table", "ArgMax"}
 
 
@@ -142,12 +142,13 @@ def _largest(seen: list[tuple[int, int, Any]]) -> Any:
 def _requantized(sums: Any, rule: dict[str, Any]) -> Any:
     """`clamp((sum * multiplier + bias) >> shift, low, high)`, the multiplier a power of two.
 
-    What a bias has below the multiplier never carries, so it is left out.
+    What a bias has below both the multiplier and the step of a code never carries, so it is left
+    out.
     """
     multiplier, bias = _array(rule["multiplier"]), _array(rule["bias"])
     if np.any(multiplier & (multiplier - 1)):
         raise ValueError("a multiplier is no power of two")
-    unit = np.maximum(multiplier, 1)
+    unit = np.clip(multiplier, 1, 1 << rule["shift"])
     scale = 2.0 ** -rule["shift"]
     moved = sums * (multiplier * scale) + (bias // unit * unit) * scale
     low, high = rule["low"], rule["high"]

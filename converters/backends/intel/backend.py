@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloud_sync.evidence import CompileReport, Verification
 from converters.artifact import Made, write_artifact
-from converters.backends.interface import Job, Offer
+from converters.backends.interface import Job, Offer, Proof
 from converters.backends.support import EVERY, Constraint
 from converters.backends.whole import Rules, known_shapes, require_onnx, static, write_quantized
 from converters.executor import LocalExecutor, RemoteSession, open_remote
@@ -48,6 +48,22 @@ class Intel:
 
     name = "intel"
     toolchains: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    proof = Proof(
+        executes="the OpenVINO file on the CPU plug-in; the NPU's driver compiles it on the device",
+        verification=Verification.PRE_COMPILE_EXECUTED,
+    )
+
+    def require(self) -> None:
+        """Check that OpenVINO is installed.
+
+        Raises:
+            ToolchainError: it is not.
+        """
+        if OpenVinoRuntime().info() is None:
+            raise ToolchainError(
+                "OpenVINO is not installed.", fix="Run: pip install 'edgeml[openvino]'"
+            )
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- there is one
         """Fixed shapes; which operators run, only the device's driver knows."""
@@ -62,10 +78,7 @@ class Intel:
             ToolchainError: OpenVINO is not installed.
         """
         require_onnx(job)
-        if OpenVinoRuntime().info() is None:
-            raise ToolchainError(
-                f"{job.target.name} needs OpenVINO.", fix="pip install 'edgeml[openvino]'"
-            )
+        self.require()
         if job.decided is not None:
             yield self._made(job, "as the recipe says", job.decided.rules)
             return

@@ -2,7 +2,8 @@
 
 The model is quantized as a whole, its ends included: the HTP is given integers alone, and what
 stayed in float would run on the CPU or, where the architecture has them, in half floats that
-nobody judged. Activations have 8 bits; 16 where 8 lose too much.
+nobody judged. Activations have 8 bits; 16 where 8 lose too much. Weights are int8; uint8 in a model
+with LayerNormalization, of which QNN takes no other.
 """
 
 import re
@@ -14,7 +15,7 @@ import msgspec
 from cloud_sync.evidence import CompileReport, Placement, Verification
 from converters.artifact import Made, write_artifact
 from converters.backends.graph import Node
-from converters.backends.interface import Job, Offer
+from converters.backends.interface import Job, Offer, Proof
 from converters.backends.placement import placement_gate
 from converters.backends.qualcomm.rules import TABLE
 from converters.backends.remote import opened_in
@@ -42,10 +43,12 @@ _TOLERANCE = 0.02
 _TOKEN = re.compile(r"_token_\d+$")  # onnxruntime's mark on what it laid out anew
 _INSERTED = {"QuantizeLinear", "DequantizeLinear", "Transpose"}
 _MOVES = {
-    "8-bit activations, extremes": static(activation="uint8"),
-    "8-bit activations, 99.99 %": static(activation="uint8", calibration="percentile"),
-    "16-bit activations, extremes": static(activation="uint16"),
+    "8-bit activations, extremes": {"activation": "uint8"},
+    "8-bit activations, 99.99 %": {"activation": "uint8", "calibration": "percentile"},
+    "16-bit activations, extremes": {"activation": "uint16"},
 }
+_UNSIGNED = {"LayerNormalization"}
+_NAMED = 5
 
 
 class Qualcomm:
@@ -53,6 +56,11 @@ class Qualcomm:
 
     name = "qualcomm"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
+    options: tuple[str, ...] = ()
+    proof = Proof(
+        executes="the compiled context itself, on QNN's x86 simulator of the HTP",
+        verification=Verification.ARTIFACT_EXECUTED_EMULATED,
+    )
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all HTPs take the same
         """What QNN takes for an HTP."""
@@ -70,8 +78,9 @@ class Qualcomm:
         if job.decided is not None:
             yield self._compiled(job, "as the recipe says", job.decided.rules)
             return
-        for move, rules in _MOVES.items():
-            yield self._compiled(job, move, rules)
+        weight = "uint8" if _UNSIGNED & set(job.loaded.model.operators) else "int8"
+        for move, parameters in _MOVES.items():
+            yield self._compiled(job, move, static(weight=weight, **parameters))
 
     def _compiled(self, job: Job, move: str, rules: Rules) -> Offer:
         toolchain = require(TOOLCHAIN)
@@ -86,8 +95,8 @@ class Qualcomm:
         if reason := reply.get("refused"):
             raise ModelError(
                 f"{job.loaded.model.path} cannot be compiled for {job.target.name}.",
-                why=f"QNN: {reason}",
-                fix=f"See docs/targets/{job.target.name}.md for what this target runs.",
+                why=f"QNN: {reason}{_suspects(job)}",
+                fix=f"`edgeml targets {job.target.name}` shows what this target runs.",
             )
         artifact = write_artifact(Made(output.read_bytes(), len(nodes)), rules, job.folder)
         artifact = msgspec.structs.replace(artifact, format=QNN_CONTEXT)
@@ -123,6 +132,14 @@ def placement_of(
     named = ((_TOKEN.sub("", name), operator) for name, operator in left)
     kept = [(name, op) for name, op in named if name in own or op not in _INSERTED]
     return placement_without(nodes, kept, f"QNN does not take it as {quantization}.")
+
+
+def _suspects(job: Job) -> str:
+    """The nodes that the constraints expect QNN not to take, since it names none itself."""
+    told = [f"{node.node} ({node.operator})" for node in job.unsupported[:_NAMED]]
+    more = len(job.unsupported) - len(told)
+    rest = f" and {more} more" if more else ""
+    return f" It was not expected to take {', '.join(told)}{rest}." if told else ""
 
 
 def _requires(target: TargetProfile, version: str) -> Requirements:

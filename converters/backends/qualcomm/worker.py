@@ -10,6 +10,7 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _PROVIDER = "QNNExecutionProvider"
+_LONGEST = 300  # characters of a reason
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +49,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             "offload_graph_io_quantization": "0",
         }
         settings.add_provider_for_devices(devices, options)
-        session = ort.InferenceSession(content, settings)
+        try:
+            session = ort.InferenceSession(content, settings)
+        except Exception as error:  # noqa: BLE001 -- onnxruntime's own, without a class of their own
+            os.chdir("/")
+            return {"refused": _sentence(error)}
         assigned = session.get_provider_graph_assignment_info()
         if not compiled.is_file() or all(part.ep_name != _PROVIDER for part in assigned):
             return {"refused": "QNN takes none of its nodes."}
@@ -90,6 +95,12 @@ def _plugin(ort: Any) -> tuple[Any, list[Any]]:
         ort.register_execution_provider_library(_PROVIDER, onnxruntime_qnn.get_library_path())
     devices = [device for device in ort.get_ep_devices() if device.ep_name == _PROVIDER]
     return onnxruntime_qnn, devices[:1]
+
+
+def _sentence(error: Exception) -> str:
+    """What QNN says, without the place in its source."""
+    text = " ".join(str(error).split())
+    return f"{text.rsplit(' : ', 1)[-1].strip().rstrip('.')[:_LONGEST]}."
 
 
 def _sdk(plugin: Any) -> str:

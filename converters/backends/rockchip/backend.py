@@ -5,28 +5,18 @@ exported file, so that what is judged is the graph (`graph-simulated`), not the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
-import numpy as np
-import onnx
 
 from cloud_sync.evidence import CompileReport, Estimate, Placement, Verification
 from converters.artifact import Made, write_artifact
-from converters.axes import fixed_shapes
 from converters.backends.graph import Node
-from converters.backends.interface import Job, Offer, Tensors
+from converters.backends.interface import Job, Offer, Proof
 from converters.backends.placement import placement_gate
 from converters.backends.rockchip.rules import TABLE
+from converters.backends.simulated import Prepared, prepared, simulated
 from converters.backends.support import Constraint
-from converters.backends.whole import (
-    Rules,
-    fix_inputs,
-    folded_nodes,
-    placement_without,
-    require_onnx,
-)
+from converters.backends.whole import Rules, placement_without, require_onnx
 from converters.recipe import Method, Parameters, Rule
 from converters.toolchains.service import Service
 from converters.toolchains.store import require
@@ -43,13 +33,12 @@ TOOLCHAIN = "rknn"
 _PACKAGE = "rknn-toolkit2"
 _EXECUTED_ON = "x86-64 rknn simulator"
 _TOLERANCE = 0.05
-_SAMPLES = 200
 _ALGORITHMS = {"minmax": "normal", "entropy": "kl_divergence"}
 _MOVES = {"int8, extremes": "minmax", "int8, entropy": "entropy"}
 _NOT_WORK = {"InputOperator", "OutputOperator", "Reshape", "Transpose"}
 _REMARK = (
-    "The toolkit's simulator ran the graph, not the exported file; that holds bytes that differ "
-    "from build to build, so that a replay gives another digest."
+    "The toolkit's simulator ran the graph, not the exported file, which may hold memory that the "
+    "toolkit never set: a replay may give another digest."
 )
 
 
@@ -58,6 +47,11 @@ class Rockchip:
 
     name = "rockchip"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
+    options: tuple[str, ...] = ()
+    proof = Proof(
+        executes="the graph that rknn-toolkit2 just built, on its simulator; not the exported file",
+        verification=Verification.GRAPH_SIMULATED,
+    )
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all chips take the same
         """What the toolkit takes."""
@@ -79,23 +73,6 @@ class Rockchip:
             yield _built(job, move, (Rule(method=Method.STATIC, parameters=parameters),))
 
 
-class _Simulated:
-    """The toolkit's process, which has built the model."""
-
-    def __init__(self, service: Service, folder: Path, version: str) -> None:
-        self._service = service
-        self._folder = folder
-        self.info = RuntimeInfo(name=NAME, version=version, providers=("simulator",))
-
-    def run_each(self, feeds: Sequence[Tensors]) -> list[list[np.ndarray]]:
-        """See `Execution.run_each`."""
-        inputs, outputs = self._folder / "inputs.npz", self._folder / "outputs.npz"
-        np.savez(inputs, *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
-        self._service.ask({"inputs": str(inputs), "outputs": str(outputs)})
-        with np.load(outputs) as stored:
-            return [list(sample) for sample in zip(*map(stored.get, stored.files), strict=True)]
-
-
 def _built(job: Job, move: str, rules: Rules) -> Offer:
     folder, target = job.folder.absolute(), job.target
     calibration = rules[0].parameters.calibration
@@ -105,16 +82,17 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
             why="rknn-toolkit2 quantizes a model as a whole, by minmax or entropy.",
             fix="Convert without --recipe.",
         )
-    nodes, signature = _write_inputs(job, folder)
+    given = prepared(job, folder)
     request = {
-        "model": str(folder / "float.onnx"),
-        "samples": str(folder / "samples.npz"),
+        "model": str(given.model),
+        "samples": str(given.samples),
         "platform": str(target.settings["platform"]),
         "algorithm": _ALGORITHMS[calibration],
         "output": str(folder / "built.rknn"),
     }
-    version = dict(pin.split("==") for pin in require(TOOLCHAIN).definition.packages)[_PACKAGE]
-    with Service(require(TOOLCHAIN)) as service:
+    toolchain = require(TOOLCHAIN)
+    version = dict(pin.split("==") for pin in toolchain.definition.packages)[_PACKAGE]
+    with Service(toolchain) as service:
         reply = service.ask(request)
     if reason := reply.get("refused"):
         raise ModelError(
@@ -124,23 +102,17 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
         )
     content = {
         MODEL: (folder / "built.rknn").read_bytes(),
-        TENSORS: msgspec.json.encode(signature, order="deterministic"),
+        TENSORS: msgspec.json.encode(_signature(job, given), order="deterministic"),
     }
-    artifact = write_artifact(Made(pack(content), len(nodes)), rules, folder, RKNN)
-    placement = placement_of(nodes, reply["rows"])
-
-    @contextmanager
-    def execution() -> Iterator[_Simulated]:
-        with Service(require(TOOLCHAIN)) as service:
-            service.ask(request)
-            yield _Simulated(service, folder, version)
-
+    artifact = write_artifact(Made(pack(content), len(given.nodes)), rules, folder, RKNN)
+    placement = placement_of(given.nodes, reply["rows"])
+    info = RuntimeInfo(name=NAME, version=version, providers=("simulator",))
     return Offer(
         artifact=artifact,
         runtime=NAME,
         move=move,
         verification=Verification.GRAPH_SIMULATED,
-        execution=execution,
+        execution=lambda: simulated(toolchain, request, folder, info),
         origin=(
             *(job.loaded.inputs.model, job.loaded.inputs.pipeline, job.loaded.inputs.calibration),
             *(request["platform"], request["algorithm"], version),
@@ -167,23 +139,13 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
     )
 
 
-def _write_inputs(job: Job, folder: Path) -> tuple[tuple[Node, ...], Signature]:
-    """Write the float model and calibration samples; its nodes, and what it takes and gives."""
-    workshop, model = job.workshop, job.loaded.model
-    with job.exclusively:
-        feeds = list(workshop.feeds(_SAMPLES))
-        shapes = fixed_shapes(model.inputs, feeds[:1], f"the target {job.target.name}")
-        proto = onnx.ModelProto()
-        proto.CopyFrom(workshop.prepared.proto)
-    fix_inputs(proto, model, shapes)
-    data = proto.SerializeToString(deterministic=True)
-    (folder / "float.onnx").write_bytes(data)
-    np.savez(folder / "samples.npz", *(np.stack(tensors) for tensors in zip(*feeds, strict=True)))
-    nodes = folded_nodes(model, data, shapes)
-    made = {t.name: t.shape for node in nodes for t in node.outputs}
-    return nodes, Signature(
+def _signature(job: Job, given: Prepared) -> Signature:
+    """What the model takes and gives, which an RKNN file does not tell."""
+    model = job.loaded.model
+    made = {t.name: t.shape for node in given.nodes for t in node.outputs}
+    return Signature(
         inputs=tuple(
-            TensorSpec(name=s.name, shape=shapes[s.name], dtype=s.dtype) for s in model.inputs
+            TensorSpec(name=s.name, shape=given.shapes[s.name], dtype=s.dtype) for s in model.inputs
         ),
         outputs=tuple(
             TensorSpec(name=s.name, shape=made.get(s.name) or s.shape, dtype="float32")

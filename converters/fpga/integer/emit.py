@@ -1,6 +1,7 @@
 """Write the layers of an integer graph: weights as codes, real factors as multiplier and shift."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -40,6 +41,7 @@ from converters.methods.refusal import NotQuantizableError
 _STEPS = np.linspace(0.4, 1.0, 31)  # shares of the largest weight that codes may end at
 _LARGEST_TAP = 127
 _CLASS = Format(1.0, 8, False, 0, 255)
+_PENDING = Requantize(np.zeros(0), np.zeros(0), 0, 0, 0)  # until the layer's sums are bounded
 
 
 class Emitter:
@@ -57,7 +59,9 @@ class Emitter:
         self._network = network
         self._formats = dict(formats)
         self._powers_of_two = powers_of_two
-        self._tensor(network.input)
+        entered, kept = self._tensor(network.input), formats[network.input]
+        if (entered.low, entered.high) != (kept.low, kept.high):  # the host knows whole ranges
+            self._rescale(network.input, kept, f"{network.input}/clipped")
 
     def emit(self, node: Node, means: Sequence[np.ndarray], bits: int) -> None:
         """The layers that compute a node; `means` are of its inputs, by channel."""
@@ -111,7 +115,7 @@ class Emitter:
             depthwise=node.depthwise,
             strides=node.strides,
             pads=node.pads,
-            requantize=Requantize(np.zeros(0), np.zeros(0), 0, 0, 0),
+            requantize=_PENDING,
             accumulator_bits=0,
         )
         self._close(layer, factor * step, bias, node, left)
@@ -125,7 +129,7 @@ class Emitter:
             kernel=node.kernel,
             strides=node.strides,
             pads=node.pads,
-            requantize=Requantize(np.zeros(0), np.zeros(0), 0, 0, 0),
+            requantize=_PENDING,
             accumulator_bits=0,
         )
         channels = self._network.shapes[node.output][2]
@@ -143,11 +147,8 @@ class Emitter:
         """Add a layer whose sums become codes by a factor and a real bias."""
         width = signed_bits(*accumulator_bounds(layer, self.tensors[layer.input]))
         rule = requantize(node.name, factor, bias / left.scale, _levels(node, left))
-        fields = layer.__dict__ | {
-            "requantize": rule,
-            "accumulator_bits": _checked(node.name, width),
-        }
-        self.layers.append(type(layer)(**fields))
+        bits = _checked(node.name, width)
+        self.layers.append(replace(layer, requantize=rule, accumulator_bits=bits))
 
     def _largest_of_windows(self, node: Pool) -> None:
         source, wanted = self._formats[node.inputs[0]], self._formats[node.output]

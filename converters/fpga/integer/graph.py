@@ -78,8 +78,19 @@ class Requantize:
         return codes
 
 
+class _OfOne:
+    """A layer that reads one tensor."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tensors that it reads."""
+        return (self.input,)
+
+
 @dataclass(frozen=True, eq=False)
-class Conv:
+class Conv(_OfOne):
     """A convolution, int64[outputs, kernel height, kernel width, inputs]; padding is code 0.
 
     A depthwise one has one weight a place and channel (`inputs` is 1). `accumulator_bits` are
@@ -98,18 +109,13 @@ class Conv:
     accumulator_bits: int
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
-        return (self.input,)
-
-    @property
     def kernel(self) -> Pair:
         """Height and width."""
         return self.weights.shape[1], self.weights.shape[2]
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(_OfOne):
     """The largest code of each window; padded places do not take part."""
 
     name: str
@@ -119,14 +125,9 @@ class MaxPool:
     strides: Pair
     pads: Pads
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
-        return (self.input,)
-
 
 @dataclass(frozen=True, eq=False)
-class SumPool:
+class SumPool(_OfOne):
     """An average pool: the sum of each window, padding being 0, requantized."""
 
     name: str
@@ -137,11 +138,6 @@ class SumPool:
     pads: Pads
     requantize: Requantize
     accumulator_bits: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
-        return (self.input,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +165,7 @@ class Concat:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class Table(_OfOne):
     """A function of one code: `values[code - input's low]`."""
 
     name: str
@@ -177,24 +173,14 @@ class Table:
     output: str
     values: np.ndarray
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class ArgMax:
+class ArgMax(_OfOne):
     """The channel of the largest code of a vector, the first of several."""
 
     name: str
     input: str
     output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
-        return (self.input,)
 
 
 Layer = Conv | MaxPool | SumPool | Add | Concat | Table | ArgMax

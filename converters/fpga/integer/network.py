@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converters.fpga.integer.graph import Pads, Pair, Shape
+from converters.fpga.integer.graph import BITS, Pads, Pair, Shape, signed_bits
 from converters.fpga.integer.reference import windows
 
 
@@ -22,6 +22,18 @@ class Format:
     signed: bool
     low: int
     high: int
+
+    def within(self, low: float, high: float) -> "Format":
+        """With the codes from low to high alone, in as few bits as hold them.
+
+        >>> Format(0.5, 8, signed=True, low=-128, high=127).within(-7, 7)
+        Format(scale=0.5, bits=4, signed=True, low=-7, high=7)
+        """
+        first, last = int(max(self.low, low)), int(min(self.high, high))
+        if first > min(0, last):
+            raise ValueError("it leaves codes out between zero and others")
+        bits = max(BITS[0], signed_bits(first, last) - (not self.signed))
+        return Format(self.scale, bits, self.signed, first, last)
 
 
 @dataclass(eq=False)

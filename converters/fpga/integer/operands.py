@@ -8,6 +8,8 @@ import numpy as np
 from converters.fpga.integer.graph import Pads, Pair, Shape
 from converters.fpga.integer.values import Constant, Value, View
 
+NO_PADS: Pads = (0, 0, 0, 0)
+
 
 def view_of(value: Value | None) -> View:
     """An operand that is computed."""
@@ -50,6 +52,18 @@ def ungrouped(weights: np.ndarray, group: int) -> np.ndarray:
         first = output // (outputs // group) * inside
         whole[output, first : first + inside] = weights[output]
     return whole
+
+
+def dilated(weights: np.ndarray, dilations: Pair) -> np.ndarray:
+    """Weights [outputs, inputs, height, width] with zeros between them, so that none is skipped.
+
+    >>> dilated(np.ones((1, 1, 1, 2)), (1, 3)).ravel().tolist()
+    [1.0, 0.0, 0.0, 1.0]
+    """
+    sizes = [(n - 1) * d + 1 for n, d in zip(weights.shape[2:], dilations, strict=True)]
+    spread = np.zeros((*weights.shape[:2], *sizes), weights.dtype)
+    spread[:, :, :: dilations[0], :: dilations[1]] = weights
+    return spread
 
 
 def pair(values: Sequence[int]) -> Pair:
@@ -97,9 +111,13 @@ def permutation(places: np.ndarray) -> np.ndarray:
     return flat
 
 
-def levels_of(given: dict[str, Any], bits: int) -> tuple[int, int]:
-    """The least and the largest code of a QONNX `Quant`."""
-    narrow = int(given.get("narrow", 0))
-    if given.get("signed", 1):
-        return -(1 << (bits - 1)) + narrow, (1 << (bits - 1)) - 1
-    return 0, (1 << bits) - 1 - narrow
+def is_code(dtype: np.dtype) -> bool:
+    """Whether a type is an integer of at most 8 bits, those of ONNX included that numpy lacks."""
+    return dtype.name.removeprefix("u") in {"int8", "int4", "int2"}
+
+
+def levels_of(dtype: np.dtype) -> tuple[int, int, int]:
+    """Of a type of codes the bits, the least and the largest."""
+    bits = int(dtype.name.removeprefix("u").removeprefix("int"))
+    signed = not dtype.name.startswith("u")
+    return bits, -(1 << (bits - 1)) * signed, (1 << (bits - signed)) - 1

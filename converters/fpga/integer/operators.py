@@ -5,17 +5,22 @@ the operator cannot be computed.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from converters.fpga.integer import moving
 from converters.fpga.integer.building import Builder
 from converters.fpga.integer.functions import FUNCTIONS
 from converters.fpga.integer.graph import CLASSES
-from converters.fpga.integer.network import Format, Function, Join, Largest, Linear, Pool, Sum
+from converters.fpga.integer.network import Format, Function, Largest, Linear, Pool, Sum
 from converters.fpga.integer.operands import (
+    NO_PADS,
     bias_of,
     constant_of,
+    dilated,
+    is_code,
     levels_of,
     pads_of,
     pair,
@@ -26,7 +31,7 @@ from converters.fpga.integer.operands import (
     ungrouped,
     view_of,
 )
-from converters.fpga.integer.values import Constant, Value, View, attributes, channels_first
+from converters.fpga.integer.values import Constant, Value, View, attributes
 
 _Node = Any
 
@@ -37,8 +42,7 @@ def _conv(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     weights = weight.value
     if weights.ndim != 4:  # noqa: PLR2004
         raise ValueError(f"it has {weights.ndim - 2} spatial axes, supported are 2")
-    if any(d != 1 for d in given.get("dilations", [1])):
-        raise ValueError("it is dilated")
+    weights = dilated(weights, pair(given.get("dilations", (1, 1))))
     tensor, shape = builder.picture(view)
     group, channels = given.get("group", 1), shape[2]
     depthwise = 1 < group == channels == len(weights)
@@ -120,11 +124,14 @@ def _pool(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     strides = (1, 1) if whole else pair(given.get("strides", (1, 1)))
     pads = pads_of(given, shape, kernel, strides)
     if given.get("ceil_mode", 0) and not tiles(shape, kernel, strides, pads):
-        raise ValueError("its last windows reach over the border (ceil_mode)")
+        raise ValueError("its last windows reach over the border: export it with ceil_mode 0")
     if any(d != 1 for d in given.get("dilations", [1])):
-        raise ValueError("it is dilated")
+        raise ValueError("it is dilated: use a MaxPool without, or a strided convolution")
     if average and any(pads) and not given.get("count_include_pad", 0):
-        raise ValueError("it leaves its padding out of the average (count_include_pad is 0)")
+        raise ValueError(
+            "it leaves its padding out of the average: export it with count_include_pad 1, or "
+            "without padding"
+        )
     pool = Pool(builder.name_of(node), (tensor,), node.output[0], average, kernel, strides, pads)
     return builder.added(pool, slid(shape, kernel, strides, pads, shape[2]))
 
@@ -138,9 +145,7 @@ def _mean(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     tensor, shape = builder.picture(view)
     if sorted(axis % view.places.ndim for axis in axes or []) != [2, 3]:
         raise ValueError("it is not over height and width")
-    pool = Pool(
-        builder.name_of(node), (tensor,), node.output[0], True, shape[:2], (1, 1), (0, 0, 0, 0)
-    )
+    pool = Pool(builder.name_of(node), (tensor,), node.output[0], True, shape[:2], (1, 1), NO_PADS)
     made = builder.added(pool, (1, 1, shape[2]))
     places = made.places if given.get("keepdims", 1) else made.places.reshape(1, -1)
     return View(made.tensor, places, made.shared)
@@ -148,6 +153,7 @@ def _mean(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
 
 def _clip(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     low, high = -np.inf, np.inf
+    view = view_of(inputs[0])
     if node.op_type == "Relu":
         low = 0.0
     else:
@@ -156,7 +162,8 @@ def _clip(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
         bounds = [*inputs[1:], None, None]
         low = float(bounds[0].value.item()) if isinstance(bounds[0], Constant) else low
         high = float(bounds[1].value.item()) if isinstance(bounds[1], Constant) else high
-    view = view_of(inputs[0])
+    if view.codes:
+        return replace(view, codes=view.codes.within(low, high))
     maker = builder.made.get(view.tensor)
     is_largest = isinstance(maker, Pool) and not maker.is_average
     if maker is None or is_largest or view.shared or view.tensor in builder.network.formats:
@@ -229,77 +236,30 @@ def _sum(builder: Builder, node: _Node, first: View, second: View) -> View:
     return View(made.output, places[0], False)
 
 
-def _concat(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
-    views = [view_of(value) for value in inputs]
-    for view in views:
-        builder.picture(view) if view.places.ndim == 4 else _vector(builder, view)  # noqa: PLR2004
-    axis = attributes(node)["axis"] % views[0].places.ndim
-    if axis != 1:
-        raise ValueError("it does not join channels")
-    shapes = [builder.network.shapes[view.tensor] for view in views]
-    if len({shape[:2] for shape in shapes}) > 1:
-        raise ValueError("its operands have different sizes")
-    shape = (*shapes[0][:2], sum(shape[2] for shape in shapes))
-    made = Join(builder.name_of(node), tuple(view.tensor for view in views), node.output[0])
-    builder.network.nodes.append(made)
-    builder.network.shapes[made.output] = shape
-    places = channels_first(shape)
-    flat = views[0].places.ndim == 2  # noqa: PLR2004
-    return View(made.output, places.reshape(1, -1) if flat else places, False)
-
-
-def _quant(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
-    scale, zero, bits = (constant_of(value, "its scale is computed").value for value in inputs[1:4])
-    given = attributes(node)
-    if scale.size != 1 or zero.size != 1 or zero.item() != 0:
-        raise ValueError("it has a zero point, or more than one scale")
-    if given.get("rounding_mode", "ROUND") not in {"ROUND", "HALF_UP"}:
-        raise ValueError(f"it rounds by {given['rounding_mode']}")
-    low, high = levels_of(given, int(bits.item()))
-    kept = Format(float(scale.item()), int(bits.item()), bool(given.get("signed", 1)), low, high)
-    return builder.stored(node, view_of(inputs[0]), kept)
-
-
-def _quantize_linear(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
+def _quantize_linear(_builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
+    """Codes of a format that is kept where it has no zero point; else calibration finds one."""
     view = view_of(inputs[0])
     scale = constant_of(inputs[1], "its scale is computed").value
     zero = inputs[2].value if isinstance(inputs[2], Constant) else np.zeros(1, np.uint8)
-    if scale.size != 1 or zero.dtype.itemsize != 1:
-        raise ValueError("it has more than one scale, or more than 8 bits")
-    low = int(np.iinfo(zero.dtype).min)
-    if zero.item() == low:  # nothing is below zero: the codes are unsigned
-        return builder.stored(node, view, Format(float(scale.item()), 8, False, 0, 255))
-    if zero.item() == 0:
-        return builder.stored(node, view, Format(float(scale.item()), 8, True, -128, 127))
-    return view  # no symmetric range is the same: calibration decides
+    if scale.size != 1 or attributes(node).get("block_size", 0):
+        raise ValueError("it has more than one scale")
+    if not is_code(zero.dtype):
+        raise ValueError(f"its codes are {zero.dtype}, supported are integers of 2 to 8 bits")
+    bits, low, high = levels_of(zero.dtype)
+    if int(zero.item()) not in {0, low}:
+        return view
+    is_signed = int(zero.item()) != low  # with the least code for 0, nothing is below zero
+    span = (low, high) if is_signed else (0, high - low)
+    return replace(view, codes=Format(float(scale.item()), bits, is_signed, *span))
+
+
+def _dequantize_linear(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
+    view = view_of(inputs[0])
+    return builder.stored(node, replace(view, codes=None), view.codes) if view.codes else view
 
 
 def _same(_builder: Builder, _node: _Node, inputs: list[Value | None]) -> View:
     return view_of(inputs[0])
-
-
-def _moved(_builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
-    view, given = view_of(inputs[0]), attributes(node)
-    places = view.places
-    rest = [constant_of(v, "its shape is computed").value for v in inputs[1:] if v]
-    axes = given.get("axes") or (rest[0].tolist() if rest else None)
-    match node.op_type:
-        case "Transpose":
-            moved = places.transpose(given.get("perm") or range(places.ndim)[::-1])
-        case "Flatten":
-            axis = given.get("axis", 1)
-            moved = places.reshape(int(np.prod(places.shape[:axis], dtype=int)), -1)
-        case "Squeeze":
-            moved = np.squeeze(places, tuple(axes) if axes else None)
-        case "Unsqueeze":
-            moved = np.expand_dims(places, tuple(axes or ()))
-        case _:
-            wanted = rest[0].tolist()
-            sizes = [d or places.shape[i] for i, d in enumerate(wanted)]
-            moved = places.reshape(sizes)
-    if moved.ndim < 1 or moved.shape[0] != 1:
-        raise ValueError("it mixes samples of a batch")
-    return View(view.tensor, moved, view.shared)
 
 
 def _softmax(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
@@ -327,11 +287,6 @@ def _argmax(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     return View(made.output, np.zeros(shape, int), False)
 
 
-def _vector(builder: Builder, view: View) -> None:
-    if builder.network.shapes[view.tensor][:2] != (1, 1):
-        raise ValueError("it joins flattened pictures")
-
-
 OPERATORS: dict[str, Callable[[Builder, _Node, list[Value | None]], View]] = {
     **dict.fromkeys(FUNCTIONS, _function),
     "Add": _arithmetic,
@@ -339,12 +294,12 @@ OPERATORS: dict[str, Callable[[Builder, _Node, list[Value | None]], View]] = {
     "AveragePool": _pool,
     "BatchNormalization": _normalize,
     "Clip": _clip,
-    "Concat": _concat,
+    "Concat": moving.joined,
     "Conv": _conv,
-    "DequantizeLinear": _same,
+    "DequantizeLinear": _dequantize_linear,
     "Div": _arithmetic,
     "Dropout": _same,
-    "Flatten": _moved,
+    "Flatten": moving.moved,
     "Gemm": _gemm,
     "GlobalAveragePool": _pool,
     "GlobalMaxPool": _pool,
@@ -352,16 +307,17 @@ OPERATORS: dict[str, Callable[[Builder, _Node, list[Value | None]], View]] = {
     "MatMul": _matmul,
     "MaxPool": _pool,
     "Mul": _arithmetic,
-    "Quant": _quant,
+    "Pad": moving.padded,
     "QuantizeLinear": _quantize_linear,
     "ReduceMean": _mean,
     "Relu": _clip,
-    "Reshape": _moved,
+    "Reshape": moving.moved,
+    "Slice": moving.sliced,
     "Softmax": _softmax,
-    "Squeeze": _moved,
+    "Squeeze": moving.moved,
     "Sub": _arithmetic,
-    "Transpose": _moved,
-    "Unsqueeze": _moved,
+    "Transpose": moving.moved,
+    "Unsqueeze": moving.moved,
 }
 
 

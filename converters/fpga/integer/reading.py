@@ -1,12 +1,14 @@
 """Read an ONNX model into a `Network`: batch norms folded, activations fused, layouts resolved.
 
-Models may be float, or quantized already: by QONNX (`Quant`) or by pairs of `QuantizeLinear` and
-`DequantizeLinear`. Scales of these are kept where codes have no zero point; other tensors get
-theirs from calibration. An operator that gateware does not compute is refused by its name.
+Models may be float, or quantized already: by QONNX's `Quant`, or by pairs of `QuantizeLinear` and
+`DequantizeLinear`, with a `Clip` of the codes between them where these have fewer bits. Their
+scales are kept where codes have no zero point; other tensors get theirs from calibration. An
+operator that gateware does not compute is refused by its name.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,6 @@ from onnx import numpy_helper
 
 from converters.fpga.integer.building import Builder
 from converters.fpga.integer.network import Network
-from converters.fpga.integer.operands import levels_of
 from converters.fpga.integer.operators import OPERATORS, supported
 from converters.fpga.integer.values import (
     Constant,
@@ -24,13 +25,16 @@ from converters.fpga.integer.values import (
     attributes,
     dequantized,
     folded,
-    quantized,
     refuse,
 )
 from converters.methods.refusal import NotQuantizableError
+from converters.qonnx import has_quant, lowered
 
 _LARGEST_CONSTANT = 1 << 26  # values that folding constants may make
 
+# The host has the probabilities in floats, so that nothing is lost where the model rounds them.
+_AFTER_SOFTMAX = {"Identity", "QuantizeLinear", "DequantizeLinear"}
+_AS_PAIRS = "Quantize the model as QDQ (onnxruntime: QuantFormat.QDQ), or give the float model."
 _Node = Any
 
 
@@ -49,6 +53,7 @@ def read(model: bytes, shape: Sequence[int] | None = None) -> Network:
 
 class _Reader:
     def __init__(self, proto: Any, given: Sequence[int] | None) -> None:
+        proto = lowered(proto) if has_quant(proto) else proto
         graph = proto.graph
         opset = max([o.version for o in proto.opset_import if o.domain == ""], default=13)
         self._builder = Builder(opset)
@@ -90,7 +95,7 @@ class _Reader:
         self.network.output_order = view.places.ravel()
 
     def _read(self, node: _Node) -> None:
-        if self.network.softmax and node.op_type != "Identity":
+        if self.network.softmax and node.op_type not in _AFTER_SOFTMAX:
             raise refuse(node, "It follows a softmax, which the host computes after the gateware.")
         inputs = [self._values[name] if name else None for name in node.input]
         try:
@@ -100,18 +105,22 @@ class _Reader:
         for name, value in zip(node.output, made, strict=False):
             if isinstance(value, View):
                 shared = value.shared or self._uses[name] > 1
-                value = View(value.tensor, value.places, shared)  # noqa: PLW2901
+                value = replace(value, shared=shared)  # noqa: PLW2901
             self._values[name] = value
 
     def _made_of(self, node: _Node, inputs: list[Value | None]) -> Sequence[Value]:
         views = [value for value in inputs if isinstance(value, View)]
         rest = [value for value in inputs if not isinstance(value, View)]
+        if self.network.softmax:
+            return [views[0]]
         if node.op_type == "Shape" and views:
             return [Constant(np.array(views[0].places.shape, np.int64))]
         if not views:
             return self._constant(node, rest)
         operator = OPERATORS.get(node.op_type)
         if operator is None:
+            if node.op_type.startswith("QLinear") or "Integer" in node.op_type:
+                raise refuse(node, "It computes with codes itself.", _AS_PAIRS)
             raise refuse(node, f"Known are {', '.join(supported())}.")
         if node.op_type == "Softmax" and self._uses[node.input[0]] > 1:
             raise ValueError("it is not the end of the model")
@@ -119,13 +128,13 @@ class _Reader:
 
     def _constant(self, node: _Node, inputs: list[Constant | None]) -> Sequence[Constant]:
         given = [value.value for value in inputs if value is not None]
-        if node.op_type == "Quant":
-            levels = levels_of(attributes(node), int(given[3].item()))
-            return [quantized(given[0], given[1], given[2], levels)]
         if node.op_type == "DequantizeLinear":
             zero = given[2] if len(given) > 2 else np.zeros(1)  # noqa: PLR2004
-            axis = attributes(node).get("axis", 1)
-            return [dequantized(given[0].astype(np.int64), given[1], zero, axis)]
+            stated = attributes(node)
+            if stated.get("block_size", 0):
+                raise ValueError("its weights have scales by block")
+            codes = given[0].astype(np.int64)
+            return [dequantized(codes, given[1], zero, stated.get("axis", 1))]
         made = folded(node, inputs, self._builder.opset)
         if sum(constant.value.size for constant in made) > _LARGEST_CONSTANT:
             raise ValueError("it makes a constant that is too large")

@@ -16,7 +16,6 @@ from converters.fpga.integer.graph import (
     Pair,
     SumPool,
     Table,
-    Tensor,
 )
 
 
@@ -114,12 +113,3 @@ def _convolved(layer: Conv, codes: np.ndarray) -> np.ndarray:
     outputs, rows = len(weights), prod(seen.shape[:3])
     flat = seen.reshape(rows, -1) @ weights.transpose(3, 1, 2, 0).reshape(-1, outputs)
     return np.asarray(flat, np.int64).reshape(*seen.shape[:3], outputs)
-
-
-def output_shape(tensor: Tensor, kernel: Pair, strides: Pair, pads: Pads) -> Pair:
-    """Height and width that a sliding window makes of a tensor."""
-    height, width, _ = tensor.shape
-    return (
-        (height + pads[0] + pads[2] - kernel[0]) // strides[0] + 1,
-        (width + pads[1] + pads[3] - kernel[1]) // strides[1] + 1,
-    )

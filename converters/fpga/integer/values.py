@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from converters.fpga.integer.graph import Shape
+from converters.fpga.integer.network import Format
 from converters.methods.refusal import NotQuantizableError
 
 
@@ -26,11 +27,15 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A tensor of the network as the ONNX graph sees it; `shared` where several nodes read it."""
+    """A tensor of the network as the ONNX graph sees it; `shared` where several nodes read it.
+
+    `codes` is the format of a view of codes, between `QuantizeLinear` and `DequantizeLinear`.
+    """
 
     tensor: str
     places: np.ndarray
     shared: bool
+    codes: Format | None = None
 
 
 Value = Constant | View
@@ -70,21 +75,16 @@ def folded(node: Any, inputs: list[Constant | None], opset: int) -> list[Constan
     return [Constant(np.asarray(value)) for value in made]
 
 
-def quantized(value: np.ndarray, scale: Any, zero: Any, levels: tuple[int, int]) -> Constant:
-    """A constant rounded to a scale (QONNX `Quant` of weights)."""
-    if np.any(np.asarray(zero)):
-        raise ValueError("its weights have a zero point")
-    codes = np.clip(np.round(value / scale), *levels)
-    return Constant((codes * scale).astype(np.float32), np.asarray(scale, np.float64))
-
-
 def dequantized(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int) -> Constant:
-    """A constant of codes (`DequantizeLinear`)."""
-    if np.any(zero):
-        raise ValueError("its weights have a zero point")
-    if scale.ndim == 1 and codes.ndim > 1 and scale.size > 1:
-        spread = [1] * codes.ndim
-        spread[axis] = -1
-        scale = scale.reshape(spread)
-    step = np.asarray(scale, np.float64)
-    return Constant((codes * step).astype(np.float32), step)
+    """A constant of codes (`DequantizeLinear`); with a zero point its scale is not kept."""
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        if values.size == 1 or codes.ndim < 2:  # noqa: PLR2004
+            return values.reshape(-1) if values.size > 1 else values.reshape(())
+        shape = [1] * codes.ndim
+        shape[axis] = -1
+        return values.reshape(shape)
+
+    step, zeros = spread(np.asarray(scale, np.float64)), spread(np.asarray(zero, np.int64))
+    value = ((codes - zeros) * step).astype(np.float32)
+    return Constant(value, None if np.any(zero) else step)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 _EQUAL_WITHIN = 1e-3  # of an output's range
+_WAYS = ("folded", "apart", "as it is")
 _LEAST_RANGE = 1e-2  # kernels' own errors are absolute where outputs are tiny
 
 
@@ -25,8 +26,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     whole inputs: their shape becomes the file's, and on them it must compute what the ONNX file
     does. Inputs and outputs keep their names, order and layout.
 
-    The graph is folded first, which joins products with their sums and computes shapes; where
-    that fails, it is converted as it is: onnx2tf manages some models one way only.
+    The graph is folded first, which joins products with their sums and computes shapes. Where that
+    fails, each slice gets its input from a node of its own (onnx2tf 2.6.9 loses one that is read by
+    a convolution, too); at last it is converted as it is: onnx2tf manages some models one way only.
 
     The reply: `inputs` and `outputs` of the .tflite file, each with name, shape and type, and
     `difference`, the largest of any output in shares of its range; or `refused`, why this model
@@ -39,12 +41,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     output = Path(request["output"])
     reasons = []
     with tempfile.TemporaryDirectory() as folder:
-        for folding in (True, False):
+        for way in _WAYS:
             try:
-                return _answer(request["model"], samples, output, Path(folder), folding)
+                return _answer(request["model"], samples, output, Path(folder), way)
             except (Exception, SystemExit) as error:  # noqa: BLE001 -- it raises anything
                 reasons.append(_sentence(error))
-    return {"refused": " ".join(dict.fromkeys(reasons))}
+    return {"refused": " ".join(filter(None, dict.fromkeys(reasons)))}
 
 
 def check() -> dict[str, Any]:
@@ -75,12 +77,14 @@ def check() -> dict[str, Any]:
 
 
 def _answer(
-    source: str, samples: dict[str, Any], output: Path, folder: Path, folding: bool
+    source: str, samples: dict[str, Any], output: Path, folder: Path, way: str
 ) -> dict[str, Any]:
     """Convert one way; raises what onnx2tf raises, and where the file computes other numbers."""
-    ready = folder / f"ready_{folding}.onnx"
-    wanted = _prepare(source, samples, ready, folding)
-    made = _convert(ready, folder / f"made_{folding}")
+    ready = folder / f"ready {way}.onnx"
+    wanted = _prepare(source, samples, ready, folding=way != _WAYS[-1])
+    if way == _WAYS[1]:
+        _set_slices_apart(ready)
+    made = _convert(ready, folder / f"made {way}")
     if unknown := _custom_operators(made):
         raise _NotConvertedError(f"LiteRT has no operator for {', '.join(unknown)}")
     shapes = {name: list(rows[0].shape) for name, rows in wanted.items()}
@@ -88,7 +92,7 @@ def _answer(
     return _compare(output, samples, wanted)
 
 
-def _prepare(source: str, samples: dict[str, Any], ready: Path, folding: bool) -> dict[str, Any]:
+def _prepare(source: str, samples: dict[str, Any], ready: Path, *, folding: bool) -> dict[str, Any]:
     """Write the graph with the samples' shapes; return its outputs on the samples, by name.
 
     Outputs of more than two axes are made flat: onnx2tf keeps these as they are, and would
@@ -123,6 +127,29 @@ def _prepare(source: str, samples: dict[str, Any], ready: Path, folding: bool) -
     wanted = dict(zip(names, zip(*rows, strict=True), strict=True))
     _flatten(ready, {name: list(outputs[0].shape) for name, outputs in wanted.items()})
     return wanted
+
+
+def _set_slices_apart(ready: Path) -> None:
+    """Put a node that changes nothing before each slice.
+
+    Raises:
+        _NotConvertedError: there are no slices: this way is none.
+    """
+    import onnx
+
+    model = onnx.load(ready)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Slice":
+            made = f"{node.output[0]}/apart"
+            nodes.append(onnx.helper.make_node("Identity", [node.input[0]], [made], name=made))
+            node.input[0] = made
+        nodes.append(node)
+    if len(nodes) == len(model.graph.node):
+        raise _NotConvertedError("")
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, ready)
 
 
 def _flatten(ready: Path, shapes: dict[str, list[int]]) -> None:
@@ -282,6 +309,9 @@ def _compare(path: Path, samples: dict[str, Any], wanted: dict[str, Any]) -> dic
 
 
 def _sentence(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines and isinstance(error, _NotConvertedError):
+        return ""
+    lines = lines or [""]
     what = "" if isinstance(error, _NotConvertedError) else f"{type(error).__name__}: "
     return f"{what}{lines[0].strip().rstrip('.')}."

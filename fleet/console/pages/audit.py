@@ -107,8 +107,7 @@ class _Log:
         found = self._entries.get(int(key)) if key.isdecimal() else None
         if found is None:
             return
-        with self._dialogs, ui.dialog() as dialog, ui.element("div").classes("dialog"):
-            parts.write("h2", f"{found['action']} {found['subject']}")
+        with self._dialogs, parts.dialog(f"{found['action']} {found['subject']}") as dialog:
             parts.facts(view.details(found)).classes("entry-detail")
             with ui.element("div").classes("line end"):
                 parts.button("Close", dialog.close)

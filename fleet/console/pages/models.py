@@ -10,27 +10,28 @@ from fleet.console.parts import write
 from fleet.console.shell import Visit, page
 from fleet.console.views import releases as view
 from fleet.console.views.tables import Cell, Row
-from fleet.console.views.wording import plural
+from fleet.console.views.wording import plural, tone
 from fleet.resources import EvidenceInfo, ModelInfo, ReleaseInfo
 from fleet.services import releases, rollout_shown
 from fleet.services.context import Services
 
 EVERY_S = 3.0
 _HEAD = ("Release", "Signed", "On devices", "Accuracy of the best variant", "Variants", "Rollouts")
+_MODELS = (
+    "Model", "Latest", "Signed", "Accuracy of its best variant", "Variants",
+    "Running on devices", "Last rollout",
+)  # fmt: skip
 _MOST = 50
 
 
 @page("/models", "Models")
 async def show_models(visit: Visit) -> None:
     """Draw the list of models."""
-    box = Table(("Model", "Latest", "Releases", "Running on devices"), "Models")
+    box = Table(_MODELS, "Models")
     nothing = parts.redraw(_none_yet)
 
     async def refresh() -> None:
-        found = await visit.shared(
-            "models", lambda: releases.list_models(visit.services, visit.scope), EVERY_S
-        )
-        rows = view.models(found)
+        rows = await visit.shared("models", lambda: _models(visit), EVERY_S)
         box.show({row.name: _model_cells(row) for row in rows})
         nothing(not rows)
 
@@ -38,14 +39,40 @@ async def show_models(visit: Visit) -> None:
     visit.live(refresh, EVERY_S)
 
 
+def _models(visit: Visit) -> tuple[view.ModelRow, ...]:
+    services, scope = visit.services, visit.scope
+    found = releases.list_models(services, scope)
+    newest = {}
+    for one in found[:_MOST]:
+        model = one["model"]
+        (latest,) = releases.page(services, model=model, limit=1)["items"]
+        rollouts = rollout_shown.page(services, model=model, limit=1, scope=scope)["items"]
+        newest[model] = view.newest(latest, converted(services, latest["digest"]), rollouts)
+    return view.models(found, newest)
+
+
 def _model_cells(row: view.ModelRow) -> Row:
     running = ", ".join(f"{version} on {count:,}" for version, count, _ in row.running)
-    return [
-        Cell(row.name, row.address),
-        Cell(row.latest, paths.release(row.name, row.latest)),
-        row.releases,
-        running or "no device",
+    latest = row.newest
+    cells: Row = [
+        Cell(row.name, row.address, note=row.releases),
+        Cell(row.latest, paths.release(row.name, row.latest), note=latest.made if latest else ""),
     ]
+    if latest is None:
+        return [*cells, "", "", "", running or "no device", ""]
+    return [
+        *cells,
+        Cell(latest.trust, tone=latest.trust_tone),
+        latest.accuracy or "not measured",
+        latest.about,
+        running or "no device",
+        _rollout(latest),
+    ]
+
+
+def _rollout(row: view.ReleaseRow) -> Cell:
+    name, status, address = row.rollouts[0] if row.rollouts else ("", "none yet", "")
+    return Cell(status, address, tone=tone(status) if name else "", note=name)
 
 
 def _none_yet(is_empty: bool) -> None:
@@ -130,14 +157,12 @@ def _running(info: ModelInfo) -> None:
 
 
 def _cells(row: view.ReleaseRow) -> Row:
-    rollouts = row.rollouts[0] if row.rollouts else ("", "", "")
-    name, status, address = rollouts
     devices = plural(row.running, "device") if row.running else "none"
     return [
         Cell(row.version, row.address, note=row.made),
         Cell(row.trust, tone=row.trust_tone),
-        Cell(devices, row.running_address if row.running else ""),
+        Cell(devices, row.running_address if row.running else "", number=True),
         row.accuracy or "not measured",
         row.about,
-        Cell(status or "none yet", address, note=name),
+        _rollout(row),
     ]

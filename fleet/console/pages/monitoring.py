@@ -176,7 +176,6 @@ class _Page:
         chart.options.clear()
         chart.options.update(options)
         chart.update()
-        parts.arm_zoom(chart)
 
     def _draw_measured(self, shown: tuple[tuple[str, ...], Metrics]) -> None:
         names, found = shown

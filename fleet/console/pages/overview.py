@@ -86,24 +86,29 @@ async def show(visit: Visit) -> None:
     notices = parts.redraw(_notices)
     tiles = parts.redraw(_tiles)
     with ui.element("div").classes("columns"):
-        with ui.element("section").classes("wide").props("aria-label=Rollouts"):
-            write("h2", "Rollouts")
-            motions = parts.redraw(_motions, "stack")
-        with ui.element("section").classes("side").props("id=alerts aria-label=Alerts"):
-            write("h2", "Alerts")
-            alarms = parts.redraw(_alarms, "panel")
-    with ui.element("div").classes("two"):
-        with parts.panel("Inferences a second, last hour"):
-            rate = parts.plot(_rate(series), label="Inferences a second over the last hour")
-        with parts.panel("Latency p95, last hour"):
-            p95 = parts.plot(_latency(series), label="Latency p95 over the last hour")
-    with ui.element("div").classes("two"):
-        with parts.panel("Devices by hardware class"):
-            classes = parts.redraw(lambda bars: _bars(bars, "No device yet."), "bars")
-        with parts.panel("Devices by release"):
-            releases = parts.redraw(lambda bars: _bars(bars, "No device runs a model."), "bars")
-    with parts.panel("What happened"):
-        events = parts.redraw(_events)
+        with ui.element("div").classes("lead stack"):
+            with ui.element("section").classes("wide").props("aria-label=Rollouts"):
+                write("h2", "Rollouts")
+                motions = parts.redraw(_motions, "stack")
+            with ui.element("div").classes("two"):
+                with parts.panel("Inferences a second, last hour"):
+                    rate = parts.plot(_rate(series), label="Inferences a second over the last hour")
+                with parts.panel("Latency p95, last hour"):
+                    p95 = parts.plot(_latency(series), label="Latency p95 over the last hour")
+            with ui.element("div").classes("two"):
+                with parts.panel("Devices by hardware class"):
+                    classes = parts.redraw(lambda bars: _bars(bars, "No device yet."), "bars")
+                with parts.panel("Devices by release"):
+                    releases = parts.redraw(
+                        lambda bars: _bars(bars, "No device runs a model."), "bars"
+                    )
+        with ui.element("div").classes("side stack"):
+            with ui.element("section").props("id=alerts aria-label=Alerts"):
+                write("h2", "Alerts")
+                alarms = parts.redraw(_alarms, "panel")
+            with ui.element("section").props("aria-label='What happened'"):
+                write("h2", "What happened")
+                events = parts.redraw(_events, "panel")
     plotted = series
 
     def draw(shown: Shown) -> None:

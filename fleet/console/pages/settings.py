@@ -9,13 +9,14 @@ from nicegui import ui
 
 from edgeml.errors import EdgemlError
 from fleet.console import forms, parts
+from fleet.console.budget_parts import Budgets
 from fleet.console.forms import FIELD, act_on_fleet
 from fleet.console.shell import Visit, page
 from fleet.console.views import settings as view
 from fleet.console.views.settings import HookLine, KeyLine
 from fleet.prices import parse_prices
 from fleet.roles import Role
-from fleet.services import alerts, configuration_changes, cost, retention, trust, webhooks
+from fleet.services import alerts, cost, retention, trust, webhooks
 
 _EVERY_S = 5.0
 
@@ -43,8 +44,7 @@ class _Settings:
                     self._kept = parts.redraw(_draw_facts)
                     text = "Options of edgeml fleet up; what is older is forgotten."
                     parts.write("p", text, "small soft")
-                with parts.panel("Data budgets"):
-                    self._budgets = parts.redraw(_draw_budgets)
+                self._budgets = Budgets(visit)
         with ui.element("div").classes("two"):
             with parts.panel("Prices of a megabyte"):
                 self._prices = ui.element("div")
@@ -64,8 +64,7 @@ class _Settings:
         self._trust((found["sentence"], tuple(found["warnings"]), view.key_lines(found, now),
                      view.own_keys(found)))  # fmt: skip
         self._kept(view.kept(await visit.read(retention.held)))
-        layers = await visit.read(configuration_changes.layers, visit.scope)
-        self._budgets(view.budgets(layers))
+        await self._budgets.refresh()
         if self._manages:
             self._hooks(view.hook_lines(await visit.read(webhooks.list_webhooks)))
         if not self._forms_drawn:
@@ -225,11 +224,3 @@ def _draw_trust(shown: _Trust) -> None:
 
 def _draw_facts(pairs: Sequence[tuple[str, str]]) -> None:
     parts.facts(pairs)
-
-
-def _draw_budgets(pairs: Sequence[tuple[str, str]]) -> None:
-    if pairs:
-        parts.facts(pairs)
-    else:
-        parts.write("p", "No layer of the configuration bounds what devices may spend.", "soft")
-    parts.command("edgeml devices configuration layers")

@@ -10,7 +10,7 @@ from fleet.configuration_resources import ConfigurationInfo
 from fleet.console import paths
 from fleet.console.views.devices import models_of
 from fleet.console.views.rollout import GateLine, gate_line
-from fleet.console.views.wording import clock, size, tone
+from fleet.console.views.wording import clock, day, size, tone
 from fleet.resources import DeviceInfo, EvidenceInfo, LedgerInfo
 from fleet.rollouts.telling import telling
 from fleet.services.device_history import HistoryEntry
@@ -57,7 +57,7 @@ def twin(info: DeviceInfo) -> tuple[TwinLine, ...]:
                 reported=known if reported else "nothing yet",
                 tone="good" if known == version else "busy",
                 note=f"issued {clock(desired['issued_at'])}, holds until "
-                f"{clock(desired['expires_at'])}",
+                f"{day(desired['expires_at'])}",
             )
         )
     return tuple(lines)

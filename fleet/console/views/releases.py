@@ -1,13 +1,14 @@
 """Models and releases: lineage, variants with their figures, and who signed. Pure."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from fleet.console import paths
 from fleet.console.views.evidence import accuracy_text
-from fleet.console.views.wording import clock, number, plural, size, tone
+from fleet.console.views.wording import clock, day, number, plural, size, tone
 from fleet.resources import EvidenceInfo, ModelInfo, ReleaseInfo, RolloutInfo, VariantInfo
 from fleet.services.signatures import SignatureInfo
 
@@ -67,13 +68,17 @@ class ReleaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in the list; `running` are versions with how many devices run them."""
+    """A model in the list; `running` are versions with how many devices run them.
+
+    `newest` is its latest release with the newest rollout of the model, whatever that is of.
+    """
 
     name: str
     address: str
     releases: str
     latest: str
     running: tuple[tuple[str, int, str], ...]
+    newest: ReleaseRow | None = None
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +90,9 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
 
 
-def models(found: Sequence[ModelInfo]) -> tuple[ModelRow, ...]:
+def models(
+    found: Sequence[ModelInfo], newest: Mapping[str, ReleaseRow] = MappingProxyType({})
+) -> tuple[ModelRow, ...]:
     """The models, by name."""
     return tuple(
         ModelRow(
@@ -93,6 +100,7 @@ def models(found: Sequence[ModelInfo]) -> tuple[ModelRow, ...]:
             address=paths.model(info["model"]),
             releases=plural(info["releases"], "release"),
             latest=info["latest"],
+            newest=newest.get(info["model"]),
             running=tuple(
                 (version, count, _devices(info["model"], version))
                 for version, count in sorted(
@@ -125,6 +133,13 @@ def lineage(
         )
         for info in releases
     )  # fmt: skip
+
+
+def newest(
+    info: ReleaseInfo, evidence: Sequence[EvidenceInfo], rollouts: Sequence[RolloutInfo]
+) -> ReleaseRow:
+    """The latest release of a model, with rollouts of the model."""
+    return _release(info, evidence, 0, rollouts)
 
 
 def _release(
@@ -188,7 +203,7 @@ def _variant(info: VariantInfo, figures: Figures) -> VariantRow:
         size=size(info["bytes"]),
         accuracy=figures.accuracy_text or "not measured",
         latency=latency or "not measured",
-        memory=size(figures.memory) if figures.memory else "",
+        memory=size(figures.memory) if figures.memory else "not measured",
         checked=info["verification"],
         needs=needs(info["requires"]),
         bytes=info["bytes"],
@@ -220,7 +235,7 @@ def signature(info: SignatureInfo) -> Signature:
     if info["threshold"]:
         facts.append(("Signatures", f"{len(info['signed'])} of {info['threshold']} needed"))
     if info["expires_at"] is not None:
-        facts.append(("Holds until", clock(info["expires_at"])))
+        facts.append(("Holds until", day(info["expires_at"])))
     kept = tuple((name, text) for name, text in facts if text)
     if info["state"] == "signed":
         text = f"Signed by {who}, as {role}: devices take it."

@@ -7,7 +7,7 @@ import msgspec
 import tomli_w
 
 from fleet.alerts.resources import AlertRulesInfo
-from fleet.configuration_resources import LayerInfo
+from fleet.configuration_resources import ConfigurationPlan, LayerInfo
 from fleet.console.views.wording import ago, plural, size
 from fleet.cost_resources import PricesInfo
 from fleet.resources import RetentionInfo
@@ -15,6 +15,14 @@ from fleet.trust.status import RoleInfo, TrustInfo
 from fleet.webhooks.resources import WebhookInfo
 
 DAY_S = 86400.0
+FLEET_LAYER = "fleet"
+_MB = 1e6
+_BUDGET = {
+    "month_bytes": "a month",
+    "rollout_bytes": "a rollout",
+    "month_begins": "the month begins on day",
+    "when_spent": "when spent:",
+}
 _SOON_S = 60 * DAY_S
 _KEEPS = {
     "records_days": ("Telemetry and other records", "--keep-days"),
@@ -34,6 +42,7 @@ RULES = {
     "disk_free_share": "Free share of the disk",
     "ingest_waiting": "Messages that wait to be stored",
     "webhook_dead_s": "A failed delivery is told of for, s",
+    "registry_behind_s": "A release is not in the external registry for, s",
 }
 
 
@@ -45,6 +54,19 @@ class KeyLine(msgspec.Struct, frozen=True, kw_only=True):
     keys: str
     expires: str
     tone: str
+
+
+class BudgetLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a layer lets its devices spend, in words and as figures."""
+
+    layer: str
+    whom: str
+    text: str
+    settings: dict[str, Any]
+    month_mb: float | None
+    rollout_mb: float | None
+    month_begins: int
+    when_spent: str
 
 
 class HookLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +112,48 @@ def prices_text(prices: PricesInfo) -> str:
     return tomli_w.dumps({"currency": prices["currency"], "prices": found})
 
 
-def budgets(layers: Sequence[LayerInfo]) -> list[tuple[str, str]]:
-    """What layers of the configuration say of data budgets."""
-    return [
-        (layer["layer"], ", ".join(_budget(layer["settings"]["data_budget"])))
-        for layer in layers
-        if layer["settings"].get("data_budget")
-    ]
+def budgets(layers: Sequence[LayerInfo]) -> tuple[BudgetLine, ...]:
+    """What each layer of the configuration says of data budgets; the fleet's is always there."""
+    lines = tuple(_budget_line(one["layer"], one["selector"], one["settings"]) for one in layers)
+    if any(one.layer == FLEET_LAYER for one in lines):
+        return lines
+    return (_budget_line(FLEET_LAYER, "", {}), *lines)
+
+
+def with_budget(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a layer says, with another data budget; an empty figure is no bound.
+
+    >>> with_budget({"telemetry_every_s": 5}, {"month_mb": 40.0, "rollout_mb": None,
+    ...     "month_begins": 1, "when_spent": "wait"})
+    {'telemetry_every_s': 5, 'data_budget': {'month_bytes': 40000000, 'when_spent': 'wait'}}
+
+    Args:
+        settings: what the layer says.
+        given: `month_mb` and `rollout_mb`, `month_begins` (1 to 28), `when_spent`.
+    """
+    others = {name: value for name, value in settings.items() if name != "data_budget"}
+    bounds: dict[str, Any] = {
+        f"{name}_bytes": round(float(given[f"{name}_mb"]) * _MB)
+        for name in ("month", "rollout")
+        if given[f"{name}_mb"] not in {None, ""}
+    }
+    if not bounds:
+        return others
+    if "month_bytes" in bounds and int(given["month_begins"] or 1) != 1:
+        bounds["month_begins"] = int(given["month_begins"])
+    return {**others, "data_budget": {**bounds, "when_spent": given["when_spent"]}}
+
+
+def planned(plan: ConfigurationPlan) -> list[str]:
+    """What a change of a layer does to how many devices, a line each."""
+    changed, same, unfit = (plan["counts"][name] for name in ("changed", "same", "unfit"))
+    lines = [f"{plural(changed, 'device')} {'is' if changed == 1 else 'are'} given it, in waves."]
+    if same:
+        lines.append(f"{plural(same, 'device')} {'has' if same == 1 else 'have'} it by now.")
+    if unfit:
+        why = next(one["reason"] for one in plan["devices"] if not one["fits"])
+        lines.append(f"{plural(unfit, 'device')} cannot have it: {why}")
+    return lines
 
 
 def hook_lines(hooks: Sequence[WebhookInfo]) -> tuple[HookLine, ...]:
@@ -139,10 +196,29 @@ def _amount(key: str, retention: RetentionInfo) -> str:
     return size(int(value)) if key.endswith("_bytes") else f"{value:g} days"
 
 
+def _budget_line(layer: str, selector: str, settings: Mapping[str, Any]) -> BudgetLine:
+    held: Mapping[str, Any] = settings.get("data_budget") or {}
+    return BudgetLine(
+        layer=layer,
+        whom=selector or "all devices",
+        text=", ".join(_budget(held)) or "no bound",
+        settings=dict(settings),
+        month_mb=_mb(held.get("month_bytes")),
+        rollout_mb=_mb(held.get("rollout_bytes")),
+        month_begins=held.get("month_begins", 1),
+        when_spent=held.get("when_spent", "wait"),
+    )
+
+
+def _mb(count: int | None) -> float | None:
+    return None if count is None else count / _MB
+
+
 def _budget(budget: Mapping[str, Any]) -> Iterator[str]:
     for name, value in budget.items():
-        text = size(value) if name.endswith("_bytes") and isinstance(value, int) else f"{value}"
-        yield f"{name.removesuffix('_bytes').replace('_', ' ')} {text}"
+        if value is not None:
+            text = size(value) if name.endswith("_bytes") else f"{value}"
+            yield f"{_BUDGET.get(name, name)} {text}"
 
 
 def _hook(hook: WebhookInfo) -> HookLine:

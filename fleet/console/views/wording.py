@@ -57,3 +57,8 @@ def ago(seconds: float) -> str:
 def clock(unix: float) -> str:
     """A moment: `21 Sep 14:13 UTC`."""
     return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%d %b %H:%M UTC")
+
+
+def day(unix: float) -> str:
+    """A day that may be far away: `21 Sep 2027`."""
+    return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%d %b %Y")

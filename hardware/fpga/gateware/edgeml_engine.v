@@ -11,7 +11,10 @@ module edgeml_engine #(
     parameter PARAMETER_WORDS = 256,    // of 64 bits, one for each output channel of each layer
     parameter TABLES = 1,               // of 256 bytes
     parameter ACTIVATION_WORDS = 1024,  // of LANES bytes
+    parameter [23:0] FAR_BASE = 0,      // where the weights begin in the memory outside
     parameter [127:0] BUILD = 0,        // what this was built from
+    parameter WEIGHTS_ARE_LARGE = 0,    // see `edgeml_memory`
+    parameter ACTIVATIONS_ARE_LARGE = 0,
     parameter HAS_IMAGES = 0,           // 1: the network is in the bitstream
     parameter PROGRAM_IMAGE = "program",
     parameter WEIGHT_IMAGE = "weights",
@@ -27,11 +30,18 @@ module edgeml_engine #(
     input  wire [31:0] dat_w,
     output reg  [31:0] dat_r,
     output reg         ack,
+    // weights from afar: words from an address on, until no more are asked for
+    output wire        far_request,
+    output wire [23:0] far_address,
+    input  wire        far_valid,
+    input  wire [31:0] far_data,
     output wire        busy,
     output reg         done
 );
     localparam BANKS = LANES / 4;
     localparam BANK_BITS = $clog2(BANKS);
+    localparam LAST_BANK = BANKS - 1;
+    localparam [BANKS-1:0] FIRST_BANK = 1;
     localparam SELECT = $clog2(LANES);
     localparam PLACE = 20;
     localparam PROGRAM_BITS = $clog2(PROGRAM_WORDS);
@@ -49,7 +59,7 @@ module edgeml_engine #(
     wire memory_write = host_writes && region != 0 && !busy;
     wire [7:0] writes = {7'd0, memory_write} << region;
     wire unused = &{1'b0, adr, writes, program_address, weight_address, parameter_address,
-                    activation_address, place, busy_place, wide_address, table_number,
+                    activation_address, place, busy_place, wide_address, load_word, table_number,
                     table_address};
 
     reg start, stop;
@@ -75,6 +85,7 @@ module edgeml_engine #(
     edgeml_sequencer #(.LANES(LANES), .SELECT(SELECT), .PLACE(PLACE)) sequencer (
         .clock(clock), .reset(clear), .start(start), .busy(busy), .bad_program(bad_program),
         .layer(layer), .program_address(program_address), .program_word(program_word),
+        .load(load), .load_block(load_block), .load_last(load_last), .loaded(loaded),
         .stall(write), .issue(issue), .activation_address(activation_address),
         .weight_address(weight_address), .first(first), .last(last), .in_picture(in_picture),
         .select(select), .is_unsigned(is_unsigned), .begins(begins),
@@ -83,6 +94,29 @@ module edgeml_engine #(
         .last_group(last_group), .first_parameter(first_parameter),
         .first_place(first_place), .next_pixel(next_pixel)
     );
+
+    // Weights from afar go to the weight memory, from its first word on, before a layer runs.
+    wire load;
+    wire [15:0] load_block, load_last;
+    reg loaded;
+    reg [15:0] load_word;
+    reg [4:0] load_bank;
+    wire load_write = load && far_valid && !loaded;
+    wire [BANKS-1:0] load_banks = load_write ? FIRST_BANK << load_bank : {BANKS{1'b0}};
+    assign far_request = load && !loaded;
+    assign far_address = FAR_BASE + {load_block, 8'd0};
+    always @(posedge clock) begin
+        loaded <= 0;
+        if (!load) {load_word, load_bank} <= 0;
+        else if (load_write) begin
+            load_bank <= load_bank + 5'd1;
+            if (load_bank == LAST_BANK[4:0]) begin
+                load_bank <= 0;
+                load_word <= load_word + 16'd1;
+                loaded <= load_word == load_last;
+            end
+        end
+    end
 
     // The memories; the host has them while the engine does not run.
     wire [BANKS*32-1:0] weights, activations;
@@ -108,10 +142,12 @@ module edgeml_engine #(
         .address(busy ? program_address[PROGRAM_BITS-1:0] : adr[PROGRAM_BITS-1:0])
     );
     edgeml_memory #(.BANKS(BANKS), .DEPTH(WEIGHT_WORDS), .ADDRESS(WEIGHT_BITS),
-                    .HAS_IMAGE(HAS_IMAGES), .IMAGE(WEIGHT_IMAGE)) weight_memory (
-        .clock(clock), .data({BANKS{dat_w}}), .value(weights),
-        .write(writes[2] ? bank_write : {BANKS{1'b0}}),
-        .address(busy ? weight_address[WEIGHT_BITS-1:0] : wide_address[WEIGHT_BITS-1:0])
+                    .HAS_IMAGE(HAS_IMAGES), .IMAGE(WEIGHT_IMAGE),
+                    .IS_LARGE(WEIGHTS_ARE_LARGE)) weight_memory (
+        .clock(clock), .data({BANKS{load ? far_data : dat_w}}), .value(weights),
+        .write(load ? load_banks : writes[2] ? bank_write : {BANKS{1'b0}}),
+        .address(load ? load_word[WEIGHT_BITS-1:0] : busy ? weight_address[WEIGHT_BITS-1:0]
+                 : wide_address[WEIGHT_BITS-1:0])
     );
     edgeml_memory #(.BANKS(2), .DEPTH(PARAMETER_WORDS), .ADDRESS(PARAMETER_BITS),
                     .HAS_IMAGE(HAS_IMAGES), .IMAGE(PARAMETER_IMAGE)) parameter_memory (
@@ -135,7 +171,8 @@ module edgeml_engine #(
         .address(busy ? table_word : adr[TABLE_BITS-1:0])
     );
     wire [PLACE-1:0] busy_place = write ? place : activation_address;
-    edgeml_memory #(.BANKS(BANKS), .DEPTH(ACTIVATION_WORDS), .ADDRESS(ACTIVATION_BITS)) activation_memory (
+    edgeml_memory #(.BANKS(BANKS), .DEPTH(ACTIVATION_WORDS), .ADDRESS(ACTIVATION_BITS),
+                    .IS_LARGE(ACTIVATIONS_ARE_LARGE)) activation_memory (
         .clock(clock), .data(busy ? word : {BANKS{dat_w}}), .value(activations),
         .write(busy ? {BANKS{write}} : writes[5] ? bank_write : {BANKS{1'b0}}),
         .address(busy ? busy_place[ACTIVATION_BITS-1:0] : wide_address[ACTIVATION_BITS-1:0])

@@ -8,7 +8,8 @@ module edgeml_memory #(
     parameter DEPTH = 1024,
     parameter ADDRESS = 10,
     parameter HAS_IMAGE = 0,
-    parameter IMAGE = "image"
+    parameter IMAGE = "image",
+    parameter IS_LARGE = 0  // iCE40: of the single-port RAM of UltraPlus, and not of block RAM
 ) (
     input  wire                clock,
     input  wire [ADDRESS-1:0]  address,
@@ -20,6 +21,7 @@ module edgeml_memory #(
     generate
         for (bank = 0; bank < BANKS; bank = bank + 1) begin : banks
             localparam [7:0] DIGIT = 8'd48 + bank;
+            (* ram_style = IS_LARGE != 0 ? "huge" : "auto" *)
             reg [31:0] cells [0:DEPTH-1];
             reg [31:0] read;
             if (HAS_IMAGE != 0) begin : initialised

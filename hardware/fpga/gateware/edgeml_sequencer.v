@@ -26,6 +26,11 @@ module edgeml_sequencer #(
     output wire              in_picture,
     output reg  [SELECT-1:0] select,
     output wire              is_unsigned,
+    // weights from afar, before a layer
+    output wire              load,
+    output wire [15:0]       load_block,
+    output wire [15:0]       load_last,
+    input  wire              loaded,
     // of the layer
     output reg               begins,
     output wire              lanewise,
@@ -45,10 +50,10 @@ module edgeml_sequencer #(
     // From the last tap until its word is written: memory, lanes, requantization and some.
     localparam [SELECT-1:0] LAST_LANE = {SELECT{1'b1}};
     localparam PACE = LANES - 1, FLUSH = LANES + 16;
-    localparam IDLE = 2'd0, FETCH = 2'd1, RUN = 2'd2, DRAIN = 2'd3;
+    localparam IDLE = 3'd0, FETCH = 3'd1, LOAD = 3'd2, RUN = 3'd3, DRAIN = 3'd4;
 
     reg [31:0] words [0:WORDS-1];
-    reg [1:0] state;
+    reg [2:0] state;
     reg [4:0] fetched;
     reg [7:0] pace, flush;
 
@@ -61,6 +66,9 @@ module edgeml_sequencer #(
     assign by_table = flags[7];
     assign shift = flags[12:8];
     assign table_number = flags[20:13];
+    wire is_far = flags[21];
+    assign load = state == LOAD;
+    assign {load_last, load_block} = words[17];
     wire [PLACE-1:0] first_tap = words[1][PLACE-1:0];
     wire [PLACE-1:0] step_row = words[2][PLACE-1:0];
     wire [PLACE-1:0] step_pixel = words[3][PLACE-1:0];
@@ -80,7 +88,7 @@ module edgeml_sequencer #(
     assign low = words[16][25:16];
     assign high = words[16][9:0];
     wire unused = &{1'b0, words[1], words[2], words[3], words[4], words[5], words[12], words[13],
-                    words[14], words[15], words[16], words[17], flags};
+                    words[14], words[15], words[16], flags};
 
     reg [15:0] row, pixel, group, kernel_row, tap, channel;
     reg [15:0] y, x, y_0, x_0;  // of the tap, and of the first tap of this pixel
@@ -125,7 +133,7 @@ module edgeml_sequencer #(
                     program_address <= program_address;
                     if (flags[31:24] == MAGIC) begins <= 1;
                     else {bad_program, busy} <= 2'b10;
-                    state <= flags[31:24] == MAGIC ? RUN : IDLE;
+                    state <= flags[31:24] != MAGIC ? IDLE : is_far ? LOAD : RUN;
                     {row, pixel, group, kernel_row, tap, channel} <= 0;
                     {y, y_0} <= {2{first_y}};
                     {x, x_0} <= {2{first_x}};
@@ -136,6 +144,7 @@ module edgeml_sequencer #(
                     pace <= 0;
                 end
             end
+            LOAD: if (loaded) state <= RUN;
             RUN: if (issue) begin
                 channel <= channel + 16'd1;
                 select <= select + 1'b1;
@@ -195,6 +204,7 @@ module edgeml_sequencer #(
                     busy <= !is_end;
                 end
             end
+            default: state <= IDLE;
         endcase
         if (reset) {state, busy} <= {IDLE, 1'b0};
     end

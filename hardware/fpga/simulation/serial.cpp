@@ -19,6 +19,11 @@ struct Engine {
     void clocks(uint32_t count) {
         for (uint32_t i = 0; i < count; ++i) clock();
     }
+    void select(bool is_selected) {  // SPI: one transfer lasts while it is
+        if (!is_spi) return;
+        top.pins_in = is_selected ? 0 : 2;
+        clocks(divider);
+    }
     uint8_t exchange(uint8_t out) {  // SPI, mode 0
         uint8_t in = 0;
         for (int bit = 7; bit >= 0; --bit) {
@@ -44,10 +49,6 @@ Engine *engine_open(int is_spi, uint32_t divider) {
     engine->clocks(4);
     engine->top.reset = 0;
     engine->clocks(4 * divider);
-    if (is_spi) {
-        engine->top.pins_in = 0;
-        engine->clocks(divider);
-    }
     return engine;
 }
 void engine_close(Engine *engine) { delete engine; }
@@ -55,6 +56,7 @@ void engine_wait(Engine *engine, uint32_t clocks) { engine->clocks(clocks); }
 
 // A UART answers while it is still being written to only by error, so that one may do both in turn.
 void engine_send(Engine *engine, const uint8_t *bytes, uint32_t count) {
+    engine->select(true);
     for (uint32_t i = 0; i < count; ++i) {
         if (engine->is_spi) {
             engine->exchange(bytes[i]);
@@ -66,10 +68,12 @@ void engine_send(Engine *engine, const uint8_t *bytes, uint32_t count) {
             engine->clocks(engine->divider);
         }
     }
+    engine->select(false);
 }
 // So many bytes, or fewer if the engine says nothing for `patience` clocks.
 uint32_t engine_receive(Engine *engine, uint8_t *bytes, uint32_t count, uint32_t patience) {
     uint32_t got = 0;
+    engine->select(true);
     while (got < count) {
         if (engine->is_spi) {
             bytes[got++] = engine->exchange(0);
@@ -89,6 +93,7 @@ uint32_t engine_receive(Engine *engine, uint8_t *bytes, uint32_t count, uint32_t
         }
         bytes[got++] = byte;
     }
+    engine->select(false);
     return got;
 }
 }

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.fpga import flow, report
+from cloud_sync.evidence import Verdict
+from converters.fpga import built, flow, report
 from converters.fpga.integer.graph import (
     Add,
     ArgMax,
@@ -21,7 +22,8 @@ from converters.fpga.integer.graph import (
     Table,
     Tensor,
 )
-from converters.fpga.integer.reference import encode_input, output_shape, run
+from converters.fpga.integer.operands import slid
+from converters.fpga.integer.reference import encode_input, run
 from converters.fpga.program import program
 from converters.fpga.schedule import schedule
 from converters.fpga.simulate import simulate
@@ -33,6 +35,8 @@ from hardware.runtimes.fpga import FpgaRuntime
 from hardware.runtimes.interface import SessionOptions
 from tests import needs
 
+from .small_nets import silent
+
 SETTINGS: dict[str, str | int | float | bool] = {
     "family": "ecp5",
     "part": "25k",
@@ -40,6 +44,21 @@ SETTINGS: dict[str, str | int | float | bool] = {
     "dsp": 28,
     "bram": 56,
     "spram": 0,
+    "lanes": 8,
+    "clock_mhz": 25.0,
+    "architecture": "engine",
+    "until": "rtl",
+    "seeds": 1,
+}
+FEW_MEMORIES: dict[str, str | int | float | bool] = {
+    **SETTINGS,
+    "family": "ice40",
+    "part": "up5k",
+    "luts": 5280,
+    "dsp": 8,
+    "bram": 30,
+    "lanes": 4,
+    "clock_mhz": 12.0,
 }
 NO_PADS = (0, 0, 0, 0)
 
@@ -68,7 +87,7 @@ class _Maker:
         inputs = 1 if depthwise else self.tensors[given].shape[2]
         weights = self.rng.integers(-127, 128, (outputs, size, size, inputs))
         strides = (stride, stride)
-        shape = output_shape(self.tensors[given], (size, size), strides, pads)
+        shape = slid(self.tensors[given].shape, (size, size), strides, pads, 0)[:2]
         self.tensor(made, (*shape, outputs), signed=signed)
         rule = self.rule(outputs, 14, 200, signed=signed)
         self.layers.append(Conv(made, given, made, weights, 8, depthwise, strides, pads, rule, 32))
@@ -89,7 +108,7 @@ def _everything(seed: int, *, ends_in_arg_max: bool) -> IntegerGraph:
     make.conv("b", "f", 21, 1)
     make.tensor("g", (height, width, 34))
     make.layers.append(Concat("g", ("e", "f"), "g"))
-    pooled = output_shape(make.tensors["g"], (2, 2), (2, 2), NO_PADS)
+    pooled = slid(make.tensors["g"].shape, (2, 2), (2, 2), NO_PADS, 0)[:2]
     make.tensor("m", (*pooled, 34))
     make.layers.append(MaxPool("m", "g", "m", (2, 2), (2, 2), NO_PADS))
     make.conv("m", "n", 24, 3, pads=(1, 1, 1, 1))
@@ -126,25 +145,32 @@ def test_every_kind_of_layer_is_bit_exact(models: Path, lanes: int) -> None:
     assert simulated.cycles == pytest.approx(made.cycles, rel=0.05)
 
 
-def test_a_device_gives_what_the_integer_model_gives(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "is_far"), [(SETTINGS, False), (FEW_MEMORIES, True)])
+def test_a_device_gives_what_the_integer_model_gives(
+    models: Path, tmp_path: Path, settings: dict[str, str | int | float | bool], is_far: bool
+) -> None:
+    """Also where the weights do not fit, and are in the board's flash."""
     graph = _everything(3, ends_in_arg_max=True)
-    made = flow.build(graph, SETTINGS | {"lanes": 8}, tmp_path, clock_mhz=25, until="rtl")
-    path = tmp_path / "network.fpga"
-    made.artifact.save(path)
-    assert Artifact.load(path) == made.artifact
-    session = FpgaRuntime().load(path, SessionOptions(provider=KIND, compiled=str(models)))
     samples = np.random.default_rng(4).uniform(-1.3, 1.3, (4, 9, 8, 3)).astype(np.float32)
+    made = built.build(graph, settings, tmp_path, encode_input(graph, samples), silent)
+    assert [gate.result for gate in made.gates] == [Verdict.PASS]
+    artifact = Artifact.load(made.path)
+    assert artifact.clock_mhz == settings["clock_mhz"]
+    assert bool(artifact.program.far) == is_far == ("flash.bin" in made.documents)
+    session = FpgaRuntime().load(made.path, SessionOptions(provider=KIND, compiled=str(models)))
     given = [int(session.run([sample[None]])[0][0, 0]) for sample in samples]
     assert given == run(graph, encode_input(graph, samples)).ravel().tolist()
-    assert session.placement() == {KIND: len(made.schedule.steps)}
+    assert session.placement() == {KIND: len(schedule(graph, artifact.program.lanes).steps)}
     session.close()
 
 
 def test_what_a_network_needs_is_said_before_anything_is_built() -> None:
     graph = _everything(1, ends_in_arg_max=False)
-    assert flow.fits(graph, SETTINGS | {"lanes": 8}).need.bram < 56
+    assert flow.fits(graph, SETTINGS).need.bram < 56
     with pytest.raises(TargetError, match="does not fit 25k"):
-        flow.fits(graph, SETTINGS | {"lanes": 8, "bram": 3})
+        flow.fits(graph, SETTINGS | {"bram": 3})
+    with pytest.raises(TargetError, match="does not fit up5k"):
+        flow.fits(graph, FEW_MEMORIES | {"bram": 20})
 
 
 def test_the_picture_has_every_layer() -> None:
@@ -163,5 +189,5 @@ def test_an_engine_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
             return np.zeros(count, np.uint32)
 
     made = program(schedule(_everything(1, ends_in_arg_max=False), 4))
-    with pytest.raises(DeviceError, match="no engine of edgeml behind a cut cable"):
+    with pytest.raises(DeviceError, match="no gateware of edgeml behind a cut cable"):
         Driver(Dead(), made)  # type: ignore[arg-type]

@@ -6,51 +6,76 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cloud_sync.evidence import Verdict
+from converters.fpga import built
 from converters.fpga.integer.from_onnx import integer_graph
+from converters.fpga.integer.graph import IntegerGraph
 from converters.fpga.integer.reference import encode_input, run
 from converters.fpga.program import program
 from converters.fpga.schedule import schedule
 from converters.fpga.simulate import simulate
-from converters.fpga.synthesis import TOOLCHAIN, synthesise
-from hardware.fpga.board import boards
-from hardware.fpga.program import Program, Size
-from hardware.fpga.simulated import build_of
+from converters.fpga.synthesis import TOOLCHAIN
+from hardware.fpga.far import moved
+from hardware.profiles import profiles
 from tests import needs
 from tests.converters.locked_tools import prepared
 
+from .small_nets import CODES, net_of_two_layers, silent
+
 pytestmark = [pytest.mark.fpga, pytest.mark.timeout(3600)]
 MODELS = Path(os.environ.get("EDGEML_MODELS", Path(__file__).parents[4] / "shared" / "models"))
-LANES = 8
+ENGINE: dict[str, str | int | float | bool] = {"architecture": "engine", "seeds": 1}
 SAMPLES = 16
 
 
-def _of(name: str) -> tuple[Program, np.ndarray, np.ndarray]:
-    """A model's program, codes of its input, and what they must give."""
+@pytest.fixture(autouse=True)
+def verilator() -> None:
+    needs.program("verilator", "verilator")
+    needs.program("g++", "g++")
+
+
+def _of(name: str) -> tuple[IntegerGraph, np.ndarray]:
+    """A model as integers, and codes of its input."""
     folder = MODELS / name
     if not folder.is_dir():
         pytest.skip(f"there is no model in {folder}")
     samples = np.load(folder / "calibration.npz")["x"].astype(np.float32)
     graph = integer_graph((folder / "float.onnx").read_bytes(), samples[:64])
-    codes = encode_input(graph, samples[:SAMPLES])
-    return program(schedule(graph, LANES)), codes, run(graph, codes)
+    return graph, encode_input(graph, samples[:SAMPLES])
 
 
+@pytest.mark.parametrize("is_far", [False, True])
 @pytest.mark.parametrize("name", ["kws_dscnn", "cifar_resnet8"])
-def test_a_network_of_mlperf_tiny_is_bit_exact(name: str, tmp_path: Path) -> None:
-    needs.program("verilator", "verilator")
-    made, codes, wanted = _of(name)
-    np.testing.assert_array_equal(simulate(made, codes, folder=tmp_path).codes, wanted)
+def test_a_network_of_mlperf_tiny_is_bit_exact(name: str, is_far: bool, tmp_path: Path) -> None:
+    """Also with its weights in a serial flash."""
+    graph, codes = _of(name)
+    near = program(schedule(graph, 8))
+    made = simulate(moved(near) if is_far else near, codes, folder=tmp_path)
+    np.testing.assert_array_equal(made.codes, run(graph, codes))
+
+
+@pytest.mark.usefixtures("kept_toolchains")
+@pytest.mark.parametrize("target", ["fpga-ice40-up5k", "fpga-ice40-hx8k", "fpga-ecp5-25k"])
+def test_a_small_engine_passes_every_gate(target: str, tmp_path: Path) -> None:
+    prepared(TOOLCHAIN)
+    settings = profiles()[target].settings | ENGINE | {"until": "bitstream", "lanes": 4}
+    made = built.build(net_of_two_layers(), settings, tmp_path, CODES, silent)
+    assert {gate.name: gate.result for gate in made.gates} == dict.fromkeys(
+        ("rtl", "netlist", "timing", "resources"), Verdict.PASS
+    )
 
 
 @pytest.mark.usefixtures("kept_toolchains")
 @pytest.mark.parametrize(
-    ("name", "board"), [("kws_dscnn", "ulx3s-25k"), ("cifar_resnet8", "ulx3s-85k")]
+    ("name", "target"), [("kws_dscnn", "fpga-ecp5-25k"), ("cifar_resnet8", "fpga-ecp5-85k")]
 )
-def test_its_engine_fits_and_meets_the_clock(name: str, board: str, tmp_path: Path) -> None:
+def test_its_engine_fits_and_meets_the_clock(name: str, target: str, tmp_path: Path) -> None:
     prepared(TOOLCHAIN)
-    size = Size.of(_of(name)[0])
-    built = synthesise(
-        size, boards()[board], tmp_path, build=build_of(size), clock_mhz=50, seeds=(1, 2)
+    graph, codes = _of(name)
+    settings = profiles()[target].settings | ENGINE | {"until": "bitstream", "seeds": 2}
+    made = built.build(graph, settings, tmp_path, codes[:2], silent)
+    assert {gate.name: gate.result for gate in made.gates} == dict.fromkeys(
+        ("rtl", "netlist", "timing", "resources"), Verdict.PASS
     )
-    assert built.fmax_mhz >= 50
-    assert all(built.used[name] <= built.available[name] for name in built.used)
+    fmax = next(e.value for e in made.estimates if e.name == "fmax")
+    assert fmax >= 50

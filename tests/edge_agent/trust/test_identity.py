@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from cloud_sync.trust import key_id, load_key
 from cloud_sync.trust.identity import verify_issued
+from cloud_sync.update_machine import ModelState
 from edge_agent.cli import app
 from edge_agent.trust.identity import enroll_device, load_config, load_identity
 from edge_agent.update.journal import DeviceState, Journal
-from edge_agent.update.machine import ModelState
 from edgeml.errors import RemoteError, TrustError, UserError
 from tests.edge_agent.disk import fill
 from tests.sim.fleet import SimFleet

@@ -33,6 +33,7 @@ from hypothesis.stateful import (
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import Configuration, DesiredModel, DesiredState, Phase, TrialPolicy
 from cloud_sync.release import Blobs
+from cloud_sync.update_machine import IN_MOTION, Restarted, kept, live, same_release
 from cloud_sync.watch import Watch
 from edge_agent.choices import Choices
 from edge_agent.loaded import LoadedRelease
@@ -44,7 +45,6 @@ from edge_agent.twin import Twin
 from edge_agent.update.driver import UpdateDriver
 from edge_agent.update.hooks import Hooks
 from edge_agent.update.journal import Journal, read_state
-from edge_agent.update.machine import IN_MOTION, Restarted, kept, live, same_release
 from edgeml.errors import ReleaseError
 from hardware.probes import probe
 from tests.cloud_sync.releases import make_release

@@ -12,6 +12,7 @@ from tuf.api.metadata import Targets, Timestamp
 
 from cloud_sync.messages import DesiredModel, Phase, SecurityRecord
 from cloud_sync.release import Release
+from cloud_sync.update_machine import Event, ModelState, Wanted, step
 from edge_agent.choices import Choices
 from edge_agent.registries import Registries, RegistrySettings
 from edge_agent.store import ReleaseStore
@@ -20,7 +21,6 @@ from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.update import driver
 from edge_agent.update.driver import UpdateDriver
 from edge_agent.update.hooks import Hooks
-from edge_agent.update.machine import Event, ModelState, Wanted, step
 from hardware.probes import probe
 from tests.cloud_sync.registries import Shelf, running
 from tests.cloud_sync.releases import make_release

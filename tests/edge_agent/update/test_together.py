@@ -7,9 +7,9 @@ import msgspec
 
 from cloud_sync.messages import Phase
 from cloud_sync.release import Release
+from cloud_sync.update_machine import ModelState, waits
 from edge_agent.failpoints import TOGETHER_NAMES
 from edge_agent.update.journal import read_state
-from edge_agent.update.machine import ModelState, waits
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import DEVICE, MODEL, Scene
 

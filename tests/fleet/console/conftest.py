@@ -1,6 +1,6 @@
 """The console in a real browser: a served fleet, pages that note their faults, axe-core, pictures.
 
-def test_it(console: Console, page: Page) -> None:     # an admin's page, at the overview
+def test_it(console: Console, page: Page) -> None:     # an admin's page, which goes nowhere yet
     console.seed("story")
     console.open(page, "/devices")
     expect(page.get_by_text("cam-1")).to_be_visible()
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import axe_playwright_python  # type: ignore[import-untyped]
 import pytest
@@ -94,7 +95,7 @@ class Console:
         self, browser: Browser, role: str = "", scope: str = "", *, dark: bool = False,
         narrow: bool = False, link: str = "",
     ) -> Iterator[Page]:  # fmt: skip
-        """Another browser with somebody logged in, at the overview; or by a link of theirs."""
+        """Another browser with somebody logged in, or by a link of theirs; it goes nowhere yet."""
         context = browser.new_context(
             viewport=NARROW if narrow else WIDE,  # type: ignore[arg-type]
             color_scheme="dark" if dark else "light",
@@ -103,8 +104,7 @@ class Console:
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         self.watch(page)
-        page.goto(link or self.link(role, scope))
-        live(page)
+        context.request.get(link or self.link(role, scope), max_redirects=0)
         yield page
         context.close()
 
@@ -147,10 +147,16 @@ def live(page: Page) -> None:
     page.wait_for_function("window.did_handshake === true", timeout=PATIENCE_MS)
 
 
-def assert_accessible(page: Page) -> None:
-    """No finding of axe-core that is serious or critical."""
+def asked_of_api(page: Page, path: str) -> Any:
+    """What the REST API answers to whoever has a page open."""
+    return page.evaluate("(path) => fetch(path).then((answer) => answer.json())", path)
+
+
+def assert_accessible(page: Page, only: str = "") -> None:
+    """No finding of axe-core that is serious or critical; by one of its rules, or by all."""
     page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    options = {"resultTypes": ["violations"], **({"runOnly": [only]} if only else {})}
+    found = page.evaluate("(options) => axe.run(document, options)", options)
     serious = [
         f"{one['id']} ({one['impact']}): {one['help']}: {node['html'][:200]}"
         for one in found["violations"]
@@ -160,22 +166,27 @@ def assert_accessible(page: Page) -> None:
     assert serious == []
 
 
+def themed_as(page: Page, scheme: str) -> None:
+    """Have the browser prefer a theme."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+
+
 def themed(page: Page, scheme: str) -> None:
     """Have the browser prefer a theme, and wait until the page has it."""
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    themed_as(page, scheme)
     page.wait_for_function(
         f"document.body.classList.contains('body--dark') === {str(scheme == 'dark').lower()}"
     )
 
 
 def photograph(page: Page, name: str) -> None:
-    """Keep pictures of a page in the folder EDGEML_SCREENSHOTS: both themes, and a telephone's."""
+    """Keep pictures of a page in the folder EDGEML_SCREENSHOTS: both themes, wide and narrow."""
     folder = os.environ.get("EDGEML_SCREENSHOTS")
     if not folder:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     before = page.viewport_size
-    for scheme, size in (("dark", WIDE), ("light", WIDE), ("light", NARROW)):
+    for scheme, size in (("dark", WIDE), ("dark", NARROW), ("light", NARROW), ("light", WIDE)):
         themed(page, scheme)
         page.set_viewport_size(size)  # type: ignore[arg-type]
         page.wait_for_timeout(400)  # what is drawn in the end is all that matters here
@@ -228,7 +239,16 @@ def console(served: Console) -> Console:
     return served
 
 
-@pytest.fixture
-def page(console: Console, browser: Browser) -> Iterator[Page]:
-    with console.visit(browser) as opened:
+@pytest.fixture(scope="module")
+def desk(served: Console, browser: Browser) -> Iterator[Page]:
+    """An admin's page that keeps its process: what a new one has to load again costs seconds."""
+    with served.visit(browser) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(console: Console, desk: Page) -> Iterator[Page]:
+    desk.set_viewport_size(WIDE)  # type: ignore[arg-type]
+    themed_as(desk, "light")
+    yield desk
+    desk.goto("about:blank")

@@ -29,7 +29,7 @@ SENTENCE = (
     "In wave 2 of 3 (25 %) all 7 gates hold on 14 of 15 devices; it soaks for 41 of 60 s more."
 )
 HALTED = (
-    "digits:1.1.0 was halted in wave 1 of 2 (1 device): 3% of 60 results were confident (95 % "
+    "digits:1.1.0 was halted in wave 1 of 3 (1 device): 3% of 60 results were confident (95 % "
     "interval 1% to 11%), the release before had 96% of 412; at least 77% is wanted."
 )
 SEEDS: dict[str, Callable[..., None]] = {}

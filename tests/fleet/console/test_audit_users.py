@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.fleet.console.conftest import Console, assert_accessible
+from tests.fleet.console.conftest import Console, asked_of_api, assert_accessible, live
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +32,6 @@ def test_the_audit_log_is_filtered_by_its_address_and_its_chain_is_checked(
     expect(page.get_by_text("Hash of the entry before")).to_be_visible()
     page.get_by_role("button", name="Close").click()
     expect(page.get_by_text("Hash of the entry before")).to_have_count(0)
-    assert_accessible(page)
     console.assert_clean()
 
 
@@ -48,10 +47,10 @@ def test_an_admin_makes_a_user_and_disables_one_by_its_name(console: Console, pa
     page.get_by_label("Reason, for the audit log").fill("a trial")
     assert sure.is_disabled()
     page.get_by_label("Type paula to confirm").fill("paula")
+    assert_accessible(page)
     sure.click()
     expect(page.get_by_role("button", name="Enable: paula")).to_be_visible()
     expect(page.locator(".q-notification")).to_have_count(0)  # a toast fades
-    assert_accessible(page)
     console.assert_clean()
 
 
@@ -88,5 +87,30 @@ def test_settings_show_trust_retention_prices_rules_and_webhooks(
     expect(page.get_by_text("The prices cannot be used.")).to_be_visible()
     page.get_by_role("button", name="Close").click()
     expect(page.locator(".q-notification")).to_have_count(0)  # a toast fades
+    console.assert_clean()
+
+
+def test_a_data_budget_is_changed_after_its_plan_and_rolled_out(
+    console: Console, page: Page
+) -> None:
+    console.open(page, "/settings")
+    budgets = page.get_by_label("Data budgets", exact=True)
+    expect(budgets).to_contain_text("all devices: no bound")
+    page.get_by_role("button", name="Change the data budget of fleet").click()
+    asked = page.get_by_role("dialog", name="Data budget of fleet")
+    asked.get_by_label("A month, MB").fill("40")
+    asked.get_by_label("The month begins on day").fill("15")
+    asked.get_by_role("button", name="Go on").click()
+    sure = page.get_by_role("alertdialog")
+    expect(sure).to_contain_text("60 devices are given it, in waves.")
     assert_accessible(page)
+    sure.get_by_label("Type 60 to confirm").fill("60")
+    sure.get_by_label("Reason, for the audit log").fill("the new contract")
+    sure.get_by_role("button", name="Change it").click()
+    page.wait_for_url("**/rollouts/configuration-fleet-1-*")
+    live(page)
+    expect(page.get_by_label("What happened (UTC)")).to_contain_text("the new contract")
+    (revision,) = asked_of_api(page, "/api/v1/configurations/fleet")["revisions"]
+    budget = {"month_bytes": 40_000_000, "month_begins": 15, "when_spent": "wait"}
+    assert revision["settings"]["data_budget"] == budget
     console.assert_clean()

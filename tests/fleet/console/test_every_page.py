@@ -1,4 +1,7 @@
-"""What holds for every page: accessible in both themes, fits a telephone, asks nobody else."""
+"""What holds for every page: accessible in both themes, fits a telephone, asks nobody else.
+
+And every figure of it can be had through the API, by the routes that the documentation names.
+"""
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -11,6 +14,7 @@ from tests.fleet.console.conftest import (
     photograph,
     themed,
 )
+from tests.fleet.console.figures import unknown
 
 DEVICE = "/devices/press-1"
 TABS = ("charts", "history", "evidence", "data", "commands", "configuration")
@@ -39,27 +43,27 @@ def seeded(served: Console) -> None:
         served.seed(name)
 
 
-def test_every_page_is_for_everybody_and_keeps_to_its_fleet(
-    console: Console, browser: Browser
-) -> None:
+def test_every_page_is_for_everybody_and_keeps_to_its_fleet(console: Console, page: Page) -> None:
     """One test, so that one worker opens them all in one browser on one fleet."""
-    with console.visit(browser) as page:
-        for name, path in PAGES.items():
-            try:
-                _check(console, page, path)
-            except AssertionError as error:
-                error.add_note(f"on the page {path}")
-                raise
-            photograph(page, name)
+    for name, path in PAGES.items():
+        try:
+            _check(console, page, path)
+            assert unknown(page, name) == []
+        except AssertionError as error:
+            error.add_note(f"on the page {path}")
+            raise
+        photograph(page, name)
 
 
 def _check(console: Console, page: Page, path: str) -> None:
     page.set_viewport_size(WIDE)  # type: ignore[arg-type]
     console.open(page, path)
+    expect(page.locator("main")).to_have_count(1)
     expect(page.locator("#main")).not_to_be_empty()
-    for scheme in ("light", "dark"):
-        themed(page, scheme)
-        assert_accessible(page)
+    themed(page, "light")
+    assert_accessible(page)
+    themed(page, "dark")
+    assert_accessible(page, "color-contrast")
     page.set_viewport_size(NARROW)  # type: ignore[arg-type]
     page.wait_for_function("document.documentElement.scrollWidth <= 375")
     assert not [fault for fault in console.faults if "frame is sandboxed" not in fault]

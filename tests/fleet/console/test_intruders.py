@@ -137,6 +137,7 @@ def test_a_page_hears_no_socket_but_its_own(console: Console, page: Page, browse
     place = button.evaluate(LISTENER)
     asked = page.get_by_role("alertdialog")
     with console.visit(browser, "viewer") as other:
+        console.open(other, "/users")
         other.evaluate(EMIT, place)
         theme = other.get_by_role("button", name="Theme: as the system")
         theme.click()  # the fleet has heard all that this socket said before

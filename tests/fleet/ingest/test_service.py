@@ -20,6 +20,7 @@ from fleet.ingest import (
     Message,
     parse_topic,
     subscriptions,
+    writer,
 )
 from fleet.ingest.keys import Key
 from fleet.services import Services, devices, records, security
@@ -33,7 +34,9 @@ class Bus:
         self.sent: list[tuple[str, bytes]] = []
         self.arrived = threading.Condition()
 
-    def publish(self, name: str, payload: bytes, *, expires_s: float | None = None) -> bool:
+    def publish(
+        self, name: str, payload: bytes, *, expires_s: float | None = None, patient: bool = False
+    ) -> bool:
         with self.arrived:
             self.sent.append((name, payload))
             self.arrived.notify_all()
@@ -351,3 +354,24 @@ def test_a_key_that_another_process_replaced_is_asked_for_before_a_batch_is_refu
     device.outbox.append(RecordKind.TELEMETRY, window(1))
     ingest.send("cam-1", signed(device, device.outbox.batch()))
     assert "security.forged-batch" not in services.counters.all()
+
+
+def test_while_more_waits_one_acknowledgement_stands_for_several_transactions(
+    services: Services, bus: Bus, device: Any, window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ACKS_S", 3600.0)
+    more = [True]
+    made = writer.Writer(services, lambda _: None, threading.Event(), lambda: more[0])
+
+    def store() -> None:
+        device.outbox.append(RecordKind.TELEMETRY, window(1))
+        batch = device.outbox.batch()
+        proven = records.SignedBatch(batch, signed(device, batch))
+        made.store([Message(device.device, Up.TELEMETRY, b"", signed=proven)])
+
+    for _ in range(3):  # the first is acknowledged: it is long ago that one was
+        store()
+    assert [device.open_ack(payload).through for _, payload in bus.sent] == [1]
+    more[0] = False
+    store()
+    assert [device.open_ack(payload).through for _, payload in bus.sent] == [1, 4]

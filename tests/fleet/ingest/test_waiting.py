@@ -1,10 +1,12 @@
 """What waits to be opened: in order, in groups, bounded."""
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 
 from cloud_sync.messages import Up
+from fleet.ingest import waiting as module
 from fleet.ingest.waiting import ENOUGH, MAX_TOGETHER, Full, Message, Waiting
 
 
@@ -51,3 +53,37 @@ def test_what_waits_at_the_end_is_given_and_then_nothing() -> None:
     waiting.end()
     assert payloads(waiting.group()) == [2]
     assert waiting.group() == []
+
+
+def test_the_rest_of_a_stream_that_filled_a_group_does_not_wait_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 3600.0)
+    waiting, found = Waiting(), list[int]()
+
+    def take() -> None:
+        while len(found) <= MAX_TOGETHER:
+            found.extend(payloads(waiting.group()))
+
+    for number in range(MAX_TOGETHER + 1):
+        waiting.put(message(number), 60)
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found == list(range(MAX_TOGETHER + 1))
+
+
+def test_who_waits_for_the_answer_leaves_room_for_the_bus() -> None:
+    waiting = Waiting(10)
+
+    def asked() -> Message:
+        return Message("cam-1", Up.HELLO, b"", done=Future())
+
+    for _ in range(2):
+        waiting.put(asked(), 60)
+    with pytest.raises(Full):
+        waiting.put(asked(), 0)
+    for number in range(8):
+        waiting.put(message(number), 60)
+    with pytest.raises(Full):
+        waiting.put(message(8), 0)

@@ -135,8 +135,12 @@ class FleetMachine(RuleBasedStateMachine):
             self.join(index % 2, 0)
 
     @precondition(lambda self: self.runs and len(self.devices) < 12)
-    @rule(kind=st.integers(0, 2), hours=st.sampled_from([0, 9, -9]))
-    def join(self, kind: int, hours: int) -> None:
+    @rule(
+        kind=st.integers(0, 2),
+        hours=st.sampled_from([0, 9, -9]),
+        windows=st.sampled_from([(), (), (Window(begins="10:00", ends="18:00"),)]),
+    )
+    def join(self, kind: int, hours: int, windows: tuple[Window, ...] = ()) -> None:
         """A device joins, early or late; the third kind is one that nothing fits."""
         name = f"cam-{len(self.devices):02}"
         unfit = kind == 2
@@ -146,6 +150,7 @@ class FleetMachine(RuleBasedStateMachine):
             variant="" if unfit else "v1",
             unfit="nothing fits" if unfit else "",
             utc_offset_s=hours * 3600,
+            windows=windows,
         )
 
     # What the controller does.
@@ -161,7 +166,7 @@ class FleetMachine(RuleBasedStateMachine):
             else:
                 facts = {
                     key: getattr(device, key)
-                    for key in ("variant", "unfit", "last_seen", "utc_offset_s")
+                    for key in ("variant", "unfit", "last_seen", "utc_offset_s", "windows")
                 }
                 seen.append(replace(place, busy=busy and place.restored, **facts))
         return seen
@@ -239,7 +244,8 @@ class FleetMachine(RuleBasedStateMachine):
         assert rollout.status is RolloutStatus.RUNNING
         assert variant == self.devices[seen.device].variant != ""
         assert not seen.busy
-        assert opens_in(policy.windows, self.now, seen.utc_offset_s) == 0
+        for windows in (policy.windows, self.devices[seen.device].windows):
+            assert opens_in(windows, self.now, seen.utc_offset_s) == 0
         approved = {approval.wave for approval in rollout.approvals}
         needed = {"each-wave": rollout.wave, "before-start": 0}.get(str(policy.approval))
         assert needed is None or needed in approved

@@ -79,6 +79,33 @@ def test_a_device_is_given_the_release_in_its_own_window() -> None:
     assert "1 device waits for the window (every day 22:00 to 05:00 device time)" in waits.sentence
 
 
+def test_a_device_is_given_the_release_in_the_window_of_its_own_configuration() -> None:
+    now = at("2026-11-20T12:00")
+    policy = Policy(waves=ALL)
+    free, bound = device("a"), device("b", windows=(NIGHT,), utc_offset_s=0)
+    assert decide(policy, state(), [free, bound], now).actions == (
+        Assign(device="a", variant="sha256:v"),
+    )
+    waits = decide(policy, state(), [bound], now)
+    assert (waits.actions, waits.waits_for) == ((), Waiting.WINDOW)
+    assert waits.until == at("2026-11-20T22:00")
+    assert "1 device waits for the update windows of their configuration" in waits.sentence
+    both = decide(Policy(waves=ALL, windows=(Window(begins="06:00", ends="21:00"),)), state(),
+                  [bound], at("2026-11-20T23:00"))  # fmt: skip
+    assert (both.actions, both.waits_for) == ((), Waiting.WINDOW)
+
+
+def test_only_the_time_within_its_window_makes_a_device_late() -> None:
+    policy = Policy(waves=ALL, limits=Limits(device_timeout_s=3600.0))
+    given_at = at("2026-11-21T04:30")  # half an hour before it closes
+    late = told("a", Phase.RESOLVING, windows=(NIGHT,), utc_offset_s=0, assigned_at=given_at)
+    assert failure(late, RELEASE, policy, at("2026-11-21T21:59")) is None
+    assert failure(late, RELEASE, policy, at("2026-11-21T22:29")) is None
+    found = failure(late, RELEASE, policy, at("2026-11-21T22:31"))
+    assert found is not None
+    assert found.kind is FailureKind.TIMED_OUT
+
+
 def test_the_rate_bounds_how_many_are_given_it_in_a_minute_and_grows() -> None:
     rate = Rate(per_minute=2, increment_factor=2, increase_after_committed=2, max_per_minute=5)
     policy = Policy(waves=ALL, rate=rate)

@@ -25,7 +25,9 @@ class Bus:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes, float | None]] = []
 
-    def publish(self, topic: str, payload: bytes, *, expires_s: float | None = None) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, expires_s: float | None = None, patient: bool = False
+    ) -> bool:
         self.sent.append((topic, payload, expires_s))
         return True
 

@@ -16,6 +16,7 @@ from fleet.problem import NotFound
 from fleet.services import Services, desired, devices, reported
 from fleet.settings import MAX_CONFIGURATION_BYTES, parse_configuration
 
+NIGHT = {"begins": "22:00", "ends": "05:00"}
 SOURCE = {"name": "belt", "uri": "file:///belt.mp4", "model": "digits"}
 
 
@@ -53,6 +54,14 @@ def test_a_configuration_goes_out_as_a_desired_state(
         ({"telemetry_every_s": 0}, "at least"),
         ({"telemetry_every_s": float("nan")}, "at least"),
         ({"site": {"digits": 3}}, "site"),
+        ({"capture": {"digits": {"every": 3}}}, "every of capture.digits"),
+        ({"capture": {"digits": {"keep_mb": 0}}}, "keep_mb"),
+        ({"capture": {"digits": {}}}, "capture.digits is empty"),
+        ({"update_windows": [{**NIGHT, "day": "mon"}]}, "day of update window 1"),
+        ({"update_windows": [{**NIGHT, "days": ["monday"]}]}, "monday"),
+        ({"update_windows": [{**NIGHT, "ends": "25:00"}]}, "ends of update window 1 is no time"),
+        ({"update_windows": [{**NIGHT, "timezone": "Berlin"}]}, "'Berlin'"),
+        ({"update_windows": "night"}, "update_windows must be a list of tables"),
         ({"site": {"digits": {"threshold": float("nan")}}}, "not finite"),
     ],
 )
@@ -67,7 +76,9 @@ def test_a_wrong_configuration_is_refused_by_the_key(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["sources", "site", "telemetry_every_s", "other"]),
+        st.sampled_from(
+            ["sources", "site", "telemetry_every_s", "update_windows", "capture", "other"]
+        ),
         st.recursive(
             st.none() | st.integers() | st.floats() | st.text(max_size=5),
             lambda inner: (

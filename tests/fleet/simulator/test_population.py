@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from cloud_sync.evidence import Verdict, combined
 from cloud_sync.messages import DesiredModel, TrialPolicy
 from cloud_sync.release import Variant
+from cloud_sync.update_machine import Baseline
 from edgeml.errors import UserError
 from fleet.services import figures
 from fleet.simulator import behaviour
-from fleet.simulator.behaviour import Asked, Did
+from fleet.simulator.behaviour import Asked
 from fleet.simulator.hardware_classes import read_classes
 from fleet.simulator.population import FAULTS, Fault, Member, parse_faults, populate
 from fleet.simulator.running import require_files
@@ -123,26 +124,26 @@ def member(fault: Fault | None) -> Member:
     return found
 
 
-def verdicts(fault: Fault | None, before: Did) -> tuple[Verdict, Verdict]:
+def verdicts(fault: Fault | None, before: Baseline) -> tuple[Verdict, Verdict]:
     import random
 
     who, chance = member(fault), random.Random(1)
     test = behaviour.test_evidence(who, asked(), chance)
-    trial, _ = behaviour.trial_evidence(who, asked(), before, 10.0, chance)
+    trial, _, _ = behaviour.trial_evidence(who, asked(), before, 10.0, chance)
     return combined(test.gates), combined(trial.gates)
 
 
 def test_a_good_device_passes_its_test_and_its_trial() -> None:
-    assert verdicts(None, Did()) == (Verdict.PASS, Verdict.PASS)
+    assert verdicts(None, Baseline()) == (Verdict.PASS, Verdict.PASS)
 
 
 def test_a_device_that_is_to_fail_its_test_does() -> None:
-    assert verdicts(Fault.FAILS_TEST, Did())[0] is Verdict.FAIL
+    assert verdicts(Fault.FAILS_TEST, Baseline())[0] is Verdict.FAIL
 
 
 def test_a_slow_device_fails_beside_what_it_ran_before() -> None:
-    latency = behaviour.latency(member(None), 50)
-    before = Did(version="0.9.0", inferred=50, confident=45, latency=latency)
+    p95 = behaviour.latency(member(None), 50).p95_ms
+    before = Baseline(release="0.9.0", inferred=50, confident=45, latency_p95_ms=p95)
     assert verdicts(None, before)[1] is Verdict.PASS
     assert verdicts(Fault.SLOW, before)[1] is Verdict.FAIL
 
@@ -151,8 +152,8 @@ def test_a_slow_device_keeps_its_first_release_and_fails_with_the_next() -> None
     import random
 
     who, chance = member(Fault.SLOW), random.Random(1)
-    first, did = behaviour.trial_evidence(who, asked(), Did(), 10.0, chance)
-    second, _ = behaviour.trial_evidence(who, asked(), did, 10.0, chance)
+    first, did, _ = behaviour.trial_evidence(who, asked(), Baseline(), 10.0, chance)
+    second, _, _ = behaviour.trial_evidence(who, asked(), did, 10.0, chance)
     assert [combined(one.gates) for one in (first, second)] == [Verdict.PASS, Verdict.FAIL]
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,15 @@ max_failures = {failures}
 """
 
 
+ALL_AT_ONCE = "soak_s = 0\n[[waves]]\npercent = 100\n"
+
+
+def far_window() -> dict[str, str]:
+    """A window that opens in about twelve hours of this machine's time."""
+    hours = [time.localtime(time.time() + hours * 3600).tm_hour for hours in (12, 13)]
+    return {"begins": f"{hours[0]:02}:00", "ends": f"{hours[1]:02}:00"}
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     made = Loop(tmp_path_factory.mktemp("fleet"))
@@ -70,7 +80,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
 
 @contextmanager
 def simulated(
-    loop: Loop, group: str, devices: int, tokens: Any = None, **more: Any
+    loop: Loop, group: str, devices: int, tokens: Any = None, kinds: Any = KINDS, **more: Any
 ) -> Iterator[Callable[[], Summary]]:
     """Simulated devices in a thread, all connected; gives what tells how they are."""
 
@@ -88,7 +98,7 @@ def simulated(
         telemetry_s=0.0,
         **more,
     )
-    simulator = Simulator(options, KINDS, tokens or made)
+    simulator = Simulator(options, kinds, tokens or made)
     stop, events = asyncio.Event(), asyncio.new_event_loop()
     failed: list[BaseException] = []
 
@@ -181,6 +191,53 @@ def test_a_device_without_the_budget_waits_and_says_for_what(loop: Loop) -> None
 
         until("their reason", lambda: any("budget: about 0.34 MB" in r for r in reasons()))
         loop.client.abort(rollout, "seen enough")
+
+
+def test_a_site_switches_together_in_its_window_and_one_that_fails_takes_it_back(
+    loop: Loop,
+) -> None:
+    faults = {Fault.FAILS_TEST: 0.12}  # one of the nine
+    with simulated(loop, "joint", 9, kinds=KINDS[:1], sites=3, faults=faults) as seen:
+        sites = {
+            d["device"]: d["labels"]["site"] for d in loop.client.devices(selector="group=joint")
+        }
+        closed = far_window()
+        loop.client.change_layer(
+            "joint", {"update_windows": [closed]}, ALL_AT_ONCE, selector="group=joint"
+        )
+        until(
+            "the window",
+            lambda: all(loop.client.configuration(d)["status"] == "committed" for d in sites),
+        )
+        policy = f"""{POLICY.format(selector="group=joint", failures=9)}
+[together]
+label = "site"
+switch_after_s = 0
+"""
+        rollout = str(loop.client.create_rollout("toy", "1.0.0", policy=policy)["id"])
+        until(
+            "the closed window in its sentence",
+            lambda: "the update windows of their" in loop.client.rollout(rollout)["sentence"],
+        )
+        assert "trial" not in seen().phases
+        opened = {"begins": "00:00", "ends": "00:00"}
+        loop.client.change_layer("joint", {"update_windows": [opened]}, ALL_AT_ONCE)
+        found = loop.finished(rollout)
+        assert found["status"] == "completed", found["sentence"]
+    phases: dict[str, set[str]] = {}
+    for device in found["devices"]:
+        phases.setdefault(sites[device["device"]], set()).add(str(device["phase"]))
+    gone = [site for site, seen_there in phases.items() if seen_there != {"committed"}]
+    assert len(gone) == 1, phases
+    assert "committed" not in phases[gone[0]]
+
+
+def test_simulated_devices_follow_a_rotated_director(loop: Loop) -> None:
+    with simulated(loop, "rotated", 3) as seen:
+        loop.client.trust_rotate_key("director", "a test")
+        found = loop.finished(roll_out(loop, "rotated"))
+        assert found["status"] == "completed", found["sentence"]
+        assert seen().running == {"toy:1.0.0": 3}
 
 
 def test_the_command_tells_how_it_went_and_ends_at_ctrl_c(loop: Loop) -> None:

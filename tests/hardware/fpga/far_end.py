@@ -1,23 +1,35 @@
-"""The far end of an engine's UART or SPI pins, clocked in Verilator."""
+"""The far end of gateware's UART or SPI pins, clocked in Verilator."""
 
 import ctypes
 from pathlib import Path
 
 from hardware.fpga.program import Size
-from hardware.fpga.simulated import build_of, compiled
+from hardware.fpga.sources import ENGINE, SERIAL_ENGINE, build_of, gateware
+from hardware.fpga.verilated import compiled
 
 DIVIDER = 16
-SILENCE = 2000  # clocks after which the engine forgets a request that broke off
+SILENCE = 2000  # clocks after which the gateware forgets a request that broke off
 PATIENCE = 20_000
 
 
-class FarEnd:
-    """A port of bytes; `spoil` is asked what becomes of the bytes that are sent."""
+def serial_engine(size: Size, folder: Path, *, is_spi: bool) -> Path:
+    """The compiled engine of that size with its pins."""
+    given = {"IS_SPI": int(is_spi), "DIVIDER": DIVIDER, "TIMEOUT": SILENCE}
+    return compiled(
+        {name: gateware(name) for name in ENGINE + SERIAL_ENGINE},
+        "edgeml_serial_engine",
+        {**given, **size.parameters_of_verilog, "BUILD": f"128'h{build_of(size)}"},
+        folder,
+        harness="serial",
+        is_quick=True,
+    )
 
-    def __init__(self, size: Size, folder: Path, *, is_spi: bool) -> None:
-        given = {"IS_SPI": int(is_spi), "DIVIDER": DIVIDER, "TIMEOUT": SILENCE}
-        library = compiled(size, build_of(size), folder, harness="serial", parameters=given)
-        self._library = ctypes.CDLL(str(library))
+
+class FarEnd:
+    """A port of bytes; `spoiled` is what becomes of the frames that are sent."""
+
+    def __init__(self, model: Path, *, is_spi: bool) -> None:
+        self._library = ctypes.CDLL(str(model))
         engine, count = ctypes.c_void_p, ctypes.c_uint32
         self._library.engine_open.restype = engine
         self._library.engine_close.argtypes = [engine]
@@ -37,14 +49,14 @@ class FarEnd:
         return len(data)
 
     def read(self, size: int) -> bytes:
-        """So many bytes, or fewer where the engine says nothing."""
+        """So many bytes, or fewer where the gateware says nothing."""
         buffer = ctypes.create_string_buffer(size)
         got = self._library.engine_receive(self._engine, buffer, size, PATIENCE)
         return buffer.raw[:got]
 
-    def pause(self) -> None:
-        """Let the engine forget what broke off."""
-        self._library.engine_wait(self._engine, 2 * SILENCE)
+    def pause(self, clocks: int = 2 * SILENCE) -> None:
+        """Let time pass, by default until the gateware forgot what broke off."""
+        self._library.engine_wait(self._engine, clocks)
 
     def close(self) -> None:
         """Free it."""

@@ -1,6 +1,7 @@
 """A network for an engine of four lanes that a test can compute by hand: y = clamp(x + 1)."""
 
 import numpy as np
+from msgspec.structs import replace
 
 from hardware.fpga.program import Placed, Program, Size
 
@@ -30,6 +31,20 @@ def add_one() -> Program:
         input=placed[0],
         output=placed[1],
         cycles=0,
+    )
+
+
+def twice(program: Program) -> Program:
+    """The same layer with the weight -1 after it, back into its input: -(x + 1) + 1."""
+    first = np.frombuffer(program.program, "<u4").copy()
+    second = first.copy()
+    first[0] &= ~np.uint32(1)
+    second[1], second[12], second[14] = first[12], first[1], 1
+    return replace(
+        program,
+        program=first.tobytes() + second.tobytes(),
+        weights=program.weights + bytes([0xFF] * LANES),
+        output=program.input,
     )
 
 

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from edgeml.errors import DeviceError
 from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
-from hardware.fpga.simulated import SimulatedEngine, build_of
+from hardware.fpga.simulated import SimulatedEngine
+from hardware.fpga.sources import build_of
 from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
 
 
 @pytest.fixture
 def engine(models: Path) -> Iterator[SimulatedEngine]:
-    made = SimulatedEngine(SIZE, cache_folder=models)
+    made = SimulatedEngine(SIZE, cache_folder=models, is_quick=True)
     yield made
     made.close()
 

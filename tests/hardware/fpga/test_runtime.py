@@ -1,19 +1,24 @@
 """The runtime `fpga` is there where somebody said what leads to an FPGA, and nowhere else."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeml.errors import DeviceError, ModelError, TargetError
+from hardware.fpga import registers as at
 from hardware.fpga.artifact import MAGIC
-from hardware.fpga.board import find
-from hardware.fpga.mapped import MappedTransport
-from hardware.fpga.programmer import load_by_manager
+from hardware.fpga.board import boards, find
+from hardware.fpga.litex import add_engine
+from hardware.fpga.mapped import BYTES, MappedTransport
+from hardware.fpga.way import open_way
 from hardware.probes.accelerators import accelerators
 from hardware.runtimes import open_session
 from hardware.runtimes.formats import FPGA, format_of
 from hardware.runtimes.fpga import FpgaRuntime
 from hardware.runtimes.interface import SessionOptions
+from tests.hardware.fpga.networks import SIZE
 
 
 def test_nothing_is_offered_where_nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,15 +51,34 @@ def test_a_bus_that_cannot_be_mapped_is_an_error(tmp_path: Path) -> None:
         MappedTransport(str(tmp_path / "uio0"))
 
 
-@pytest.mark.parametrize("state", ["operating", "write init error"])
-def test_the_manager_says_whether_a_bitstream_is_loaded(tmp_path: Path, state: str) -> None:
-    (tmp_path / "state").write_text(f"{state}\n")
-    if state == "operating":
-        load_by_manager(b"bits", tmp_path, tmp_path)
-        assert (tmp_path / (tmp_path / "firmware").read_text()).read_bytes() == b"bits"
-    else:
-        with pytest.raises(DeviceError, match="write init error"):
-            load_by_manager(b"bits", tmp_path, tmp_path)
+def test_a_file_that_is_no_spi_device_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "spidev0.0").touch()
+    with pytest.raises(DeviceError, match="cannot be opened"):
+        open_way(f"spi:{tmp_path / 'spidev0.0'}")
+
+
+def test_a_mapped_bus_is_accessed_by_words(tmp_path: Path) -> None:
+    path = tmp_path / "uio0"
+    path.write_bytes(bytes(BYTES))
+    bus = open_way(f"uio:{path}")
+    bus.write(at.ACTIVATIONS, np.array([0x11223344, 5], np.uint32))
+    assert bus.read(at.ACTIVATIONS, 2).tolist() == [0x11223344, 5]
+    bus.close()
+    assert path.read_bytes()[4 * at.ACTIVATIONS :][:4] == bytes.fromhex("44332211")
+
+
+def test_a_boards_flash_has_four_pins_of_its_own() -> None:
+    with_flash = [board for board in boards().values() if board.flash]
+    assert with_flash
+    for board in with_flash:
+        assert set(board.flash) == {"sck", "cs_n", "mosi", "miso"}
+        assert not set(board.flash.values()) & set(board.pins.values())
+
+
+def test_an_engine_is_added_where_litex_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "migen", None)  # as where it is not installed
+    with pytest.raises(DeviceError, match="cannot be added to a LiteX SoC here"):
+        add_engine(object(), SIZE, origin=0x30000000)
 
 
 def test_a_board_file_of_ones_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from edgeml.errors import DeviceError
 from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
 from hardware.fpga.serial import WRITE, SerialTransport, request
-from tests.hardware.fpga.far_end import FarEnd
+from tests.hardware.fpga.far_end import FarEnd, serial_engine
 from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
 
 
@@ -27,7 +27,8 @@ class _Transport(SerialTransport):
 
 @pytest.fixture(params=["uart", "spi"])
 def port(request: pytest.FixtureRequest, models: Path) -> Iterator[FarEnd]:
-    made = FarEnd(SIZE, models, is_spi=request.param == "spi")
+    is_spi = request.param == "spi"
+    made = FarEnd(serial_engine(SIZE, models, is_spi=is_spi), is_spi=is_spi)
     yield made
     made.close()
 

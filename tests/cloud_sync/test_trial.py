@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cloud_sync.evidence import Latency, LiveResult, Verdict
 from cloud_sync.messages import TrialPolicy
-from edge_agent.trial import is_enough, judge, wilson
+from cloud_sync.trial import is_enough, judge, wilson
 
 POLICY = TrialPolicy(
     min_inferred=50,

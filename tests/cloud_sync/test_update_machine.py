@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cloud_sync.messages import DesiredModel, Phase
-from edge_agent.update.machine import (
+from cloud_sync.update_machine import (
     IN_MOTION,
     MAX_BLOCKED,
     MAX_CRASHES,
@@ -29,6 +29,7 @@ from edge_agent.update.machine import (
     Wanted,
     blamed,
     is_blocked,
+    is_held,
     kept,
     live,
     report,
@@ -499,3 +500,16 @@ class DeviceMachine(RuleBasedStateMachine):
 
 DeviceMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 TestDevice = DeviceMachine.TestCase
+
+
+def test_a_window_holds_up_what_has_begun_and_neither_a_trial_nor_the_way_back() -> None:
+    state = step(committed(1), Wanted(desired=desired(2)))
+    for phase in WORK:
+        assert is_held(state)
+        state = through(state, phase)
+    assert state.phase is Phase.TRIAL
+    assert not is_held(state)
+    assert not is_held(step(committed(2, committed(1)), Wanted(desired=desired(1))))
+    prepared = through(step(committed(1), Wanted(desired=desired(2, until="prepared"))), *WORK)
+    assert prepared.phase is Phase.PREPARED
+    assert not is_held(prepared)

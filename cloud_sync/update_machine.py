@@ -142,7 +142,10 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """The work that is due waits for something: the data budget, or a disk that can be used."""
+    """The work that is due waits: for a window, the data budget, a disk that can be used.
+
+    Without a reason it waits no more.
+    """
 
     about: DesiredModel
     reason: str
@@ -225,6 +228,16 @@ def waits(state: ModelState) -> bool:
     if state.phase is Phase.PREPARED:
         return until == "prepared"
     return state.phase is Phase.TRIAL and until != "" and state.passed is not None
+
+
+def is_held(state: ModelState) -> bool:
+    """Whether the work that is due is done in an update window only.
+
+    What goes back to the release before disturbs less than what it ends. A trial goes on to its
+    end, and devices that switch together do so when the fleet says.
+    """
+    begun = {Phase.RESOLVING, Phase.DOWNLOADING, Phase.VERIFYING, Phase.TESTING}
+    return state.phase in begun and not same_release(state.candidate, state.previous)
 
 
 def kept(state: ModelState) -> tuple[DesiredModel, ...]:

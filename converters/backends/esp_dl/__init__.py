@@ -1,0 +1,1 @@
+"""Espressif's microcontrollers, by ESP-PPQ, for ESP-DL on the chip."""

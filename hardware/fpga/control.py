@@ -1,0 +1,134 @@
+"""The registers that all our gateware has: who it is, start, stop, what became of it."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import numpy as np
+
+from edgeml.errors import DeviceError
+from hardware.fpga import registers as at
+from hardware.fpga.transport import Transport
+
+TIMEOUT_S = 30.0
+_POLL_S = 0.02
+_RELOAD = "Load the release's bitstream into the FPGA."
+_Answer = TypeVar("_Answer")
+
+
+class Control:
+    """The registers of a gateware behind a transport.
+
+    Args:
+        transport: the way to it.
+        timeout_s: after which what was started counts as hung.
+    """
+
+    def __init__(self, transport: Transport, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.transport = transport
+        self._timeout_s = timeout_s
+
+    def require(self, build: str) -> list[int]:
+        """The six registers of its size, once it has said that it is the one that is wanted.
+
+        Args:
+            build: the 32 digits that it must say of itself; empty takes any.
+
+        Raises:
+            DeviceError: there is none of ours, or another one.
+        """
+        said = [int(word) for word in self.transport.read(at.REGISTERS, at.CONTROL)]
+        if said[at.ID] != at.ID_VALUE:
+            raise DeviceError(
+                f"There is no gateware of edgeml behind {self.transport.kind}.",
+                why=f"Its identification is {said[at.ID]:#010x}, not {at.ID_VALUE:#010x}.",
+                fix=_RELOAD,
+            )
+        if said[at.VERSION] != at.VERSION_VALUE:
+            raise DeviceError(
+                f"The gateware in the FPGA speaks version {said[at.VERSION]} of the protocol.",
+                why=f"This driver speaks version {at.VERSION_VALUE}.",
+                fix=f"{_RELOAD[:-1]}, or update the agent.",
+            )
+        found = "".join(f"{word:08x}" for word in said[at.BUILD : at.SIZE])
+        if build and found != build:
+            raise DeviceError(
+                "Another bitstream is in the FPGA than the release's.",
+                why=f"It was built as {found}, the release's as {build}.",
+                fix=_RELOAD,
+            )
+        return said[at.SIZE :]
+
+    def run(self) -> None:
+        """Start it, and wait until it is done.
+
+        Raises:
+            DeviceError: it hangs, says an error, or does not answer.
+        """
+        self.stop()
+        if self.register(at.STATUS):  # else an earlier answer could be taken for this one's
+            raise DeviceError(
+                "The FPGA does not take commands.",
+                why="It was stopped, and is not.",
+                fix="Load the bitstream again; if it stays, the board is broken.",
+            )
+        self._command(at.START)
+        until = time.monotonic() + self._timeout_s
+        while True:
+            is_late = time.monotonic() > until  # before it is asked: this process may have slept
+            if self._is_done():
+                return
+            if is_late:
+                raise DeviceError(
+                    "The FPGA hangs.",
+                    why=f"It was not done after {self._timeout_s:g} s; "
+                    f"it is at layer {self.register(at.LAYER)}.",
+                    fix="Check its clock and power; it was stopped.",
+                )
+            self.transport.wait(_POLL_S)
+
+    def stop(self) -> None:
+        """Stop whatever runs, and clear the error."""
+        self._command(at.STOP)
+
+    def twice(self, attempt: Callable[[], _Answer], recover: Callable[[], None]) -> _Answer:
+        """An answer; where there is none, the one of a second attempt after a recovery.
+
+        Raises:
+            DeviceError: that did not help; the gateware was told to stop.
+        """
+        try:
+            return attempt()
+        except DeviceError:
+            recover()
+        try:
+            return attempt()
+        except DeviceError:
+            with suppress(DeviceError):  # also where the way to it is cut
+                self.stop()
+            raise
+
+    def register(self, number: int) -> int:
+        """What a register holds."""
+        return int(self.transport.read(at.REGISTERS + number, 1)[0])
+
+    def _command(self, value: int) -> None:
+        self.transport.write(at.REGISTERS + at.CONTROL, np.array([value], np.uint32))
+
+    def _is_done(self) -> bool:
+        status = self.register(at.STATUS)
+        if code := status >> at.ERROR_SHIFT & 0xFF:
+            raise DeviceError(
+                "The FPGA stopped with an error.",
+                why=f"It says that {at.ERRORS.get(code, f'error {code} happened')}.",
+                fix="Load the release again.",
+            )
+        return bool(status & at.DONE)
+
+
+def wrong_gateware(why: str) -> DeviceError:
+    """The error for gateware of ours that cannot hold the network."""
+    return DeviceError(
+        "The gateware in the FPGA is not one for this network.", why=why, fix=_RELOAD
+    )
