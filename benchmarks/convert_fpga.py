@@ -106,7 +106,7 @@ def _rows(target: str, model: str, architecture: str, until: str) -> Iterator[Ro
             targets=(target,),
             max_drop=0.05,
             accept_undecided="measured by the benchmark",
-            options={"architecture": architecture, "until": until},
+            options={} if target == _VITIS else {"architecture": architecture, "until": until},
         )
         layout = Layout.open(folder / "release")
         [release] = layout.releases()

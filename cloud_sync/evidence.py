@@ -222,7 +222,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     bind it to the desired state that asked for it; its signature is that of the batch that
     carries it. It proves who said it, not that a compromised device tells the truth. `race` is
     what a test compared to choose runtime and threads, `compiled` what a compiler said of a variant
-    for an accelerator. What was not measured is None: `latency`, `memory_bytes`, `load_ms`.
+    for an accelerator. What was not measured is None: `latency`, `memory_bytes`, `load_ms`; from a
+    device the last two are 0, since fleets of version 0.1.0 read no null there.
     """
 
     version: int = EVIDENCE_VERSION

@@ -109,12 +109,41 @@ def open_s(
     """
     if not windows:
         return max(0.0, until - since)
-    total, reached = 0.0, since
-    spans = [s for w in windows for s in w.spans(since, until, w.offset(until, device_offset_s))]
+    spans = (s for w in windows for s in w.spans(since, until, w.offset(until, device_offset_s)))
+    return sum(ends - begins for begins, ends in _joined(spans))
+
+
+def overlap(each: Iterable[tuple[Sequence[UpdateWindow], int | None]], now: float) -> bool:
+    """Whether all of several devices may be updated at one time of the coming week.
+
+    Args:
+        each: the windows of each, and how far its clock is ahead of UTC in seconds.
+        now: Unix seconds.
+
+    >>> night, noon = UpdateWindow(begins="22:00", ends="05:00"), UpdateWindow(begins="12:00",
+    ...     ends="13:00")
+    >>> overlap([([night], 0), ([noon], 0)], 0.0), overlap([([night], 0), ([noon], -36000)], 0.0)
+    (False, True)
+    """
+    until = now + 8 * _DAY_S
+    common = [(now, until)]
+    for windows, offset in each:
+        if windows:
+            spans = _joined(s for w in windows for s in w.spans(now, until, w.offset(now, offset)))
+            both = ((max(a, c), min(b, d)) for a, b in common for c, d in spans)
+            common = [(begins, ends) for begins, ends in both if begins < ends]
+    return bool(common)
+
+
+def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans of time in order, those that touch as one."""
+    found: list[tuple[float, float]] = []
     for begins, ends in sorted(spans):
-        total += max(0.0, ends - max(begins, reached))
-        reached = max(reached, ends)
-    return total
+        if found and begins <= found[-1][1]:
+            found[-1] = found[-1][0], max(ends, found[-1][1])
+        else:
+            found.append((begins, ends))
+    return found
 
 
 def told(windows: Iterable[UpdateWindow]) -> str:

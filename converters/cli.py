@@ -71,8 +71,8 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Tell the compilers of NPU and FPGA targets something of their own; may be given "
-            "more than once.",
+            help="Tell the compilers of NPU and FPGA targets something of their own (`edgeml "
+            "targets TARGET` names what); may be given more than once.",
         ),
     ] = None,
     architecture: Annotated[

@@ -22,7 +22,7 @@ _CPU = "the file itself, on a runtime of the target"
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A toolchain that a target needs, and whether it is here."""
+    """A toolchain that a target needs, or some of its options, and whether it is here."""
 
     name: str
     installed: bool
@@ -65,7 +65,7 @@ def _compiled(profile: TargetProfile) -> Target:
     proof = getattr(serving, "proof", None)
     reason = ""
     try:
-        require_here(serving)
+        require_here(serving, profile, {})
     except EdgemlError as error:
         reason = str(error).rstrip(".")
     return Target(
@@ -74,7 +74,8 @@ def _compiled(profile: TargetProfile) -> Target:
         backend=profile.backend,
         runtimes=tuple(runtime.name for runtime in profile.runtimes),
         toolchains=tuple(
-            Tool(name=name, installed=installed(name) is not None) for name in serving.toolchains
+            Tool(name=name, installed=installed(name) is not None)
+            for name in (*serving.toolchains, *getattr(serving, "optional_toolchains", ()))
         ),
         ready=not reason,
         reason=reason,
@@ -118,12 +119,14 @@ def listing_text(targets: Sequence[Target]) -> str:
 
 
 def details(name: str) -> dict[str, Any]:
-    """All there is to say about one target: its state here and, of a compiled one, its rules."""
+    """All there is to say about a target: its state here; of a compiled one, options and rules."""
     [target] = listing([name])
     profile = profiles()[name]
-    rules = backend(profile.backend).constraints(profile) if profile.backend else {}
+    serving = backend(profile.backend) if profile.backend else None
+    rules = serving.constraints(profile) if serving else {}
+    more = {"settings": profile.settings, "options": list(getattr(serving, "options", ()))}
     said = {operator: [message(each) for each in rules[operator]] for operator in rules}
-    return {**msgspec.to_builtins(target), "settings": profile.settings, "constraints": said}
+    return {**msgspec.to_builtins(target), **more, "constraints": said}
 
 
 def details_text(name: str) -> str:

@@ -4,9 +4,11 @@
     captured/digits/1795279438921-belt-17.json    its line in results.jsonl
 
 They are chosen in the worker's thread, which copies one now and then, and are written by a thread
-of their own: while that is busy none is taken. What is kept is bounded for each model.
+of their own: while that is busy none is taken. What is kept is bounded for each model, and leaves
+the last of the disk to updates and records.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -21,6 +23,8 @@ from urllib.parse import quote
 from cloud_sync.messages import CapturePolicy
 from cloud_sync.release import write_atomically
 from edge_agent.mailbox import Frame
+from edge_agent.room import require_room
+from edgeml.errors import DeviceError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _PICTURE_AXES = (2, 3)
 _COLOURS = (1, 3)
+_MAX_NAME = 128  # a file's name has 255 bytes at most, with what is written beside it
 
 
 def is_wanted(policy: CapturePolicy, number: int, line: Mapping[str, Any]) -> bool:
@@ -84,10 +89,14 @@ class CapturedFrames:
             self._thread.start()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what was taken, and end."""
-        if self._thread is not None:
-            self._waiting.put(None)
-            self._thread.join(timeout_s)
+        """Write what was taken, and end; a disk that hangs is not waited for."""
+        if self._thread is None:
+            return
+        try:
+            self._waiting.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (one := self._waiting.get()) is not None:
@@ -95,7 +104,7 @@ class CapturedFrames:
             try:
                 self._write(policy, frame, image, line)
                 self._failing = False
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 -- no frame may end the thread
                 if not self._failing:
                     log.warning("frames cannot be kept in %s: %s", self._folder, error)
                 self._failing = True
@@ -103,14 +112,33 @@ class CapturedFrames:
     def _write(
         self, policy: CapturePolicy, frame: Frame, image: "NDArray[Any]", line: dict[str, Any]
     ) -> None:
-        folder = self._folder / quote(line["model"], safe="")
+        folder = self._folder / _named(line["model"])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         suffix, data = _encoded(image)
         said = json.dumps(line, separators=(",", ":")).encode()
-        _make_room(folder, (policy.keep_mb << 20) - len(data) - len(said))
-        name = f"{round(line['t'] * 1000):013}-{quote(frame.source, safe='')}-{frame.index}"
+        most, size = policy.keep_mb << 20, len(data) + len(said)
+        if size > most:
+            raise DeviceError(f"A frame has {size} bytes, keep_mb allows {most}.")
+        _make_room(folder, most - size)
+        require_room(folder, size, 2, "the frame")
+        name = f"{round(line['t'] * 1000):013}-{_named(frame.source)}-{frame.index}"
         write_atomically(folder / f"{name}{suffix}", data, 0o600)
         write_atomically(folder / f"{name}.json", said, 0o600)
+
+
+def _named(name: str) -> str:
+    """A name as that of a file; a long one keeps its beginning and has a digest of the whole.
+
+    >>> _named("a/b"), _named(".."), len(_named("long" * 100))
+    ('a%2Fb', '%2E%2E', 128)
+    """
+    safe = quote(name, safe="")
+    if not safe.strip("."):
+        return safe.replace(".", "%2E")
+    if len(safe) <= _MAX_NAME:
+        return safe
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{safe[: _MAX_NAME - len(digest) - 1]}-{digest}"
 
 
 def _encoded(image: "NDArray[Any]") -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ SPARE_BYTES = 8 << 20
 SPARE_FILES = 16
 
 
-def require_room(folder: Path, size: int, files: int) -> None:
+def require_room(folder: Path, size: int, files: int, what: str = "the release") -> None:
     """Check that a folder can take so many bytes in so many files, with some to spare.
 
     Raises:
@@ -18,21 +18,21 @@ def require_room(folder: Path, size: int, files: int) -> None:
     found = os.statvfs(folder)
     if found.f_flag & os.ST_RDONLY:
         raise Shortage(
-            "The release cannot be stored: the file system is read-only.",
+            f"There is no storing {what}: the file system is read-only.",
             why=f"{folder} is mounted so; a disk that fails is remounted so by the system.",
             fix="Look at the kernel's log; remount it for writing.",
         )
     free = found.f_bavail * found.f_frsize
     if free < size + SPARE_BYTES:
         raise Shortage(
-            "The disk has no room for the release.",
+            f"The disk has no room for {what}.",
             why=f"{size} bytes are needed and {SPARE_BYTES} to spare, {free} are free.",
             fix=f"Free some space on the disk of {folder}.",
         )
     # A file system without a fixed number of them says 0 of 0.
     if found.f_files and found.f_favail < files + SPARE_FILES:
         raise Shortage(
-            "The disk has no inodes left for the release.",
+            f"The disk has no inodes left for {what}.",
             why=f"{files} files are to be made and {SPARE_FILES} to spare, "
             f"{found.f_favail} inodes are free.",
             fix=f"Remove small files from the disk of {folder}.",

@@ -33,11 +33,12 @@ from converters.evaluation import Judged, evaluate
 from converters.gates import metric_gate
 from converters.lanes import Lane, Timing
 from converters.loading import Loaded
+from converters.model import FloatModel
 from converters.progress import Progress
 from converters.request import Request
 from converters.result import Skipped, alike
 from converters.workshop import Workshop
-from edgeml.errors import EdgemlError, GateFailed, ToolchainError, UserError
+from edgeml.errors import EdgemlError, GateFailed, ModelError, ToolchainError, UserError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import ONNX
@@ -90,6 +91,7 @@ class Compiler:
         for target in self._loaded.plan.compiled:
             try:
                 serving = backend(target.backend)
+                _refuse_format(serving, target, self._loaded.model)
                 if not self._is_equipped(serving, target):
                     continue
                 self._ready[target.name] = serving, self._unsupported(serving, target)
@@ -146,6 +148,7 @@ class Compiler:
             raise UserError(
                 f"There is no option {unknown[0]}.",
                 why=f"{told or 'The targets asked for have none'}.",
+                fix="`edgeml targets TARGET` shows what a target has.",
             )
 
     def _own(self, serving: Backend) -> Request:
@@ -161,10 +164,11 @@ class Compiler:
 
         Raises:
             ToolchainError: one is not, of a target that was asked for by name.
+            UserError: an option cannot be used.
         """
         try:
-            require_here(serving)
-            getattr(serving, "check", lambda *_: None)(target, self._request)
+            is_replay = self._loaded.recipe is not None
+            require_here(serving, target, None if is_replay else self._own(serving).options)
         except ToolchainError as error:
             if self._loaded.recipe is not None or target.name in self._request.targets:
                 raise
@@ -179,8 +183,8 @@ class Compiler:
         """
         if self.skipped:
             self._progress.note(
-                f"{len(self.skipped)} targets are left out for want of their toolchains; "
-                "the others are made."
+                f"{len(self.skipped)} of {len(self._loaded.plan.compiled)} targets are "
+                "left out for want of their toolchains; the others are made."
             )
         said = ((name, node) for name, (_, found) in self._ready.items() for node in found)
         nodes = alike((name, str(node)) for name, node in said)
@@ -322,6 +326,16 @@ class Compiler:
             confidence=_confidence(self._request, tests),
         )
         return gate.result is Verdict.PASS
+
+
+def _refuse_format(serving: Backend, target: TargetProfile, model: FloatModel) -> None:
+    formats = getattr(serving, "formats", (model.format,))
+    if model.format not in formats:
+        raise ModelError(
+            f"{target.name} takes {' and '.join(formats)} models.",
+            why=f"{model.path} is {model.format}.",
+            fix="Export the model as ONNX from its framework.",
+        )
 
 
 def joined(failures: dict[str, EdgemlError]) -> EdgemlError:

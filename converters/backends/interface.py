@@ -145,10 +145,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """Makes artifacts for the targets whose profile names it.
 
-    It may have a `proof`, a `Proof` that `edgeml targets` shows; `options`, the names of those that
-    it takes, so that others are refused and it is given its own alone; and a method `require`
-    without arguments, which raises a ToolchainError where something other than a toolchain is
-    missing.
+    It may have a `proof`, a `Proof` that `edgeml targets` shows; `optional_toolchains`, which some
+    options need; `formats`, those of models that it
+    takes, where these are not all; `options`, the names of those that it takes, so that others are
+    refused and it is given its own alone; a method `require` without arguments, which raises a
+    ToolchainError where something other than a toolchain is missing; and a method `check(target,
+    options)`, which raises what is wrong with options, or missing for them, before any work.
     """
 
     name: str
@@ -172,11 +174,21 @@ class Backend(Protocol):
         ...
 
 
-def require_here(serving: Backend) -> None:
-    """Check that all that a backend needs is on this machine.
+def require_here(
+    serving: Backend, target: TargetProfile, options: Mapping[str, str] | None
+) -> None:
+    """Check that all that a backend needs for a target is on this machine.
+
+    Args:
+        serving: the backend.
+        target: one of its targets.
+        options: its own; None on a replay, whose recipe has them.
 
     Raises:
         ToolchainError: it is not; all toolchains that are missing are named.
+        UserError: an option cannot be used.
     """
     require_all(serving.toolchains)
     getattr(serving, "require", lambda: None)()
+    if options is not None:
+        getattr(serving, "check", lambda *_: None)(target, options)

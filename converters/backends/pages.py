@@ -1,6 +1,6 @@
 """The pages of targets, `docs/targets/TARGET.md`: what each is and runs, from its rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from converters.backends import backend, target_profiles
 from converters.backends.support import EVERY, Constraint, message
@@ -30,9 +30,12 @@ def page(profile: TargetProfile) -> str:
     """The page of one target, Markdown."""
     serving = backend(profile.backend)
     part = profile.accelerator
+    optional = getattr(serving, "optional_toolchains", ())
+    options = getattr(serving, "options", ())
     facts = [
-        f"- **Backend** `{profile.backend}`; toolchains: "
-        + (", ".join(f"`{name}`" for name in serving.toolchains) or "none"),
+        f"- **Backend** `{profile.backend}`; toolchains: {_quoted(serving.toolchains) or 'none'}"
+        + (f"; by option: {_quoted(optional)}" if optional else ""),
+        *([f"- **Options** {_quoted(options)}"] if options else []),
         f"- **Runs on** {profile.os}/{profile.architecture}, "
         + ", ".join(f"`{runtime.name}{runtime.versions}`" for runtime in profile.runtimes),
         *([f"- **Accelerator** {part.part}"] if part else []),
@@ -51,6 +54,10 @@ def page(profile: TargetProfile) -> str:
             *_rules(serving.constraints(profile)),
         ]
     )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _rules(table: Mapping[str, Sequence[Constraint]]) -> list[str]:

@@ -14,7 +14,6 @@ from converters.methods import quantize
 from converters.model import FloatModel
 from converters.recipe import Method, Parameters, Rule
 from edgeml.errors import ModelError
-from hardware.runtimes.formats import ONNX
 
 Rules = tuple[Rule, ...]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,21 +22,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 def static(**parameters: str) -> Rules:
     """The rules of a model that is quantized as a whole."""
     return (Rule(method=Method.STATIC_QDQ, parameters=Parameters(**parameters)),)  # type: ignore[arg-type] # mypy takes the values for each field's
-
-
-def require_onnx(job: Job) -> None:
-    """Check that the model is an ONNX file.
-
-    Raises:
-        ModelError: it is of another format.
-    """
-    model = job.loaded.model
-    if model.format != ONNX:
-        raise ModelError(
-            f"{job.target.name} takes ONNX models.",
-            why=f"{model.path} is {model.format}.",
-            fix="Export the model as ONNX from its framework.",
-        )
 
 
 def write_quantized(job: Job, rules: Rules, path: Path) -> tuple[Node, ...]:

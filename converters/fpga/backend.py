@@ -20,7 +20,6 @@ from converters.axes import fixed_shapes
 from converters.backends.graph import nodes_of
 from converters.backends.interface import Execution, Job, Offer, Proof, Tensors
 from converters.backends.support import Constraint
-from converters.backends.whole import require_onnx
 from converters.fpga import built
 from converters.fpga.dataflow import can_unroll, estimated_luts
 from converters.fpga.integer.graph import BITS, IntegerGraph
@@ -34,20 +33,23 @@ from converters.fpga.settings import (
     AUTO,
     DATAFLOW,
     ENGINE,
+    OPTIONS,
     UNROLLER,
     Settings,
     require_tools,
     settings_of,
 )
+from converters.fpga.simulate import require_programs
+from converters.fpga.synthesis import TOOLCHAIN as SYNTHESIS
 from converters.golden import golden_indices
 from converters.model import is_quantized
 from converters.recipe import Method, Parameters, Rule
-from converters.request import Request
 from converters.toolchains.store import require
 from edgeml.errors import ModelError, TargetError, ToolchainError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements, RuntimeRequirement
+from hardware.runtimes.formats import ONNX
 
 NAME = "fpga"
 RUNTIME = "fpga"
@@ -65,21 +67,31 @@ class Fpga:
 
     name = NAME
     toolchains: tuple[str, ...] = ()
+    optional_toolchains: tuple[str, ...] = (SYNTHESIS, UNROLLER)
+    formats: tuple[str, ...] = (ONNX,)
+    options: tuple[str, ...] = OPTIONS
     proof = Proof(
         executes="the gateware's Verilog in Verilator, on the golden samples",
         verification=Verification.RTL_SIMULATED,
     )
     takes_quantized = True
 
-    def check(self, target: TargetProfile, request: Request) -> None:
-        """Check options and tools before any work is spent.
+    def require(self) -> None:
+        """Check that gateware can be simulated here.
 
         Raises:
-            ToolchainError: a tool is missing.
-            UserError: an option is unknown, or has a value that it cannot have.
+            ToolchainError: Verilator or a C++ compiler is missing.
         """
-        if request.recipe is None:
-            require_tools(settings_of(target, request.options))
+        require_programs("verilator", "g++")
+
+    def check(self, target: TargetProfile, options: Mapping[str, str]) -> None:
+        """Check options, and the toolchains that they need.
+
+        Raises:
+            ToolchainError: one is missing.
+            UserError: an option has a value that it cannot have.
+        """
+        require_tools(settings_of(target, options))
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all FPGAs run the same
         """What gateware computes, or what costs it nothing."""
@@ -92,9 +104,8 @@ class Fpga:
             ModelError: an operator cannot be computed; the error names it.
             TargetError: the network is too large for the target; the error has the estimate.
             ToolchainError: a tool is missing or failed.
-            UserError: an option is unknown, or has a value that it cannot have.
+            UserError: an option has a value that it cannot have.
         """
-        require_onnx(job)
         decided = job.decided.settings if job.decided else None
         settings = settings_of(job.target, job.request.options, decided)
         require_tools(settings)

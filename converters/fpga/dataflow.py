@@ -30,9 +30,8 @@ from hardware.fpga.dataflow import Bits, Dataflow
 
 TOOLCHAIN = "da4ml"
 _CUTOFF = 5  # levels of logic between two registers
-_LUTS_A_BIT = (
-    1.2  # of a weight that is not zero: what da4ml took for nets of 1,000 to 3,000 weights
-)
+# Of a weight that is not zero: what da4ml took for nets of 1,000 to 3,000 weights.
+_LUTS_A_BIT = 4.8
 _HOPELESS = 3.0  # times the target's LUTs, by that estimate: da4ml is not even asked
 _TIMEOUT_S = 900
 _TAIL = 400
@@ -172,7 +171,7 @@ def estimated_luts(graph: IntegerGraph) -> int:
             ones = np.abs(layer.weights)
             bits = sum(int(((ones >> bit) & 1).sum()) for bit in range(layer.weight_bits))
             total += height * width * bits
-    return round(_LUTS_A_BIT * total * 4)
+    return round(_LUTS_A_BIT * total)
 
 
 def _require_fit(wanted: int, most: float, luts: int) -> None:

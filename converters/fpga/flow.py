@@ -187,12 +187,20 @@ def board_of(settings: Settings) -> Board:
     """The board that settings name, or the first with their part.
 
     Raises:
-        TargetError: there is none.
+        TargetError: there is none, or it has another part.
     """
+    wanted = settings["family"], settings["part"]
     if named := str(settings.get("board", "")):
-        return find(named)
+        board = find(named)
+        if (board.family, board.part) != wanted:
+            raise TargetError(
+                f"The board {board.name} has another FPGA than the target.",
+                why=f"It has {board.family} {board.part}, the target {' '.join(map(str, wanted))}.",
+                fix="Name the target of the board's FPGA, or another board.",
+            )
+        return board
     for board in boards().values():
-        if (board.family, board.part) == (settings["family"], settings["part"]):
+        if (board.family, board.part) == wanted:
             return board
     raise TargetError(
         f"No board with {settings['part']} is known.",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.fpga.design import Design
+from converters.fpga.synthesis import DOCTOR
 from edgeml.errors import ToolchainError
 from hardware.fpga.far import FAR_BASE
 from hardware.fpga.verilated import VerilatedBus, compiled, default_folder
@@ -45,9 +46,7 @@ def samples(cycles: int) -> int:
 
 def counted(netlist: Path, family: str) -> dict[str, int]:
     """The cells of a netlist, by the names of a board's resources; before they are placed."""
-    cells = Counter(
-        re.findall(r"^  ([A-Z]\w+) (?:#\(|\\|\w)", netlist.read_text("utf-8"), re.MULTILINE)
-    )
+    cells = Counter(_CELL.findall(netlist.read_text("utf-8")))
     found = dict.fromkeys(_CELLS[family].values(), 0)
     for cell, name in _CELLS[family].items():
         found[name] += cells[cell] * _LUTS_OF.get(cell, 1)
@@ -99,7 +98,7 @@ def _model(tools: Path, name: str) -> str:
         raise ToolchainError(
             "The synthesised netlist cannot be simulated.",
             why=f"Yosys has no file {name} with models of its cells.",
-            fix="Run: edgeml toolchain doctor fpga-open",
+            fix=DOCTOR,
         )
     # Verilator takes no default of an input, and no timing of a path; what is included are cells
     # that stand for others.
@@ -114,5 +113,7 @@ def _behind_bus(netlist: str, module: str) -> str:
         if module in name.split("\\"):  # Yosys' names have the parameters before or after it
             return _NOTHING.sub("", text.replace(name, module, 1))
     raise ToolchainError(
-        "The synthesised netlist cannot be simulated.", why=f"Yosys left no module {module} in it."
+        "The synthesised netlist cannot be simulated.",
+        why=f"Yosys left no module {module} in it.",
+        fix=DOCTOR,
     )

@@ -1,22 +1,23 @@
 """What is built for an FPGA: the profile's settings, and the request's or the recipe's."""
 
+import math
 from collections.abc import Mapping
 
-from converters.fpga.flow import UNTIL
-from converters.fpga.simulate import version
+from converters.fpga.flow import UNTIL, board_of
 from converters.fpga.synthesis import TOOLCHAIN as SYNTHESIS
 from converters.toolchains.store import require
-from edgeml.errors import UserError
+from edgeml.errors import ToolchainError, UserError
 from hardware.profiles import TargetProfile
 
 AUTO, ENGINE, DATAFLOW, HLS4ML = "auto", "engine", "dataflow", "hls4ml"
 UNROLLER = "da4ml"
-_OPTIONS = {"architecture", "until", "clock_mhz", "lanes", "seeds", "host", "bits", "board"}
-_ALLOWED = {
+OPTIONS = ("architecture", "until", "clock_mhz", "lanes", "seeds", "bits", "board", "host")
+_ALLOWED: dict[str, tuple[str | int, ...]] = {
     "architecture": (AUTO, ENGINE, DATAFLOW, HLS4ML),
     "until": UNTIL,
     "host": ("amd64", "arm64"),
     "bits": ("8", "search"),
+    "lanes": (4, 8, 16),
 }
 
 Settings = dict[str, str | int | float | bool]
@@ -28,12 +29,9 @@ def settings_of(
     """The profile's settings, changed by the request's options; on a replay those of the recipe.
 
     Raises:
-        UserError: an option is unknown, or has a value that it cannot have.
+        TargetError: the board that is named does not exist, or has another part.
+        UserError: an option has a value that it cannot have.
     """
-    if unknown := sorted(set(options) - _OPTIONS):
-        raise UserError(
-            f"FPGAs have no option {unknown[0]}.", why=f"Known are {', '.join(sorted(_OPTIONS))}."
-        )
     defaults: Settings = {
         "architecture": AUTO,
         "until": "bitstream",
@@ -45,38 +43,39 @@ def settings_of(
     settings = defaults | target.settings
     settings |= {k: v for k, v in (decided or {}).items() if k in settings}  # type: ignore[misc]
     for name, text in options.items():
-        if name not in settings:
-            raise UserError(f"{target.name} has no option {name}.")
         settings[name] = _parsed(name, text, settings[name])
     for name, allowed in _ALLOWED.items():
-        if settings[name] not in allowed:
+        if settings.get(name, allowed[0]) not in allowed:
             raise UserError(
                 f"The option {name}={settings[name]} cannot be used.",
-                why=f"It is one of {', '.join(allowed)}.",
+                why=f"It is one of {', '.join(map(str, allowed))}.",
             )
-    own = (HLS4ML,) if settings["family"] == "amd" else _ALLOWED["architecture"][:-1]
+    own = (HLS4ML,) if settings["family"] == "amd" else (AUTO, ENGINE, DATAFLOW)
     if settings["architecture"] not in own:
         raise UserError(
             f"{target.name} has no architecture {settings['architecture']}.",
             why=f"It has {' and '.join(own)}.",
         )
+    if settings["family"] != "amd":
+        board_of(settings)
     return settings
 
 
 def require_tools(settings: Settings) -> None:
-    """Check that all tools that these settings need are here, before any work is spent.
+    """Check that all toolchains that these settings need are here, before any work is spent.
 
     Raises:
         ToolchainError: one is not; the error has the command to run.
     """
     architecture = settings["architecture"]
-    if architecture == HLS4ML:
-        return
-    version()
     if architecture == DATAFLOW:
         require(UNROLLER)
-    if settings["until"] != "rtl":
-        require(SYNTHESIS)
+    if architecture != HLS4ML and settings["until"] != "rtl":
+        try:
+            require(SYNTHESIS)
+        except ToolchainError as error:
+            fix = f"{error.fix} (it is not needed with --until rtl)"
+            raise ToolchainError(error.what, why=error.why, fix=fix) from None
 
 
 def _parsed(name: str, text: str, default: str | float | bool) -> str | int | float:
@@ -86,6 +85,6 @@ def _parsed(name: str, text: str, default: str | float | bool) -> str | int | fl
         value = type(default)(text)
     except ValueError:
         value = 0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise UserError(f"The option {name}={text} is no number above 0.")
     return value

@@ -47,24 +47,23 @@ def simulate(
         engine.close()
 
 
-def version() -> str:
-    """Verilator's.
+def require_programs(*names: str) -> None:
+    """Check that programs which simulate gateware are on PATH: `verilator`, `g++`.
 
     Raises:
-        ToolchainError: Verilator or a C++ compiler is not installed.
+        ToolchainError: one is not.
     """
-    missing = [name for name in ("verilator", "g++") if shutil.which(name) is None]
-    if missing:
+    if missing := [name for name in names if shutil.which(name) is None]:
         raise ToolchainError(
             "Gateware cannot be simulated here.",
             why=f"There is no program {' and no program '.join(missing)}.",
-            fix="Install Verilator 5 and a C++ compiler (Debian: apt-get install verilator g++).",
+            fix=f"Install what is missing (Debian: apt-get install {' '.join(names)}).",
         )
-    return _version()
 
 
 @cache
-def _version() -> str:
+def version() -> str:
+    """Verilator's."""
     command = ["verilator", "--version"]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
     return (said.split() or ["", "unknown"])[1]

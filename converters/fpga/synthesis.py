@@ -25,6 +25,7 @@ from edgeml.errors import TargetError, ToolchainError
 from hardware.fpga.board import Board
 
 TOOLCHAIN = "fpga-open"
+DOCTOR = f"Run: edgeml toolchain doctor {TOOLCHAIN}. If it finds nothing, report this as a fault."
 _TIMEOUT_S = 3600
 _JSON, _NETLIST = f"{NAME}.json", "netlist.v"
 # What the tools call what a person counts.
@@ -200,7 +201,7 @@ class Synthesis:
         what: str,
     ) -> None:
         if complaint := self._step(said, command, taken, made):
-            raise ToolchainError(what, why=f"It says: {complaint}")
+            raise ToolchainError(what, why=f"It says: {complaint}", fix=DOCTOR)
 
     def _step(
         self, said: str, command: list[str], taken: Sequence[str], made: Sequence[str]

@@ -20,6 +20,7 @@ from converters.fpga.built import Implementation, Say, Settings, equality_gate
 from converters.fpga.integer.functions import FUNCTIONS
 from converters.fpga.integer.graph import IntegerGraph, encode
 from converters.fpga.integer.reference import run
+from converters.fpga.simulate import require_programs
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import require
 from edgeml.errors import ModelError
@@ -41,10 +42,20 @@ class Vitis(Fpga):
 
     name = "fpga-vitis"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
+    optional_toolchains: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("clock_mhz", "host")
     proof = Proof(
         executes="the project's C++, compiled by g++, on the golden samples",
         verification=Verification.PRE_COMPILE_EXECUTED,
     )
+
+    def require(self) -> None:
+        """Check that the project's C++ can be compiled here.
+
+        Raises:
+            ToolchainError: there is no C++ compiler.
+        """
+        require_programs("g++")
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:
         """What gateware computes, without what is looked up and what names a class."""

@@ -79,7 +79,8 @@ class Definition(
 
     `python` is the range of versions that its packages run on; `packages` are pinned, all of
     them; `runner` answers its requests; `hosts` are the machines it is for, all if empty.
-    `backend` is the folder of the backend whose it is.
+    `backend` is the folder of the backend whose it is. `fix` is what to do where packages are not
+    found, of which PyPI has not all.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Definition(
     environment: dict[str, str] = {}
     hosts: tuple[str, ...] = ()
     backend: str = ""
+    fix: str = ""
 
     @property
     def version(self) -> str:

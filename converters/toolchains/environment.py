@@ -36,7 +36,7 @@ def build(
         with tempfile.TemporaryDirectory(prefix="edgeml-apt-") as work:
             unpacked += unpack(packages, folder / packages.into, Path(work))
     if interpreter:
-        _make_environment(interpreter, definition.packages, folder / VENV)
+        _make_environment(interpreter, definition, folder / VENV)
     emulation = definition.emulation
     if emulation and emulation.root:
         _install_wheels(definition, folder)
@@ -44,7 +44,7 @@ def build(
     return interpreter, tuple(unpacked)
 
 
-def _make_environment(interpreter: Interpreter, packages: Sequence[str], environment: Path) -> None:
+def _make_environment(interpreter: Interpreter, definition: Definition, environment: Path) -> None:
     program = uv()
     python = environment / "bin" / "python"
     if program:
@@ -60,7 +60,8 @@ def _make_environment(interpreter: Interpreter, packages: Sequence[str], environ
         environment=_environment(),
     )
     # Every package is named with its version: --no-deps keeps out whatever is not.
-    _install([*install, "--no-deps", "--only-binary=:all:", *packages])
+    command = [*install, "--no-deps", "--only-binary=:all:", *definition.packages]
+    _install(command, definition.fix)
 
 
 def _install_wheels(definition: Definition, folder: Path) -> None:
@@ -80,7 +81,7 @@ def _install_wheels(definition: Definition, folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", *_quiet_pip()]
         target += ["--python-version", version, "--implementation", "cp"]
         target += [f"--platform={platform}" for platform in emulation.platforms]
-    _install([*pip, *target, *definition.packages])
+    _install([*pip, *target, *definition.packages], definition.fix)
 
 
 def _make_roots(emulation: Emulation, folder: Path) -> None:
@@ -93,13 +94,13 @@ def _make_roots(emulation: Emulation, folder: Path) -> None:
             (root / entry.name).symlink_to(Path("..", "..", emulation.root, entry.name))
 
 
-def _install(command: Sequence[str]) -> None:
+def _install(command: Sequence[str], fix: str) -> None:
     run_command(
         command,
         "The packages cannot be installed.",
         timeout_s=_INSTALL_TIMEOUT_S,
         environment=_environment(),
-        fix=_FIX,
+        fix=fix or _FIX,
     )
 
 

@@ -103,7 +103,16 @@ class UpdateDriver:
         self.model = model
         self.wake = threading.Event()
         self._store = store
-        self._fetcher = Fetcher(model, store, registry, self.wake, ledger=ledger, deltas=deltas)
+        self._fetcher = Fetcher(
+            model,
+            store,
+            registry,
+            self.wake,
+            may_go_on=lambda: not (self._is_held and self._hooks.closed()),
+            ledger=ledger,
+            deltas=deltas,
+        )
+        self._is_held = False
         self._capabilities = capabilities
         self._choices = choices
         self._ceiling = ceiling
@@ -134,6 +143,7 @@ class UpdateDriver:
             self._retry, self._retry_at, self._corrupt = RETRY_S[0], 0.0, 0
         if time.monotonic() < self._retry_at and not self._hooks.stuck_s(self.model):
             return state
+        self._is_held = False
         after = self.bring_up(state)
         if after != state or time.monotonic() < self._retry_at:
             return after
@@ -145,6 +155,7 @@ class UpdateDriver:
             after = self._at_its_time(after)
             if after.reason.startswith(HELD):
                 return after
+            self._is_held = True
         return self._advance(after)
 
     def bring_up(self, state: ModelState) -> ModelState:
@@ -314,7 +325,8 @@ class UpdateDriver:
             self._choices.keep(desired, outcome.execution)
         reach("tested")
         if verdict is not Verdict.PASS:
-            reason = f"the test on the device is {verdict}: {reasons(gates, verdict)}"
+            how = "failed" if verdict is Verdict.FAIL else f"is {verdict}"
+            reason = f"the test on the device {how}: {reasons(gates, verdict)}"
             if verdict is Verdict.FAIL:
                 crashed = outcome.result.crashed
                 cause = RollbackCause.CRASHED if crashed else RollbackCause.GATE

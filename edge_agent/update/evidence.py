@@ -131,6 +131,8 @@ def _evidence(subject: Subject, stage: str) -> Evidence:
         desired_epoch=epoch,
         desired_counter=counter,
         nonce=subject.desired.nonce,
+        memory_bytes=0,  # not measured; a fleet that is older than this agent reads no null here
+        load_ms=0.0,
         conditions=Conditions(
             hardware_class=subject.capabilities.hardware_class,
             cpu=subject.capabilities.cpu.model,

@@ -106,6 +106,7 @@ class Fetcher:
         store: where they go.
         connect: makes the connection to the registry.
         wake: when it is set, what takes long raises `Interrupted`.
+        may_go_on: asked while bytes come; where it says no, that is raised, too.
         ledger: what everything is charged to; without it nothing is counted.
         deltas: what leads from the blobs that are here to others.
     """
@@ -117,6 +118,7 @@ class Fetcher:
         connect: Connect,
         wake: threading.Event,
         *,
+        may_go_on: Callable[[], bool] = lambda: True,
         ledger: "Ledger | None" = None,
         deltas: "Deltas | None" = None,
     ) -> None:
@@ -124,6 +126,7 @@ class Fetcher:
         self._store = store
         self._connect = connect
         self._wake = wake
+        self._may_go_on = may_go_on
         self._ledger = ledger
         self._deltas = deltas
         self._connected: Registry | None = None
@@ -325,7 +328,7 @@ class Fetcher:
         return True
 
     def _pause(self, seconds: float) -> None:
-        if self._wake.wait(seconds):
+        if self._wake.wait(seconds) or not self._may_go_on():
             raise Interrupted
 
 

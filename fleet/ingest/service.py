@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -194,11 +194,15 @@ class Ingest:
         ]
 
     def _handle(self, messages: list[Message]) -> None:
-        self._hear([one for one in messages if one.kind in _OF_THEMSELVES])
         batches = [one for one in messages if one.kind in _BATCHES]
+        parting = _parting(messages, {one.device for one in batches})
+        said = (one for one in messages if one.kind in _OF_THEMSELVES)
+        self._hear([one for one in said if one not in parting])
         for message in batches:
             message.signed = message.signed or self._surviving(message, self._judged)
         self._writer.store([message for message in batches if message.signed])
+        if parting:
+            self._hear(parting)
         for message in messages:
             self._surviving(message, Message.over)
 
@@ -279,6 +283,12 @@ class Ingest:
         """
         found = self._keys.of([device]).get(device)
         return found.key if found else reported.device_key(self._services, device)
+
+
+def _parting(messages: Sequence[Message], senders: Collection[str]) -> list[Message]:
+    """Presence that is the last word of a device with batches, which say that it is there."""
+    last = {one.device: one for one in messages}
+    return [one for name, one in last.items() if one.kind is Up.PRESENCE and name in senders]
 
 
 def busy() -> RemoteError:

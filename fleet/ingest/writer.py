@@ -57,6 +57,7 @@ class Writer:
         """Store what was opened, or give it up for its device to send again."""
         left, pause, until = list(messages), _PAUSE_S[0], time.monotonic() + HOLD_S
         while left := self._tried(left):
+            self.acknowledge()  # what is stored need not wait for what cannot be
             if self._stopping.wait(pause) or time.monotonic() > until:
                 # The devices' outboxes send it again.
                 self._services.counters.add("ingest.dropped", len(left))

@@ -1,11 +1,10 @@
 """Which devices are given the release now: within the wave, limits, windows and rate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
 
-from cloud_sync.windows import UpdateWindow, opens_in
 from fleet.rollouts.observe import (
     Assign,
     Decision,
@@ -13,6 +12,7 @@ from fleet.rollouts.observe import (
     RolloutState,
     Waiting,
 )
+from fleet.rollouts.opening import Opens, in_vain, opening
 from fleet.rollouts.policy import Policy
 from fleet.rollouts.standing import AT_REST
 from fleet.rollouts.survey import Survey, survey
@@ -20,7 +20,6 @@ from fleet.rollouts.timing import given_lately
 from fleet.rollouts.units import Unit, unit
 
 _NAME = attrgetter("device")
-Opens = Callable[[DeviceObservation], float]
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Chosen:
 
     assigns: tuple[Assign, ...] = ()
     slowed: Decision | None = None
+    in_vain: Sequence[DeviceObservation] = ()
 
 
 def choose(policy: Policy, seen: Survey, now: float) -> Chosen:
@@ -38,7 +38,7 @@ def choose(policy: Policy, seen: Survey, now: float) -> Chosen:
     for it now, which is another variant; with the same one it would not be in the wave. Then fresh
     ones, in turn from each hardware class.
     """
-    opens = _opening(policy, now)
+    opens = opening(policy, now)
     room = max(0, policy.limits.in_flight - seen.flying)
     pace, next_at = _pace(policy, seen, now)
     due = sorted(seen.due, key=lambda d: (d.assigned_at or 0.0, d.device))
@@ -50,10 +50,16 @@ def choose(policy: Policy, seen: Survey, now: float) -> Chosen:
     )
     if assigns:
         return Chosen(assigns=assigns)
-    waiting = [*due, *(d for c in seen.classes.values() if c.taken for d in c.fresh)]
-    closed_s = min(map(opens, waiting), default=0.0)
+    if together:
+        units = _units(seen, due)
+        waiting = [device for members in units for device in members]
+        closed_s = min((max(map(opens, members)) for members in units), default=0.0)
+    else:
+        waiting = [*due, *_reached(seen)]
+        closed_s = min(map(opens, waiting), default=0.0)
     if closed_s:
-        return Chosen(slowed=_why(Waiting.WINDOW, now + closed_s))
+        slowed = _why(Waiting.WINDOW, now + closed_s)
+        return Chosen(slowed=slowed, in_vain=in_vain(policy, waiting, now))
     if waiting and room and not pace:
         return Chosen(slowed=_why(Waiting.RATE, next_at))
     if seen.cooling and not waiting and not seen.moving:
@@ -108,11 +114,8 @@ def _whole_groups(
 ) -> list[DeviceObservation]:
     """Whole groups that have room together; one that never has goes when nothing else flies."""
     most = min(room, pace)
-    again: dict[Unit, list[DeviceObservation]] = {}
-    for device in due:
-        again.setdefault(unit(device), []).append(device)
     taken: list[DeviceObservation] = []
-    for members in [*again.values(), *seen.taken_units]:
+    for members in _units(seen, due):
         if any(map(opens, members)):
             continue
         alone = not taken and not seen.flying and most > 0
@@ -122,28 +125,21 @@ def _whole_groups(
     return taken
 
 
+def _units(seen: Survey, due: Sequence[DeviceObservation]) -> list[list[DeviceObservation]]:
+    """What goes as one: groups that are given it again, then those that the wave reaches."""
+    again: dict[Unit, list[DeviceObservation]] = {}
+    for device in due:
+        again.setdefault(unit(device), []).append(device)
+    return [*again.values(), *seen.taken_units]
+
+
+def _reached(seen: Survey) -> Iterable[DeviceObservation]:
+    return (d for c in seen.classes.values() if c.taken for d in c.fresh)
+
+
 def _until(seen: Survey, device: DeviceObservation) -> str:
     group = seen.groups.get(device.group)
     return group.until if group is not None else ""
-
-
-def _opening(policy: Policy, now: float) -> Opens:
-    """How many seconds until a device's windows open, the policy's and its own; 0 while they are.
-
-    Devices are mostly alike: it is worked out once for all that are.
-    """
-    known: dict[tuple[int | None, tuple[UpdateWindow, ...]], float] = {}
-
-    def opens(device: DeviceObservation) -> float:
-        if not policy.windows and not device.windows:
-            return 0.0
-        key = device.utc_offset_s, device.windows
-        if key not in known:
-            both = (policy.windows, device.windows)
-            known[key] = max(opens_in(windows, now, device.utc_offset_s) for windows in both)
-        return known[key]
-
-    return opens
 
 
 def _pace(policy: Policy, seen: Survey, now: float) -> tuple[int, float | None]:

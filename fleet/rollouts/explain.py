@@ -14,6 +14,7 @@ from fleet.rollouts.choose import Chosen
 from fleet.rollouts.gates import FAILURES, count
 from fleet.rollouts.groups import told
 from fleet.rollouts.observe import DeviceObservation, Proceed, Retreat, RolloutState, Waiting
+from fleet.rollouts.opening import told_in_vain
 from fleet.rollouts.policy import Policy
 from fleet.rollouts.survey import Survey
 from fleet.rollouts.timing import spell
@@ -127,7 +128,8 @@ def _slowed(policy: Policy, seen: Survey, chosen: Chosen) -> str:
             verb = "waits" if left == 1 else "wait"
             where = f"the window ({told_windows(policy.windows)})" if policy.windows else ""
             own = "the update windows of their configuration" if _have_windows(seen) else ""
-            return f"; {count(left)} {verb} for {' and '.join(filter(None, (where, own)))}"
+            vain = f"; {told_in_vain(policy, chosen.in_vain)}" if chosen.in_vain else ""
+            return f"; {count(left)} {verb} for {' and '.join(filter(None, (where, own)))}{vain}"
         case Waiting.RATE if policy.rate:
             rate = policy.rate.now(len(seen.given_at), seen.done)
             return f"; {rate} a minute are given it, {left} more follow"

@@ -21,6 +21,8 @@ from fleet.deltas import Deltas
 from fleet.prices import Prices
 from fleet.resources import Plan, PlannedDevice
 from fleet.rollouts import DeviceObservation, Policy
+from fleet.rollouts.opening import in_vain, told_in_vain
+from fleet.rollouts.units import Unit, unit
 from fleet.services import observations, releases
 from fleet.services.context import Services
 from fleet.services.cost import prices_of, total_money
@@ -71,6 +73,7 @@ def plan(
         release = releases.document(row)
         seen = observations.of_release(session, release, policy)
         reckoning = _Reckoning(services, session, release, policy)
+        reckoning.notice_in_vain(seen)
         planned = [reckoning.device(device) for device in seen]
     rows = [device for device in planned if device["device"] > after]
     page = rows if limit is None else rows[:limit]
@@ -120,6 +123,16 @@ class _Reckoning:
         self._known: dict[tuple[str, frozenset[str]], Fetch] = {}
         self.prices: Prices = prices_of(session)
         self._labels = labels_of(session) if self.prices.prices else {}
+        self._in_vain: dict[str, str] = {}
+
+    def notice_in_vain(self, seen: Sequence[DeviceObservation]) -> None:
+        """Note which devices wait for ever, since no time is in all of their windows."""
+        groups: dict[Unit, list[DeviceObservation]] = {}
+        for device in in_vain(self._policy, (d for d in seen if d.variant), self._now):
+            groups.setdefault(unit(device), []).append(device)
+        for members in groups.values():
+            why = told_in_vain(self._policy, members)
+            self._in_vain |= dict.fromkeys((device.device for device in members), why)
 
     def device(self, seen: DeviceObservation) -> PlannedDevice:
         """The line of one device."""
@@ -144,7 +157,9 @@ class _Reckoning:
             "budget_left": room.left,
             "in_budget": in_budget,
             "money": money,
-            "reason": seen.unfit or _said(variant, wire, room, seen.windows, in_budget=in_budget),
+            "reason": seen.unfit
+            or _vain(variant, self._in_vain.get(seen.device, ""))
+            or _said(variant, wire, room, seen.windows, in_budget=in_budget),
         }
 
     def _fetch(self, device: str, variant: Variant) -> Fetch:
@@ -175,6 +190,10 @@ class _Reckoning:
             spent = self._spent.get((device, month_of(self._now, bound.month_begins)), 0)
             rooms.append(Room(max(0, bound.month_bytes - spent), "this month"))
         return min(rooms, key=lambda room: room.left or 0, default=Room())
+
+
+def _vain(variant: Variant | None, why: str) -> str:
+    return f"It would get {variant.name}, but {why}." if variant and why else ""
 
 
 def _said(

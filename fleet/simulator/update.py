@@ -282,7 +282,7 @@ class ModelUpdate:
         await asyncio.sleep(evidence.latency.p50_ms * behaviour.GOLDEN_SAMPLES / 1000)
         device.record(RecordKind.EVIDENCE, evidence)
         if why := behaviour.failing(evidence):
-            return Fail(about=desired, reason=f"the test on the device is fail: {why}")
+            return Fail(about=desired, reason=f"the test on the device failed: {why}")
         return Done(about=desired, phase=Phase.TESTING, baseline=self.state.proven)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 Its targets: `npu-own-good`, whose first offer is right; `npu-own-second`, whose first offer answers
 the wrong class; `npu-own-cpu`, of which half stays on the CPU; `npu-own-refused`;
-`npu-own-broken`, whose backend has a fault.
+`npu-own-broken`, whose backend has a fault. What it was told stands in its report.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +51,8 @@ class Own:
 
     name = "own"
     toolchains: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("paint",)
+    formats: tuple[str, ...] = ("onnx",)
 
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:
         return {"Conv": (), "BatchNormalization": (), "Relu": (), "Flatten": (), "Gemm": ()} | (
@@ -86,7 +88,9 @@ def _offer(job: Job, *, turned: bool) -> Offer:
         origin=(artifact.digest, str(turned)),
         settings={"turned": turned},
         gates=(placement_gate(placement, job.request.min_offload),),
-        report=CompileReport(compiler="own 1", placement=placement),
+        report=CompileReport(
+            compiler="own 1", settings=dict(job.request.options), placement=placement
+        ),
         tools={"own": "1"},
     )
 

@@ -9,7 +9,7 @@ import pytest
 from cloud_sync.evidence import Verification
 from cloud_sync.release import Layout, Release, resolve
 from converters.backends.graph import Node, Tensor
-from converters.backends.qualcomm.backend import TOOLCHAIN, placement_of
+from converters.backends.qualcomm.backend import TOOLCHAIN, placement_of, weights_for
 from converters.backends.remote import opened_in
 from converters.conversion import convert
 from converters.result import ConversionResult
@@ -83,6 +83,11 @@ def device(part: str, architecture: str, qnn_version: str) -> Capabilities:
         runtimes=(RuntimeInfo(name="qnn", version=qnn_version, providers=("htp",)),),
         accelerators=(Accelerator(kind="npu", part=part, architecture=architecture),),
     )
+
+
+def test_weights_are_unsigned_only_beside_a_normalization_that_takes_no_other() -> None:
+    assert weights_for(["Gemm", "Softmax"]) == "int8"
+    assert weights_for(["Gemm", "LayerNormalization"]) == "uint8"
 
 
 def test_the_toolchain_compiles_and_runs_something_real(qnn: Installed) -> None:

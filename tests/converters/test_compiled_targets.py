@@ -2,19 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cloud_sync.evidence import Verification
 from cloud_sync.release import Layout
+from converters import loading
+from converters.cache import Cache
 from converters.conversion import convert
+from converters.conversion import run as convert_request
+from converters.request import Request
 from converters.result import ConversionResult
 from converters.show import conversion_text, describe, description_text
 from edgeml.errors import EdgemlError, ExitCode, GateFailed, ModelError, UserError
+from hardware.probes import probe
 from hardware.profiles import profiles
+from tests import needs
 from tests.hardware.plugins import install
 
 from .notes import Notes
+from .own_backend import Own
 
 PLUGIN = "from tests.converters.own_backend import make"
 BACKEND = "from tests.converters.own_backend import Own as make"
@@ -186,6 +195,84 @@ def test_an_option_that_no_target_has_is_refused_before_anything_is_made(
             options={"colour": "red"},
         )
     assert "npu-ethos-u55-32 has system-config, memory-mode" in refused.value.why
+
+
+def test_each_target_is_told_its_own_options_alone(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    targets = ("npu-own-good", "fpga-ecp5-25k")
+    options = {"paint": "red", "until": "silicon"}
+    result = run(convnet, quarters_data, tmp_path / "out", targets=targets, options=options)
+    [variant] = result.variants
+    assert variant.compiled is not None
+    assert variant.compiled.settings == {"paint": "red"}
+    [failed] = result.failed
+    assert failed.target == "fpga-ecp5-25k"
+    needs.program("verilator", "verilator")  # without it, that is why
+    assert failed.what == "The option until=silicon cannot be used."
+
+
+def test_an_option_that_no_target_of_several_kinds_has_is_refused(
+    convnet: Path, quarters_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    targets = ("npu-own-good", "fpga-ecp5-25k", "npu-esp32-s3")
+    with pytest.raises(UserError, match="no option colour") as refused:
+        run(convnet, quarters_data, tmp_path / "out", targets=targets, options={"colour": "red"})
+    assert "npu-own-good has paint; fpga-ecp5-25k has architecture, until" in refused.value.why
+
+
+def test_a_model_of_a_format_that_a_target_does_not_take_is_refused_before_it_is_evaluated(
+    convnet: Path,
+    quarters_data: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Own, "formats", ("tflite",))
+    notes = Notes()
+    with pytest.raises(ModelError, match="npu-own-good takes tflite models") as refused:
+        run(convnet, quarters_data, tmp_path / "out", "good", progress=notes)
+    assert "Export the model" in refused.value.fix
+    assert notes.steps == ["Reading the model and the data"]
+
+
+class Judgements(Cache):
+    """Counts what is judged anew."""
+
+    anew = 0
+
+    def put(self, kind: str, parts: Any, body: bytes) -> None:
+        self.anew += kind == "compiled"
+        super().put(kind, parts, body)
+
+
+def test_a_judgement_beside_the_float_model_is_made_anew_where_that_runs_in_another_version(
+    convnet: Path,
+    quarters_data: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = Judgements(tmp_path / "cache")
+
+    def judged(out: str) -> int:
+        request = Request(
+            model=convnet,
+            calibration=str(quarters_data[0]),
+            evaluation=str(quarters_data[1]),
+            name="quarters",
+            version="1",
+            out=tmp_path / out,
+            targets=("npu-own-good",),
+            metric="cosine",
+        )
+        before = cache.anew
+        convert_request(request, Notes(), cache)
+        return cache.anew - before
+
+    assert (judged("first"), judged("again")) == (1, 0)
+    host = probe()
+    newer = tuple(replace(known, version=f"{known.version}.1") for known in host.runtimes)
+    monkeypatch.setattr(loading, "probe", lambda: replace(host, runtimes=newer))
+    assert judged("newer") == 1
 
 
 def test_cpu_targets_and_compiled_ones_are_one_release(

@@ -165,6 +165,8 @@ def test_an_operator_that_gateware_has_not_is_refused_by_its_name(folder: Path) 
         ({"architecture": "analog"}, "one of auto, engine, dataflow"),
         ({"clock_mhz": "-3"}, "no number above 0"),
         ({"lanes": "many"}, "no number above 0"),
+        ({"lanes": "5"}, "one of 4, 8, 16"),
+        ({"clock_mhz": "nan"}, "no number above 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(
@@ -172,6 +174,16 @@ def test_an_option_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=said):
         run(folder, "out-of-range", options=option)
+
+
+@pytest.mark.parametrize(
+    ("board", "said"), [("icebreaker", "another FPGA than the target"), ("mine", "no board mine")]
+)
+def test_a_board_that_has_not_the_targets_fpga_is_refused(
+    folder: Path, board: str, said: str
+) -> None:
+    with pytest.raises(TargetError, match=said):
+        run(folder, "other-board", options={"until": "rtl", "board": board})
 
 
 @pytest.mark.parametrize(

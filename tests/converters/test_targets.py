@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from converters.targets import listing
 from edgeml.cli import app
 from edgeml.errors import TargetError
+from tests import needs
 
 RUN = CliRunner()
 
@@ -39,6 +40,26 @@ def test_what_is_missing_is_said_once_for_all_targets_that_lack_it() -> None:
     assert "npu-qualcomm-htp-v68, npu-qualcomm-htp-v73, npu-qualcomm-htp-v79: " in result.stdout
 
 
+@pytest.mark.usefixtures("no_toolchains")
+def test_an_fpga_is_not_ready_without_what_makes_a_bitstream() -> None:
+    needs.program("verilator", "verilator")
+    needs.program("g++", "g++")
+    [target] = listing(["fpga-ecp5-85k"])
+    assert not target.ready
+    assert "toolchain install fpga-open (it is not needed with --until rtl)" in target.reason
+    assert {tool.name for tool in target.toolchains} == {"fpga-open", "da4ml"}
+
+
+def test_an_fpga_is_not_ready_without_a_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [target] = listing(["fpga-ice40-up5k"])
+    assert not target.ready
+    assert "no program verilator and no program g++" in target.reason
+    assert "apt-get install verilator g++" in target.reason
+
+
 def test_each_target_says_how_far_a_variant_is_checked() -> None:
     body = json.loads(RUN.invoke(app, ["targets", "--json"]).stdout)
     levels = {target["name"]: target["verification"] for target in body["targets"]}
@@ -53,6 +74,8 @@ def test_of_one_target_its_rules_are_shown() -> None:
     assert "## On this machine" in text
     body = json.loads(RUN.invoke(app, ["targets", "npu-qualcomm-htp-v73", "--json"]).stdout)
     assert body["constraints"]["*"][0] == "Tensors have at most 5 axes."
+    body = json.loads(RUN.invoke(app, ["targets", "fpga-amd-vitis", "--json"]).stdout)
+    assert body["options"] == ["clock_mhz", "host"]
 
 
 def test_a_target_that_is_not_known_is_an_error() -> None:

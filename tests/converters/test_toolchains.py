@@ -179,9 +179,11 @@ def test_an_installation_that_is_killed_leaves_nothing_that_counts(
 def test_a_package_that_does_not_exist_leaves_nothing(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(definitions(), "tiny", tiny(tmp_path, packages=("six==0.0.1",)))
-    with pytest.raises(ToolchainError, match=r"six==0\.0\.1"):
+    lacking = tiny(tmp_path, packages=("six==0.0.1",), fix="Look for it elsewhere.")
+    monkeypatch.setitem(definitions(), "tiny", lacking)
+    with pytest.raises(ToolchainError, match=r"six==0\.0\.1") as caught:
         store.install("tiny")
+    assert caught.value.fix == "Look for it elsewhere."
     assert [entry.name for entry in (home / "tiny").iterdir()] == [".lock"]
 
 

@@ -86,7 +86,7 @@ def test_a_first_release_that_does_badly_leaves_nothing_running(scene: Scene) ->
         agent.stop()
     last = scene.device.states(MODEL)[-1]
     assert last.running_version == ""
-    assert "the test on the device is fail" in last.reason
+    assert "the test on the device failed" in last.reason
     assert not (scene.data / "results.jsonl").read_text()
 
 

@@ -1,6 +1,7 @@
 """Frames are kept as the capture policy says: chosen, bounded in rate and bytes, never a brake."""
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,56 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
         frames.offer(frame(index), line(index, confident=False))
     frames.close(30)
     assert (tmp_path / "captured").read_text() == "in the way"
+
+
+def test_a_frame_that_cannot_be_encoded_or_is_too_large_takes_no_other_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = CapturedFrames(tmp_path, lambda: {"digits": CapturePolicy(every_s=0.0, keep_mb=1)})
+    faults = [np.zeros((0, 8, 3), np.uint8), np.zeros(600_000, np.int16)]
+    for index, image in enumerate([*faults, None]):
+        eventually(frames._waiting.empty)
+        frames.offer(frame(index, image), line(index, confident=False))
+    frames.close(30)
+    assert [name for name in kept(tmp_path) if name.endswith(".json")] == [
+        "1795279440000-belt-2.json"
+    ]
+    assert len(caplog.messages) == 1
+    assert "frames cannot be kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "a/../b", "日本" * 40], ids=["parent", "itself", "path", "long"]
+)
+def test_whatever_a_model_and_a_source_are_called_their_frames_are_kept_in_the_folder(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "captured"
+    frames = CapturedFrames(folder, lambda: {name: CapturePolicy()})
+    frames.offer(frame(1, source=name), line(1, confident=False) | {"model": name})
+    frames.close(30)
+    assert len(list(folder.glob("*/1795279439000-*-1.json"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["captured"]
+
+
+def test_a_disk_that_hangs_does_not_keep_the_agent_from_ending(tmp_path: Path) -> None:
+    answers = threading.Event()
+
+    class Hangs(float):
+        def __mul__(self, other: float) -> float:
+            answers.wait(60)
+            return float(self) * other
+
+    frames = CapturedFrames(tmp_path, lambda: {"digits": CapturePolicy(every_s=0.0)})
+    frames.offer(frame(1), line(1, confident=False) | {"t": Hangs(1_795_279_438.0)})
+    eventually(frames._waiting.empty)
+    frames.offer(frame(2), line(2, confident=False))
+    ending = threading.Thread(target=frames.close, args=(0.1,), daemon=True)
+    ending.start()
+    ending.join(30)
+    ended = not ending.is_alive()
+    answers.set()
+    assert ended
 
 
 def test_an_agent_keeps_what_its_model_is_unsure_of(scene: Scene) -> None:

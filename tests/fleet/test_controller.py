@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,57 @@ def test_a_rollout_advances_on_commits_evidence_and_soak(
     assert info["finished_at"] == clock.now
     actions = [entry["action"] for entry in audit.entries(services)["items"]]
     assert actions[:2] == ["rollout.complete", "rollout.advance"]
+
+
+class Once(Controller):
+    """Its loop ends at its first rest."""
+
+    looks = 0
+
+    def tick(self) -> int:
+        self.looks += 1
+        return super().tick()
+
+    def _rest(self, seen: int, seconds: float) -> None:
+        self._stop.set()
+
+
+@pytest.mark.parametrize(("soak_s", "looks"), [(0.0, 3), (10.0, 2)])
+def test_what_a_look_makes_due_is_looked_at_without_a_rest_and_a_soak_is_not(
+    services: Services,
+    controller: Controller,
+    sim: Sim,
+    push: Callable[..., Release],
+    operator: Any,
+    soak_s: float,
+    looks: int,
+) -> None:
+    push("1.0.0")
+    policy = msgspec.structs.replace(POLICY, soak_s=soak_s)
+    rollouts.create(services, operator, "digits", "1.0.0", policy)
+    settle(controller)
+    sim.say("cam-1", Phase.COMMITTED)
+    once = Once(services)
+    once._run()
+    assert once.looks == looks
+    given = {name for name in sim.devices if sim.wanted(name)}
+    assert given == ({"cam-1"} if soak_s else {"cam-1", "cam-2", "cam-3"})
+
+
+@pytest.mark.sqlite
+def test_a_rest_ends_when_others_have_spoken_and_are_silent(
+    services: Services, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.controller._MAX_PAUSE_S", 3600.0)
+    monkeypatch.setattr("fleet.controller._SILENCE_S", 0.01)
+    seen = services.changes.count
+    services.changes.announce()  # a device, not the controller itself
+    resting = threading.Thread(target=controller._rest, args=(seen, 3600.0), daemon=True)
+    resting.start()
+    resting.join(60)
+    ended = not resting.is_alive()
+    controller._stop.set()
+    assert ended
 
 
 def test_a_device_that_rolled_back_halts_the_rollout_and_gets_the_earlier_release(

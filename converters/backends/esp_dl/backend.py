@@ -14,7 +14,7 @@ from converters.backends.interface import Job, Offer, Proof
 from converters.backends.placement import placement_gate
 from converters.backends.simulated import prepared, simulated
 from converters.backends.support import Constraint
-from converters.backends.whole import Rules, placement_without, require_onnx
+from converters.backends.whole import Rules, placement_without
 from converters.recipe import Method, Parameters, Rule
 from converters.toolchains.service import Service
 from converters.toolchains.store import require
@@ -22,7 +22,7 @@ from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.espdl import NAME
-from hardware.runtimes.formats import ESPDL
+from hardware.runtimes.formats import ESPDL, ONNX
 
 TOOLCHAIN = "esp-ppq"
 _EXECUTED_ON = "esp-ppq quantized graph"
@@ -47,6 +47,8 @@ class EspDl:
 
     name = "esp-dl"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
+    options: tuple[str, ...] = ()
+    formats: tuple[str, ...] = (ONNX,)
     proof = Proof(
         executes="the graph that ESP-PPQ quantized, its integers simulated in floats; not the file",
         verification=Verification.GRAPH_SIMULATED,
@@ -60,10 +62,9 @@ class EspDl:
         """8-bit activations by entropy, as ESP-PPQ does, then by extremes, then 16-bit ones.
 
         Raises:
-            ModelError: it is no ONNX model, or ESP-PPQ refuses it.
+            ModelError: ESP-PPQ refuses it.
             ToolchainError: the toolchain failed.
         """
-        require_onnx(job)
         if job.decided is not None:
             yield _quantized(job, "as the recipe says", job.decided.rules)
             return

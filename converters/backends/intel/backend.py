@@ -14,11 +14,11 @@ from cloud_sync.evidence import CompileReport, Verification
 from converters.artifact import Made, write_artifact
 from converters.backends.interface import Job, Offer, Proof
 from converters.backends.support import EVERY, Constraint
-from converters.backends.whole import Rules, known_shapes, require_onnx, static, write_quantized
+from converters.backends.whole import Rules, known_shapes, static, write_quantized
 from converters.executor import LocalExecutor, RemoteSession, open_remote
 from edgeml.errors import ToolchainError
 from hardware.profiles import TargetProfile
-from hardware.runtimes.formats import OPENVINO_IR
+from hardware.runtimes.formats import ONNX, OPENVINO_IR
 from hardware.runtimes.openvino import NAME, OpenVinoRuntime, ir_of
 
 _EXECUTED_ON = "x86-64 openvino cpu"
@@ -49,6 +49,7 @@ class Intel:
     name = "intel"
     toolchains: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    formats: tuple[str, ...] = (ONNX,)
     proof = Proof(
         executes="the OpenVINO file on the CPU plug-in; the NPU's driver compiles it on the device",
         verification=Verification.PRE_COMPILE_EXECUTED,
@@ -73,12 +74,9 @@ class Intel:
         """Activations by their extremes, then without the rarest ones.
 
         Raises:
-            ModelError: it is no ONNX model, or OpenVINO cannot read it.
+            ModelError: OpenVINO cannot read it.
             NotQuantizableError: it cannot be quantized.
-            ToolchainError: OpenVINO is not installed.
         """
-        require_onnx(job)
-        self.require()
         if job.decided is not None:
             yield self._made(job, "as the recipe says", job.decided.rules)
             return

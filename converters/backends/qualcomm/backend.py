@@ -7,7 +7,7 @@ with LayerNormalization, of which QNN takes no other.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -23,7 +23,6 @@ from converters.backends.support import Constraint
 from converters.backends.whole import (
     Rules,
     placement_without,
-    require_onnx,
     static,
     write_quantized,
 )
@@ -32,7 +31,7 @@ from converters.toolchains.store import Installed, require
 from edgeml.errors import ModelError
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements, RuntimeRequirement
-from hardware.runtimes.formats import QNN_CONTEXT
+from hardware.runtimes.formats import ONNX, QNN_CONTEXT
 from hardware.runtimes.qnn import HTP, NAME
 
 TOOLCHAIN = "qnn"
@@ -57,6 +56,7 @@ class Qualcomm:
     name = "qualcomm"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
     options: tuple[str, ...] = ()
+    formats: tuple[str, ...] = (ONNX,)
     proof = Proof(
         executes="the compiled context itself, on QNN's x86 simulator of the HTP",
         verification=Verification.ARTIFACT_EXECUTED_EMULATED,
@@ -70,15 +70,14 @@ class Qualcomm:
         """8-bit activations first, with ranges of two kinds, then 16-bit ones.
 
         Raises:
-            ModelError: it is no ONNX model, or QNN takes nothing of it.
+            ModelError: QNN takes nothing of it.
             NotQuantizableError: it cannot be quantized.
             ToolchainError: QNN failed.
         """
-        require_onnx(job)
         if job.decided is not None:
             yield self._compiled(job, "as the recipe says", job.decided.rules)
             return
-        weight = "uint8" if _UNSIGNED & set(job.loaded.model.operators) else "int8"
+        weight = weights_for(job.loaded.model.operators)
         for move, parameters in _MOVES.items():
             yield self._compiled(job, move, static(weight=weight, **parameters))
 
@@ -122,6 +121,11 @@ class Qualcomm:
             ),
             tools={_PACKAGE: version, "qnn": reply["sdk"]},
         )
+
+
+def weights_for(operators: Iterable[str]) -> str:
+    """The type of the weights in a model of these operators."""
+    return "uint8" if _UNSIGNED & set(operators) else "int8"
 
 
 def placement_of(

@@ -16,7 +16,7 @@ from converters.backends.placement import placement_gate
 from converters.backends.rockchip.rules import TABLE
 from converters.backends.simulated import Prepared, prepared, simulated
 from converters.backends.support import Constraint
-from converters.backends.whole import Rules, placement_without, require_onnx
+from converters.backends.whole import Rules, placement_without
 from converters.recipe import Method, Parameters, Rule
 from converters.toolchains.service import Service
 from converters.toolchains.store import require
@@ -24,7 +24,7 @@ from edgeml.errors import ModelError, ToolchainError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.bundle import pack
-from hardware.runtimes.formats import RKNN
+from hardware.runtimes.formats import ONNX, RKNN
 from hardware.runtimes.interface import TensorSpec
 from hardware.runtimes.rockchip import MODEL, NAME, TENSORS
 from hardware.runtimes.rockchip import Tensors as Signature
@@ -48,6 +48,7 @@ class Rockchip:
     name = "rockchip"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
     options: tuple[str, ...] = ()
+    formats: tuple[str, ...] = (ONNX,)
     proof = Proof(
         executes="the graph that rknn-toolkit2 just built, on its simulator; not the exported file",
         verification=Verification.GRAPH_SIMULATED,
@@ -61,10 +62,9 @@ class Rockchip:
         """Ranges by the extremes, then by entropy.
 
         Raises:
-            ModelError: it is no ONNX model, or the toolkit refuses it.
+            ModelError: the toolkit refuses it.
             ToolchainError: the toolkit failed.
         """
-        require_onnx(job)
         if job.decided is not None:
             yield _built(job, "as the recipe says", job.decided.rules)
             return

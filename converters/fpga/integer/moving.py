@@ -47,6 +47,7 @@ def sliced(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
 def padded(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
     """Zeros around a picture, or channels of zeros: a convolution of one place by ones."""
     view, given = view_of(inputs[0]), attributes(node)
+    tensor, shape = builder.picture(view)
     ends = given.get("pads") or constant_of(inputs[1], "its padding is computed").value.tolist()
     filled = given.get("value", 0)
     if len(inputs) > 2 and inputs[2]:  # noqa: PLR2004
@@ -55,7 +56,6 @@ def padded(builder: Builder, node: _Node, inputs: list[Value | None]) -> View:
         raise ValueError("it pads with other values than zero")
     if min(ends) < 0 or ends[0] or ends[4]:
         raise ValueError("it cuts values off, or pads the batch")
-    tensor, shape = builder.picture(view)
     before, channels = ends[1], shape[2] + ends[1] + ends[5]
     weights = np.zeros((channels, 1, 1, shape[2]))
     weights[range(before, before + shape[2]), 0, 0, range(shape[2])] = 1

@@ -42,7 +42,7 @@ RULES = {
     "disk_free_share": "Free share of the disk",
     "ingest_waiting": "Messages that wait to be stored",
     "webhook_dead_s": "A failed delivery is told of for, s",
-    "registry_behind_s": "A release is not in the external registry for, s",
+    "registry_behind_s": "A release is not pushed for, s",
 }
 
 

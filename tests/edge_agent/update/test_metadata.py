@@ -13,6 +13,7 @@ from tuf.api.metadata import Targets, Timestamp
 from cloud_sync.messages import DesiredModel, Phase, SecurityRecord
 from cloud_sync.release import Release
 from cloud_sync.update_machine import Event, ModelState, Wanted, step
+from cloud_sync.windows import HELD
 from edge_agent.choices import Choices
 from edge_agent.registries import Registries, RegistrySettings
 from edge_agent.store import ReleaseStore
@@ -20,6 +21,7 @@ from edge_agent.trust.identity import load_identity
 from edge_agent.trust.release_trust import ReleaseCheck
 from edge_agent.update import driver
 from edge_agent.update.driver import UpdateDriver
+from edge_agent.update.fetching import Interrupted
 from edge_agent.update.hooks import Hooks
 from hardware.probes import probe
 from tests.cloud_sync.registries import Shelf, running
@@ -37,6 +39,7 @@ class Updated:
     def __init__(self, folder: Path, shelf: Shelf, check: ReleaseCheck) -> None:
         self.state = ModelState()
         self.reasons: list[str] = []
+        self.closed: Callable[[], str] = str
         capabilities = probe()
         self.driver = UpdateDriver(
             "toy",
@@ -58,6 +61,7 @@ class Updated:
                 site=lambda _model: {},
                 version=lambda: (1, 1),
                 trusted=check,
+                closed=lambda: self.closed(),
             ),
         )
 
@@ -192,3 +196,17 @@ def test_what_turns_out_to_be_unsigned_is_refused_for_that_and_no_longer_looked_
     del sim.answers[TIMESTAMP]
     state = updated.turn_until(lambda state: "Nobody who may sign it has" in state.reason)
     assert (state.phase, state.lacking) == (Phase.REFUSED, False)
+
+
+def test_a_window_that_closes_interrupts_a_download_and_the_next_one_ends_it(
+    updated: Updated,
+) -> None:
+    looks = iter([""])  # the first look is that at the beginning of the turn
+    updated.turn_until(lambda state: state.phase is Phase.DOWNLOADING)
+    updated.closed = lambda: next(looks, HELD)
+    with pytest.raises(Interrupted):
+        updated.turn_until(lambda state: state.phase is not Phase.DOWNLOADING)
+    updated.turn_until(lambda state: state.reason == HELD)
+    assert updated.state.phase is Phase.DOWNLOADING
+    updated.closed = str
+    updated.turn_until(lambda state: state.phase is Phase.VERIFYING)

@@ -74,6 +74,17 @@ def test_what_a_device_says_several_times_in_a_group_is_taken_in_its_order(
     assert models(services, site[0]) == {"digits"}
 
 
+@pytest.mark.parametrize("online", [True, False])
+def test_the_last_word_of_a_device_says_whether_it_is_there(
+    services: Services, ingest: Ingest, site: list[Any], *, online: bool
+) -> None:
+    site[0].report("digits", ReportedModel(phase=Phase.IDLE))
+    batch = sign(encode(site[0].outbox.batch()), PayloadType.BATCH, site[0].key)
+    said = [presence(site[0], online=False), Message(site[0].device, Up.STATE, batch)]
+    ingest._handle(said if online else said[::-1])
+    assert devices.show(services, "cam-0")["online"] is online
+
+
 def test_one_that_cannot_be_stored_or_is_forged_takes_no_other_with_it(
     services: Services, ingest: Ingest, site: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -375,3 +375,25 @@ def test_while_more_waits_one_acknowledgement_stands_for_several_transactions(
     more[0] = False
     store()
     assert [device.open_ack(payload).through for _, payload in bus.sent] == [1, 4]
+
+
+def test_what_is_stored_is_acknowledged_while_the_database_cannot_be_used(
+    services: Services, bus: Bus, device: Any, window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> Any:
+        raise OperationalError("", {}, Exception("the database is gone"))
+
+    stopping = threading.Event()
+    made = writer.Writer(services, lambda _: None, stopping, lambda: True)
+    monkeypatch.setattr(writer, "ACKS_S", 3600.0)
+    made.acknowledge()
+    for number in (1, 2):
+        device.outbox.append(RecordKind.TELEMETRY, window(number))
+        batch = device.outbox.batch()
+        proven = records.SignedBatch(batch, signed(device, batch))
+        made.store([Message(device.device, Up.TELEMETRY, b"", signed=proven)])
+        assert len(bus.sent) == number - 1
+        stopping.set()
+        monkeypatch.setattr(records, "insert_rows", gone)
+    [(_, payload)] = bus.sent
+    assert device.open_ack(payload).through == 1

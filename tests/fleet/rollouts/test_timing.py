@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_sync.messages import Phase
+from cloud_sync.windows import UpdateWindow
 from fleet.rollouts import Approval, Assign, Policy, RolloutStatus, Waiting, decide
 from fleet.rollouts.failures import FailureKind, Retries, kind_of_rollback
 from fleet.rollouts.policy import Limits, Wave
 from fleet.rollouts.standing import failure
 from fleet.rollouts.timing import DAYS, Rate, Window, opens_in, spell
+from fleet.rollouts.together import Together
 from tests.fleet.rollouts.observed import NOW, RELEASE, committed, device, rolled_back, state
 from tests.fleet.rollouts.observed import given as told
 
@@ -93,6 +95,25 @@ def test_a_device_is_given_the_release_in_the_window_of_its_own_configuration() 
     both = decide(Policy(waves=ALL, windows=(Window(begins="06:00", ends="21:00"),)), state(),
                   [bound], at("2026-11-20T23:00"))  # fmt: skip
     assert (both.actions, both.waits_for) == ((), Waiting.WINDOW)
+
+
+def test_it_is_said_of_devices_that_no_time_is_in_all_their_windows() -> None:
+    noon = at("2026-03-07T12:00")
+    day = (UpdateWindow(begins="06:00", ends="21:00"),)
+    night = (UpdateWindow(begins="22:00", ends="05:00"),)
+    pair = [device(n, windows=w, group="7") for n, w in (("a", day), ("b", night))]
+    together = Policy(waves=ALL, together=Together(label="line"))
+    waits = decide(together, state(), [*pair, device("c", group="8", windows=night)], noon)
+    assert (waits.actions, waits.waits_for) == ((), Waiting.WINDOW)
+    assert "no time is in the windows of a, b at once: they wait for ever" in waits.sentence
+    far = [pair[0], device("b", windows=night, group="7", utc_offset_s=8 * 3600)]
+    patient = decide(together, state(), far, noon)
+    assert patient.waits_for is Waiting.WINDOW
+    assert patient.until == at("2026-03-07T14:00")
+    assert "for ever" not in patient.sentence
+    alone = Policy(waves=ALL, windows=(NIGHT,))
+    waits = decide(alone, state(), [device("a", windows=day)], noon)
+    assert "no time is in the windows of the policy, a at once" in waits.sentence
 
 
 def test_only_the_time_within_its_window_makes_a_device_late() -> None:

@@ -115,6 +115,20 @@ def test_a_plan_says_the_exact_need_that_a_device_lacks(planned: Callable[..., A
 
 
 @pytest.mark.sqlite
+def test_a_plan_says_that_a_device_waits_for_ever(
+    planned: Callable[..., Any], services: Services, operator: Any
+) -> None:
+    day = {"update_windows": [{"begins": "06:00", "ends": "21:00"}]}
+    devices.configure(services, operator, "fresh", day)
+    found = planned('[[windows]]\nbegins = "22:00"\nends = "05:00"')
+    assert found["fresh"]["reason"] == (
+        "It would get cpu-x86-64-vnni int8, but no time is in the windows of the policy, fresh at "
+        "once: they wait for ever; change the windows."
+    )
+    assert "for ever" not in found["runs-1"]["reason"]
+
+
+@pytest.mark.sqlite
 def test_what_a_device_has_is_not_counted(planned: Callable[..., Any]) -> None:
     found = planned()
     fresh, runs = found["fresh"], found["runs-1"]

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from cloud_sync.evidence import Verification
-from cloud_sync.release import Layout, ReleaseBuilder
+from cloud_sync.release import Layout, ReleaseBuilder, write_atomically
 from edgeml.errors import UserError
+from fleet.simulator import update
 from fleet.simulator.hardware_classes import read_classes
 from fleet.simulator.identities import Identities
 from fleet.simulator.population import Fault
@@ -191,6 +192,32 @@ def test_a_device_without_the_budget_waits_and_says_for_what(loop: Loop) -> None
 
         until("their reason", lambda: any("budget: about 0.34 MB" in r for r in reasons()))
         loop.client.abort(rollout, "seen enough")
+
+
+def test_a_device_that_refused_for_damaged_metadata_goes_on_when_they_are_whole(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "RETRY_S", (0.01, 0.02))
+    monkeypatch.setattr(update, "LOOK_S", (0.01, 0.2))
+    signed = loop.folder / "fleet" / "trust" / "metadata" / "timestamp.json"
+    whole = signed.read_bytes()
+    said = json.loads(whole)
+    said["signatures"][0]["sig"] = "00" * 64
+    rollout = roll_out(loop, "damaged")  # by a fleet that can still read its own metadata
+
+    def told() -> str:
+        return str(loop.client.rollout(rollout)["devices"][0]["reason"])
+
+    write_atomically(signed, json.dumps(said).encode())
+    try:
+        with simulated(loop, "damaged", 1, tuf=True) as seen:
+            until("its refusal", lambda: seen().phases == {"refused": 1})
+            until("why", lambda: "Too few of the keys that must sign it did" in told())
+            assert not seen().downloads
+            write_atomically(signed, whole)
+            until("its commit", lambda: seen().phases == {"committed": 1})
+    finally:
+        write_atomically(signed, whole)
 
 
 def test_a_site_switches_together_in_its_window_and_one_that_fails_takes_it_back(
