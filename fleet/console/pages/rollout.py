@@ -29,6 +29,8 @@ _CHANGES: dict[str, Callable[..., RolloutInfo]] = {
     "rollback": rollouts.rollback,
     "override": rollouts.override,
 }
+_OVERRIDE = """(event) => event.target.closest("[data-gate]")
+  && emit(event.target.closest("[data-gate]").dataset.gate)"""
 _Standing = tuple[RolloutInfo, Explanation]
 
 
@@ -66,8 +68,15 @@ class _Page:
                     self._waves = parts.redraw(_waves)
                     self._field = rollout_parts.Field()
                     self._attention = parts.redraw(rollout_parts.attention)
-                with parts.panel("Gates of this wave"):
+                with parts.panel("Gates of this wave"), ui.element("div") as gates:
                     self._gates = parts.redraw(self._draw_gates)
+                # Where the buttons are, they are drawn again with each report: a click that is on
+                # its way then would be lost.
+                gates.on(
+                    "click",
+                    lambda event: self._ask_override(str(event.args)),
+                    js_handler=_OVERRIDE,
+                )
             with ui.element("div").classes("side stack"):
                 with parts.panel("About"):
                     self._facts = parts.redraw(_facts)
@@ -116,8 +125,9 @@ class _Page:
 
         def beside(gate: GateLine) -> None:
             if gate.name in overridable:
-                override = parts.button("Override", partial(self._ask_override, gate.name))
+                override = parts.button("Override")
                 override.props["aria-label"] = f"Override the gate {gate.name}"
+                override.props["data-gate"] = gate.name
 
         for group in groups:
             rollout_parts.gates(group, beside)
