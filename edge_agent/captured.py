@@ -66,6 +66,7 @@ class CapturedFrames:
             queue.Queue(1)
         )
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._failing = False
 
     def offer(self, frame: Frame, line: dict[str, Any]) -> None:
@@ -84,9 +85,10 @@ class CapturedFrames:
         except queue.Full:
             return  # another model's worker was quicker
         self._taken[model] = now
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="captured", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="captured", daemon=True)
+                self._thread.start()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what was taken, and end; a disk that hangs is not waited for."""
