@@ -56,8 +56,9 @@ module DP16KD #(
     wire unused = &{1'b0, OCEA, OCEB, RSTA, RSTB, CSA0, CSA1, CSA2, CSB0, CSB1, CSB2};
 
     generate
-        if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || WRITEMODE_A != "NORMAL"
-            || WRITEMODE_B != "NORMAL" || CLKAMUX != "CLKA" || CLKBMUX != "CLKB")
+        if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || CLKAMUX != "CLKA" || CLKBMUX != "CLKB"
+            || (WRITEMODE_A != "NORMAL" && WRITEMODE_A != "READBEFOREWRITE")
+            || (WRITEMODE_B != "NORMAL" && WRITEMODE_B != "READBEFOREWRITE"))
             block_ram_of_a_kind_that_has_no_model missing ();
     endgenerate
 
@@ -71,9 +72,10 @@ module DP16KD #(
         endcase
     endfunction
 
+    // A port that writes keeps what it read last, or reads what was there before.
     integer i;
     wire [35:0] data_a = {given_b, given_a};
-    always @(posedge CLKA)
+    always @(posedge CLKA) begin
         if (CEA && WEA) case (DATA_WIDTH_A)
             36: for (i = 0; i < 4; i = i + 1)
                 if (address_a[i]) bytes[{address_a[13:5], i[1:0]}] <= data_a[i*9 +: 9];
@@ -82,9 +84,12 @@ module DP16KD #(
             9: bytes[address_a[13:3]] <= data_a[8:0];
             default: for (i = 0; i < DATA_WIDTH_A; i = i + 1)
                 bytes[address_a[13:3]][address_a[2:0] + i[2:0]] <= data_a[i];
-        endcase else if (CEA) read_a <= word(address_a, DATA_WIDTH_A);
+        endcase
+        if (CEA && (!WEA || WRITEMODE_A == "READBEFOREWRITE"))
+            read_a <= word(address_a, DATA_WIDTH_A);
+    end
     wire [35:0] data_b = {18'd0, given_b};
-    always @(posedge CLKB)
+    always @(posedge CLKB) begin
         if (CEB && WEB) case (DATA_WIDTH_B)
             36: for (i = 0; i < 4; i = i + 1)
                 if (address_b[i]) bytes[{address_b[13:5], i[1:0]}] <= data_b[i*9 +: 9];
@@ -93,7 +98,10 @@ module DP16KD #(
             9: bytes[address_b[13:3]] <= data_b[8:0];
             default: for (i = 0; i < DATA_WIDTH_B; i = i + 1)
                 bytes[address_b[13:3]][address_b[2:0] + i[2:0]] <= data_b[i];
-        endcase else if (CEB) read_b <= word(address_b, DATA_WIDTH_B);
+        endcase
+        if (CEB && (!WEB || WRITEMODE_B == "READBEFOREWRITE"))
+            read_b <= word(address_b, DATA_WIDTH_B);
+    end
     assign {
         DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5,
         DOA4, DOA3, DOA2, DOA1, DOA0
