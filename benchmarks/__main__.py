@@ -7,6 +7,7 @@ BENCHMARKS = (
     "convert_cpu",
     "convert_npu",
     "convert_fpga",
+    "fpga_overlap",
     "fusing",
     "agent",
     "pipeline",

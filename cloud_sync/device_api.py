@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from typing import Annotated
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -16,6 +17,7 @@ from cloud_sync.messages import (
     encode,
 )
 from cloud_sync.metering import Meter
+from cloud_sync.samples import SampleHeld, SampleOffer
 from cloud_sync.trust import PayloadType, PrivateKey, sign
 from cloud_sync.trust.device_token import SCHEME, make_token
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
@@ -33,6 +35,10 @@ class _Problem(msgspec.Struct):
     """What is read of a refusal (RFC 9457)."""
 
     detail: str
+
+
+class Unfit(RemoteError):  # noqa: N818 -- what was sent is at fault, and would be again
+    """The fleet will never take what was sent."""
 
 
 class DeviceAuth(httpx.Auth):
@@ -77,6 +83,7 @@ class DeviceClient:
         meter: counts what the connections cost.
 
     Attributes:
+        device: this device's id.
         key: the key, which `rekey` replaces.
         commands_wait: whether the last hello's answer said that there are commands.
         keys: what it said of the fleet's own keys, `cloud_sync.trust.keys.fingerprint` of them: a
@@ -96,13 +103,21 @@ class DeviceClient:
     ) -> None:
         self.auth = DeviceAuth(device, key)
         self.key = key
-        self._device = device
+        self.device = device
         self._base_url = base_url
+        self._now = now
         self._client = http_client(base_url, self.auth, _TIMEOUT, of="fleet", now=now)
         self._meter = meter or Meter()
         self._meter.watch_http(self._client)
         self.commands_wait = False
         self.keys = ""
+        self._twins: list[DeviceClient] = []
+
+    def twin(self, meter: Meter) -> "DeviceClient":
+        """Another client of the same fleet, for another thread; it is told of new keys, too."""
+        made = DeviceClient(self._base_url, self.device, self.key, self._now, meter)
+        self._twins.append(made)
+        return made
 
     def close(self) -> None:
         """Close the connections."""
@@ -113,6 +128,8 @@ class DeviceClient:
         """Speak with another key from now on."""
         self.key = key
         self.auth.rekey(key)
+        for twin in self._twins:
+            twin.rekey(key)
 
     def time(self, nonce: str) -> bytes:
         """Ask for the time; returns the envelope of the fleet's `SignedTime`.
@@ -124,7 +141,7 @@ class DeviceClient:
             TrustError: the fleet does not know this device, or not with this key.
             RemoteError: the fleet cannot be reached or fails.
         """
-        body = encode(TimeRequest(device=self._device, nonce=nonce))
+        body = encode(TimeRequest(device=self.device, nonce=nonce))
         undated = http_client(self._base_url, self.auth, _TIMEOUT, of="fleet", now=lambda: None)
         self._meter.watch_http(undated)
         with undated as client:
@@ -139,7 +156,7 @@ class DeviceClient:
             TrustError: the fleet does not know this device with this key, or renews no more.
             RemoteError: the fleet cannot be reached or fails.
         """
-        request = encode(RenewRequest(device=self._device, csr=csr))
+        request = encode(RenewRequest(device=self.device, csr=csr))
         body = sign(request, PayloadType.RENEWAL, self.key)
         return decode(_ask(self._client, "POST", "/device/v1/renew", body)[1], Enrolled)
 
@@ -207,6 +224,27 @@ class DeviceClient:
             raise RemoteError("The fleet did not acknowledge the records.")
         return answer
 
+    def offer_sample(self, offer: SampleOffer) -> SampleHeld:
+        """Offer a captured frame; returns what the fleet has of it.
+
+        Raises:
+            TrustError: the fleet does not know this device, or wants no frames of this model.
+            Unfit: it never takes this frame.
+            RemoteError: the fleet cannot be reached or has no room.
+        """
+        body = sign(encode(offer), PayloadType.SAMPLE, self.key)
+        return decode(_ask(self._client, "POST", "/device/v1/samples", body)[1], SampleHeld)
+
+    def send_sample(self, offer: SampleOffer, offset: int, piece: bytes) -> SampleHeld:
+        """Send a piece of a frame that was offered; returns what the fleet has then.
+
+        Raises:
+            TrustError: the fleet does not know this device, or wants no frames of this model.
+            RemoteError: the fleet cannot be reached, has no room, or got other bytes.
+        """
+        path = f"/device/v1/samples/{quote(offer.model, safe='')}/{offer.digest}?offset={offset}"
+        return decode(_ask(self._client, "PUT", path, piece)[1], SampleHeld)
+
     def _post(self, path: str, body: bytes) -> bytes | None:
         return self._answer("POST", path, body)
 
@@ -269,4 +307,6 @@ def _refused(status: int, body: bytes) -> TrustError | RemoteError:
     what = f"The fleet answered {status}."
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         return TrustError(what, why=detail)
+    if status == httpx.codes.UNPROCESSABLE_ENTITY:
+        return Unfit(what, why=detail)
     return RemoteError(what, why=detail)

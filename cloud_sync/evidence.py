@@ -199,11 +199,32 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to build that was weighed by estimates before anything was made.
+
+    `short` is a name for pictures, `share` the largest of the shares of the allowed resources that
+    it takes, `lacking` why it cannot be; it is among the `best` where no other is as good in all of
+    it and better in some.
+    """
+
+    name: str
+    short: str
+    cycles: int
+    clock_mhz: float
+    latency_ms: float
+    resources: dict[str, int]
+    share: float
+    lacking: str = ""
+    best: bool = False
+    chosen: bool = False
+
+
 class CompileReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a compiler did for an accelerator, in its own words and numbers.
 
     `compiler` is its name and version, `settings` what it was told, `seconds` how long it took on
-    the build host; `estimates` are of level `estimated`, whatever else was verified.
+    the build host; `estimates` are of level `estimated`, whatever else was verified, and so are
+    `alternatives`, of which one was chosen.
     """
 
     compiler: str
@@ -212,6 +233,7 @@ class CompileReport(msgspec.Struct, frozen=True, kw_only=True):
     placement: Placement | None = None
     estimates: tuple[Estimate, ...] = ()
     remarks: tuple[str, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

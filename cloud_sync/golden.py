@@ -60,6 +60,11 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Array, ...]
 
     @property
+    def is_same_everywhere(self) -> bool:
+        """Whether these are the bits of every machine: gateware's are."""
+        return self.tolerance == self.other_tolerance == 0
+
+    @property
     def made_with(self) -> str:
         """`onnxruntime 1.31.1 on x86-64-avx512_vnni`."""
         return f"{self.runtime} {self.runtime_version} on {self.instruction_set}"
@@ -148,13 +153,13 @@ def decode_recorded(data: bytes) -> list[Recorded]:
 
 
 def matching(recordings: list[Recorded], runtime: str, version: str, isa: str) -> Recorded | None:
-    """The recording made with exactly this runtime, version and instruction set."""
+    """The recording made with exactly this runtime, version and instruction set.
+
+    Or with this runtime alone, where its bits are the same everywhere.
+    """
     for recorded in recordings:
-        if (recorded.runtime, recorded.runtime_version, recorded.instruction_set) == (
-            runtime,
-            version,
-            isa,
-        ):
+        same = (recorded.runtime_version, recorded.instruction_set) == (version, isa)
+        if recorded.runtime == runtime and (same or recorded.is_same_everywhere):
             return recorded
     return None
 

@@ -201,13 +201,16 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Those that failed or whose result is not confident, where `unsure`, and one of every `one_in`,
     whatever it is, 0 for none; at most one in `every_s` seconds, and `keep_mb` of each model: the
-    oldest make room. They stay on the device.
+    oldest make room. They stay on the device, unless `upload` has it bring them to the fleet, at
+    most `upload_mb_a_day`.
     """
 
     unsure: bool = True
     one_in: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     every_s: Annotated[float, Meta(ge=0)] = 10.0
     keep_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
+    upload: bool = False
+    upload_mb_a_day: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -392,6 +395,7 @@ class Cause(StrEnum):
     RETRY = "retry"
     METADATA = "metadata"
     TELEMETRY = "telemetry"
+    SAMPLES = "samples"
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):

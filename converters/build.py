@@ -35,6 +35,7 @@ from hardware.capabilities import Capabilities
 from hardware.probes import instruction_set
 
 REPORT = "report.html"
+LOGS = "logs"
 FINDINGS = "conversion.json"
 
 
@@ -124,10 +125,10 @@ def write(parts: Parts, folder: Path) -> Written:
         _refuse_other(layout, release, out)
         _builder(parts).write(layout)  # mends what may be missing
         evidence = write_evidence(layout, release, records, documents)
-        write_atomically(out / REPORT, report)
+        _write_beside(out, documents)
     else:
         evidence = write_evidence(layout, release, records, documents)
-        write_atomically(folder / REPORT, report)
+        _write_beside(folder, documents)
         os.replace(folder, out)
         _sync(out.parent)
     layout = Layout.open(out)
@@ -139,6 +140,15 @@ def write(parts: Parts, folder: Path) -> Written:
             for candidate in sorted(parts.candidates, key=lambda c: _place(parts.recipe, c))
         ),
     )
+
+
+def _write_beside(folder: Path, documents: dict[str, bytes]) -> None:
+    """Write what people read of the evidence, the report and the compilers' logs, as files too."""
+    write_atomically(folder / REPORT, documents[REPORT])
+    for name, content in documents.items():
+        if name.endswith(".log"):
+            (folder / LOGS).mkdir(exist_ok=True)
+            write_atomically(folder / LOGS / name, content)
 
 
 def _builder(parts: Parts) -> ReleaseBuilder:

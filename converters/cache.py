@@ -2,10 +2,11 @@
 
 An entry's name is the SHA-256 of everything that went into it: model, data, recipe, runtime,
 processor, evaluator, which whoever asks gives, and edgeml's own source with the versions of
-what it uses, which are always part of it. Its digest is kept with it and checked on every hit,
-so that a damaged entry is made again instead of believed. Entries are written beside their
-place and renamed: a conversion that is stopped keeps what was finished, and the next one goes
-on from there. The folder holds so many bytes and no more: what was used longest ago goes first.
+what it uses, which are part of it unless the cache `is_lasting`. Its digest is kept with it and
+checked on every hit, so that a damaged entry is made again instead of believed. Entries are
+written beside their place and renamed: a conversion that is stopped keeps what was finished, and
+the next one goes on from there. The folder holds so many bytes and no more: what was used longest
+ago goes first.
 """
 
 import hashlib
@@ -33,12 +34,25 @@ class Cache:
     Args:
         folder: made when the first entry is; None keeps nothing.
         most_bytes: what all entries together may take.
+        is_lasting: whether entries outlive a change of edgeml's own source.
     """
 
-    def __init__(self, folder: Path | None, most_bytes: int = _DEFAULT_MB << 20) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        most_bytes: int = _DEFAULT_MB << 20,
+        *,
+        is_lasting: bool = False,
+    ) -> None:
         self._folder = folder
+        self._is_lasting = is_lasting
         self._most_bytes = most_bytes
         self._bytes: int | None = None  # of all entries, as far as this process knows
+
+    @property
+    def lasting(self) -> "Cache":
+        """The same folder for entries that other programs make, whose parts say all of it."""
+        return Cache(self._folder, self._most_bytes, is_lasting=True)
 
     def get(self, kind: str, parts: Any) -> bytes | None:
         """The entry that was made from these parts, or None; a damaged one is removed."""
@@ -131,7 +145,8 @@ class Cache:
     def _path(self, kind: str, parts: Any) -> Path | None:
         if self._folder is None:
             return None
-        named = msgspec.json.encode([kind, surroundings(), parts], order="deterministic")
+        around = "" if self._is_lasting else surroundings()
+        named = msgspec.json.encode([kind, around, parts], order="deterministic")
         text = hashlib.sha256(named).hexdigest()
         return self._folder / text[:2] / text
 

@@ -190,11 +190,21 @@ def convert(  # noqa: PLR0917 -- typer reads options from the signature
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A release folder, an ONNX or a .tflite file.")],
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a release's bitstreams, Verilog and reports into this folder instead."
+        ),
+    ] = None,
     as_json: _JSON = False,
 ) -> None:
     """Show what is in a release or in a model."""
-    from converters.show import describe, description_text
+    from converters.show import describe, description_text, write_files
 
+    if files is not None:
+        written = [str(one) for one in write_files(path, files)]
+        typer.echo(_json({"written": written}) if as_json else "\n".join(written))
+        return
     description = describe(path)
     typer.echo(_json(description) if as_json else description_text(description))
 
@@ -204,15 +214,40 @@ def targets(
         list[str] | None,
         typer.Argument(metavar="[TARGET...]", help="Targets, or the group cpu, npu or fpga."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX model: all ways to build it for FPGA targets, estimated."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="With a model, as in `edgeml convert`."),
+    ] = None,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="With a model, as in `edgeml convert`."),
+    ] = None,
     as_json: _JSON = False,
 ) -> None:
     """Show the targets: what can be made here, and how far it is checked by executing it.
 
-    Of one target alone, what it runs: its operators and their limits.
+    Of one target alone, what it runs: its operators and their limits. With a model, what an FPGA
+    could run it on, before anything is made: latency, LUTs, DSPs and block RAM of each way, which
+    no other one beats, and which would be built.
     """
     from converters.targets import details, details_text, is_one, listing, listing_text
 
     names = target or []
+    if model:
+        from converters.axes import parse_dims
+        from converters.request import parse_options
+        from converters.weighing import weigh, weighed_text
+
+        weighed = weigh(
+            names or ["fpga"], model, parse_options(option or ()), parse_dims(dim or ())
+        )
+        told = {"weighed": msgspec.to_builtins(weighed)}
+        typer.echo(_json(told) if as_json else weighed_text(weighed))
+        return
     if is_one(names):
         typer.echo(_json(details(names[0])) if as_json else details_text(names[0]))
         return

@@ -100,6 +100,7 @@ def compiled_outputs(
         precision=offer.artifact.weights,
         executed_on=offer.executed_on or instruction_set(host),
         tolerance=offer.tolerance,
+        elsewhere=offer.tolerance if offer.same_everywhere else None,
     )
 
 
@@ -111,15 +112,17 @@ def recorded(
     precision: Precision,
     executed_on: str,
     tolerance: float,
+    elsewhere: float | None = None,
 ) -> Recorded:
-    """A recording; `tolerance` is a share of the largest output."""
+    """A recording; `tolerance` is a share of the largest output, `elsewhere` that elsewhere."""
     largest = max(float(np.abs(output).max()) for output in golden.outputs)
+    other = _OTHER_TOLERANCE[precision] if elsewhere is None else elsewhere
     return Recorded(
         runtime=info.name,
         runtime_version=info.version,
         instruction_set=executed_on,
         tolerance=tolerance * largest,
-        other_tolerance=_OTHER_TOLERANCE[precision] * largest,
+        other_tolerance=other * largest,
         outputs=outputs,
     )
 

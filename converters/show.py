@@ -12,7 +12,8 @@ from converters.model import load_model
 from converters.recipe import FLOAT
 from converters.report.compiled import expected
 from converters.result import ConversionResult, Loss, VariantResult, alike
-from edgeml.errors import ModelError
+from converters.weighing import table
+from edgeml.errors import ModelError, UserError
 
 
 def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
@@ -44,6 +45,11 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
     if explain:
         lines += ["", "why each is there, best first:"]
         lines += [f"  {v.target} {v.precision} on {v.runtime}: {v.why}" for v in result.variants]
+        lines += [
+            f"  {v.target}:\n{table(v.compiled.alternatives)}"
+            for v in result.variants
+            if v.compiled and v.compiled.alternatives
+        ]
         lines += ["left out:"] if result.left_out else []
         lines += [f"  {c.target} {c.precision} {c.runtime}: {c.reason}" for c in result.left_out]
     told = [
@@ -58,6 +64,10 @@ def conversion_text(result: ConversionResult, *, explain: bool = False) -> str:
     lines += [f"left out: {', '.join(targets)}: {reason}" for reason, targets in skipped]
     lines += [f"failed: {failure.target}: {failure}" for failure in result.failed]
     lines += ["", f"report: {result.path / 'report.html'}"]
+    if any(variant.compiled for variant in result.variants):
+        lines.append(f"what the compilers made: edgeml inspect {result.path} --files FOLDER")
+    if (logs := result.path / "logs").is_dir():
+        lines.append(f"compilers' logs: {logs}")
     return "\n".join(lines)
 
 
@@ -90,6 +100,27 @@ def describe(path: Path) -> dict[str, Any]:
         "parameters": model.parameters,
         "operators": model.operators,
     }
+
+
+def write_files(path: Path, folder: Path) -> list[Path]:
+    """Write what is beside the evidence of a release: reports, bitstreams, Verilog.
+
+    Raises:
+        ReleaseError: the release cannot be read.
+        UserError: there is no release, or the folder has files already.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is no release folder.", fix="Name the folder that convert wrote.")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} has files already.", fix="Name another folder.")
+    layout = Layout.open(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for release in layout.releases():
+        for name, content in sorted(layout.documents(release.digest).items()):
+            (folder / name).write_bytes(content)
+            written.append(folder / name)
+    return written
 
 
 def description_text(body: dict[str, Any]) -> str:

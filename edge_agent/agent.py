@@ -39,6 +39,7 @@ from edge_agent.records import Records
 from edge_agent.remote.commands import Commands
 from edge_agent.resources import take_place, use_proxy
 from edge_agent.results import ResultsFile
+from edge_agent.sample_upload import Days, SampleUpload, at_work
 from edge_agent.spending import Spending
 from edge_agent.systemd import notify
 from edge_agent.trust.release_trust import ReleaseCheck
@@ -172,6 +173,16 @@ class Agent:
             ledger=self._spending.ledger,
             deltas=self._deltas,
         )
+        self._upload = SampleUpload(
+            data / "captured",
+            Days(data / "samples.json", self._spending.now),
+            policies=lambda: self._twin.configuration.capture,
+            is_busy=lambda: at_work(self._twin.state, self._closed),
+            connect=lambda meter: self._link.another(meter) if self._link else None,
+            ledger=self._spending.ledger,
+            now=self._spending.now,
+            stop=self._stop,
+        )
         self._importing: Importing | None = None
         self._loops = Loops(self._stop)
         self._health = Health(
@@ -286,6 +297,7 @@ class Agent:
             ("watch", self._watch_turn),
             ("commands", self._commands.turn),
             ("import", self._import_turn),
+            ("samples", self._upload.turn),
         ):
             self._loops.begin(name, turn)
         for model in models:
@@ -308,6 +320,7 @@ class Agent:
         if self._ending.fatal is None:
             self._marker.clear()
         self._updates.stop()
+        self._upload.cut()
         self._following.sources.stop()
         self._workers.stop()
         self._following.sources.join(left(deadline))
@@ -326,6 +339,7 @@ class Agent:
             self._spending.end()
             return
         self._updates.close()
+        self._upload.close()
         self._trusted.close()
         self._spending.close()
         self._commands.close()

@@ -1,13 +1,15 @@
 """Frames that a device keeps for the next training, as its configuration's capture policy says.
 
-    captured/digits/1795279438921-belt-17.png     the frame; .npy of what is no picture
-    captured/digits/1795279438921-belt-17.json    its line in results.jsonl
+    captured/digits/1795279438921-belt-17.png     what the model saw; .npy of what is no picture
+    captured/digits/1795279438921-belt-17.json    its line in results.jsonl, with the release
 
 They are chosen in the worker's thread, which copies one now and then, and are written by a thread
 of their own: while that is busy none is taken. What is kept is bounded for each model, and leaves
-the last of the disk to updates and records.
+the last of the disk to updates and records. The line is written last, and so a frame that has one
+is whole; `edge_agent.sample_upload` brings them to the fleet where the policy says so.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -22,12 +24,15 @@ from urllib.parse import quote
 
 from cloud_sync.messages import CapturePolicy
 from cloud_sync.release import write_atomically
+from cloud_sync.samples import CaptureReason, reason_of
 from edge_agent.mailbox import Frame
 from edge_agent.room import require_room
 from edgeml.errors import DeviceError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edge_agent.loaded import LoadedRelease
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +51,7 @@ def is_wanted(policy: CapturePolicy, number: int, line: Mapping[str, Any]) -> bo
     """
     if policy.one_in and number % policy.one_in == 0:
         return True
-    return policy.unsure and ("error" in line or line.get("confident") is False)
+    return policy.unsure and reason_of(line) is not CaptureReason.ONE_IN
 
 
 class CapturedFrames:
@@ -69,8 +74,16 @@ class CapturedFrames:
         self._starting = threading.Lock()
         self._failing = False
 
-    def offer(self, frame: Frame, line: dict[str, Any]) -> None:
-        """Take a frame that is done, if it is wanted and not too soon after the last."""
+    def offer(
+        self, frame: Frame, line: dict[str, Any], loaded: "LoadedRelease | None" = None
+    ) -> None:
+        """Take a frame that is done, if it is wanted and not too soon after the last.
+
+        Args:
+            frame: the frame.
+            line: of its result.
+            loaded: what ran; without it the whole frame is kept.
+        """
         model = line["model"]
         policy = self._policies().get(model)
         if policy is None:
@@ -80,8 +93,10 @@ class CapturedFrames:
         soon = model in self._taken and now < self._taken[model] + policy.every_s
         if soon or self._waiting.full() or not is_wanted(policy, number, line):
             return
+        if loaded is not None:
+            line = line | {"release": loaded.desired.release}
         try:
-            self._waiting.put_nowait((policy, frame, frame.image.copy(), line))
+            self._waiting.put_nowait((policy, frame, _seen(frame.image, loaded).copy(), line))
         except queue.Full:
             return  # another model's worker was quicker
         self._taken[model] = now
@@ -114,7 +129,7 @@ class CapturedFrames:
     def _write(
         self, policy: CapturePolicy, frame: Frame, image: "NDArray[Any]", line: dict[str, Any]
     ) -> None:
-        folder = self._folder / _named(line["model"])
+        folder = self._folder / named(line["model"])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         suffix, data = _encoded(image)
         said = json.dumps(line, separators=(",", ":")).encode()
@@ -123,15 +138,15 @@ class CapturedFrames:
             raise DeviceError(f"A frame has {size} bytes, keep_mb allows {most}.")
         _make_room(folder, most - size)
         require_room(folder, size, 2, "the frame")
-        name = f"{round(line['t'] * 1000):013}-{_named(frame.source)}-{frame.index}"
+        name = f"{round(line['t'] * 1000):013}-{named(frame.source)}-{frame.index}"
         write_atomically(folder / f"{name}{suffix}", data, 0o600)
         write_atomically(folder / f"{name}.json", said, 0o600)
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
     """A name as that of a file; a long one keeps its beginning and has a digest of the whole.
 
-    >>> _named("a/b"), _named(".."), len(_named("long" * 100))
+    >>> named("a/b"), named(".."), len(named("long" * 100))
     ('a%2Fb', '%2E%2E', 128)
     """
     safe = quote(name, safe="")
@@ -141,6 +156,15 @@ def _named(name: str) -> str:
         return safe
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     return f"{safe[: _MAX_NAME - len(digest) - 1]}-{digest}"
+
+
+def _seen(image: "NDArray[Any]", loaded: "LoadedRelease | None") -> "NDArray[Any]":
+    """What a release looks at of a frame: its region, where it has one."""
+    if loaded is None or loaded.region is None:
+        return image
+    from hardware.pipeline.geometry import cut
+
+    return cut(image, loaded.region)
 
 
 def _encoded(image: "NDArray[Any]") -> tuple[str, bytes]:
@@ -161,11 +185,13 @@ def _encoded(image: "NDArray[Any]") -> tuple[str, bytes]:
 
 def _make_room(folder: Path, most: int) -> None:
     """Delete the oldest until so many bytes are left at most; a name begins with its time."""
-    files = sorted(folder.iterdir())
-    sizes = [file.stat().st_size for file in files]
-    total = sum(sizes)
-    for file, size in zip(files, sizes, strict=True):
+    sizes: dict[Path, int] = {}
+    for file in sorted(folder.iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it was brought to the fleet just now
+            sizes[file] = file.stat().st_size
+    total = sum(sizes.values())
+    for file, size in sizes.items():
         if total <= most:
             return
-        file.unlink()
+        file.unlink(missing_ok=True)
         total -= size

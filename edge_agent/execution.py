@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloud_sync.evidence import GateResult, Raced, Verdict
+from cloud_sync.evidence import GateResult, Raced, Verdict, Verification
 from cloud_sync.release import Variant
 from edgeml.errors import ModelError
-from hardware.capabilities import Capabilities, RuntimeInfo
+from hardware.capabilities import SIMULATED_FPGA, Capabilities, RuntimeInfo
 from hardware.requirements import RuntimeRequirement, runtime_fits
 
 MAX_THREADS = 8
@@ -48,7 +48,9 @@ def executions(
     Raises:
         ModelError: no runtime here is one that the variant names, in a version that it allows.
     """
-    counts = (threads,) if threads else thread_counts(cpus)
+    accelerator = variant.requires.accelerator
+    is_gateware = accelerator is not None and accelerator.kind == "fpga"  # it has no threads
+    counts = (threads or 1,) if threads or is_gateware else thread_counts(cpus)
     found = tuple(
         Execution(runtime=info.name, version=info.version, provider=wanted.provider, threads=count)
         for wanted in variant.requires.runtimes
@@ -133,6 +135,19 @@ def placement_gate(execution: Execution, placement: dict[str, int]) -> GateResul
         reason=f"{execution.provider} runs {taken} of {nodes} nodes"
         + (f", {others}" if others else ""),
     )
+
+
+def verification(execution: Execution, capabilities: Capabilities) -> Verification:
+    """What running a variant here proves: less than a device's word where the FPGA is simulated."""
+    ways = {
+        way
+        for info in capabilities.runtimes
+        if info.name == execution.runtime
+        for way in info.providers
+    }
+    if SIMULATED_FPGA in ways:
+        return Verification.RTL_SIMULATED
+    return Verification.DEVICE_EXECUTED
 
 
 def _fitting(wanted: RuntimeRequirement, capabilities: Capabilities) -> list[RuntimeInfo]:

@@ -38,6 +38,9 @@ TOGETHER_NAMES = ("work-prepared", "switching")
 DELTA_NAMES = ("delta-applying", "delta-piece", "delta-applied")
 """Those that an update comes by besides, where a blob is put together from a delta."""
 
+SAMPLE_NAMES = ("sample-piece", "sample-stored")
+"""Those that a captured frame comes by on its way to the fleet."""
+
 
 def reach(name: str) -> None:
     """End this process without any clean-up if it was asked to fail here."""

@@ -133,6 +133,10 @@ class FleetLink:
         """The HTTP client, whose credentials the registry takes, too."""
         return self._http
 
+    def another(self, meter: Meter) -> DeviceClient:
+        """A second client with connections of its own, for what may take long."""
+        return self._http.twin(meter)
+
     def start(self) -> None:
         """Begin to connect."""
         self._mqtt.start()

@@ -36,6 +36,7 @@ class Spending:
 
     Attributes:
         ledger: the ledger.
+        now: the time that it goes by.
         link: counts the link to the fleet.
         trust: counts what release signatures cost.
     """
@@ -48,6 +49,7 @@ class Spending:
         tell: Callable[[LedgerRecord], None],
     ) -> None:
         self.ledger = Ledger(path, budget, now)
+        self.now = now
         self.link = Meter()
         self.trust = Meter()
         self._budget = budget

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def run(request: TestRequest) -> TestResult:
     from cloud_sync.golden import decode_golden, decode_recorded, joined
     from edge_agent.golden_replay import compare
     from hardware.probes import instruction_set, probe
-    from hardware.runtimes import SessionOptions, open_session
+    from hardware.runtimes import SessionOptions, answers, open_session
 
     golden = decode_golden(Path(request.golden).read_bytes())
     recordings = decode_recorded(Path(request.recorded).read_bytes())
@@ -139,20 +140,20 @@ def run(request: TestRequest) -> TestResult:
         open_session(execution.runtime, Path(request.model), options).close()
     session = open_session(execution.runtime, Path(request.model), options)
     prepare, read, task = _pipeline(request.pipeline, session.inputs)
-    rows = []
+    prepared = takewhile(lambda tensors: tensors is not None, map(prepare, golden.samples()))
+    rows = [[output.copy() for output in outputs] for outputs in answers(session, prepared)]
+    if not len(golden.inputs):
+        return _broken("the golden set is empty")
+    if len(rows) < len(golden.inputs):
+        return _broken("the pipeline found nothing in a golden input")
     times = []
-    for sample in golden.samples():
+    for sample, row in zip(golden.samples(), rows, strict=True):
+        read(row)
         tensors = prepare(sample)
-        if tensors is None:
-            return _broken("the pipeline found nothing in a golden input")
-        rows.append([output.copy() for output in session.run(tensors)])
-        read(rows[-1])
         for _ in range(max(1, TIMED_RUNS // len(golden.inputs))):
             begun = time.perf_counter()
             session.run(tensors)
             times.append((time.perf_counter() - begun) * 1000)
-    if not rows:
-        return _broken("the golden set is empty")
     outputs = joined(rows)
     made_with = (execution.runtime, execution.version, instruction_set(probe()))
     result, gate = compare(outputs, golden, recordings, made_with, task)

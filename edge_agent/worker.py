@@ -44,7 +44,7 @@ IDLE_S = 0.5
 MAX_REST_S = 10.0
 
 OnResult = Callable[[dict[str, Any]], None]
-OnFrame = Callable[[Frame, dict[str, Any]], None]
+OnFrame = Callable[[Frame, dict[str, Any], LoadedRelease], None]
 Energy = Callable[[], float | None]
 Celsius = Callable[[], float | None]
 TEMPERATURE = "temperature_c"
@@ -72,7 +72,7 @@ class Worker:
     Args:
         energy: the joules that the device has used so far, None where nothing tells.
         celsius: how warm the device is now, None where nothing tells.
-        on_frame: called with every frame that is done, and the line of its result.
+        on_frame: called with every frame that is done, the line of its result and what ran.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Worker:
         *,
         energy: Energy = lambda: None,
         celsius: Celsius = lambda: None,
-        on_frame: OnFrame = lambda _frame, _line: None,
+        on_frame: OnFrame = lambda _frame, _line, _loaded: None,
     ) -> None:
         self.model = model
         self.mailbox = mailbox or Mailbox()
@@ -320,7 +320,7 @@ class Worker:
                 self._show(frame, loaded, result)
         if not self.abandoned:
             self._on_result(line)
-            self._on_frame(frame, line)
+            self._on_frame(frame, line, loaded)
 
     def _show(self, frame: Frame, loaded: LoadedRelease, result: Any) -> None:
         from edge_agent.api.device import Watched

@@ -32,7 +32,7 @@ class Workers:
         on_windows: called with what was done since the last report.
         energy: the joules that the device has used so far, None where nothing tells.
         celsius: how warm it is now, None where nothing tells.
-        on_frame: called with every frame that is done, and the line of its result.
+        on_frame: called with every frame that is done, the line of its result and what ran.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Workers:
         on_windows: Callable[[Iterable[WindowRecord]], None],
         energy: Energy = lambda: None,
         celsius: Celsius = lambda: None,
-        on_frame: OnFrame = lambda _frame, _line: None,
+        on_frame: OnFrame = lambda _frame, _line, _loaded: None,
     ) -> None:
         self._on_frame = on_frame
         self._energy = energy

@@ -15,6 +15,7 @@ from fleet.problem import Conflict
 from fleet.resources import LoginLink, Page
 from fleet.rest.cursors import After, Limit, paged
 from fleet.rest.requests import ChangeRequest, Reason, WithReason, why
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import credentials, tokens, users
 from fleet.services.audit import audited
@@ -73,7 +74,7 @@ class TokenRequest(WithReason):
 
 def access_router(services: Services, access: Access) -> APIRouter:
     """The routes below `/api/v1`."""
-    routes = APIRouter(tags=["access"])
+    routes = api_router(services, "access")
     _sessions(routes, services, access)
     _users(routes, services)
     _tokens(routes, services)

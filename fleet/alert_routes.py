@@ -13,6 +13,7 @@ from fleet.resources import Page
 from fleet.rest.cursors import After, Limit, paged, sliced
 from fleet.rest.etags import IfMatch, tagged
 from fleet.rest.requests import CallerOf, ChangeRequest, Reason, WithReason, why
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import alerts, webhooks
 from fleet.services.context import Services
@@ -40,7 +41,7 @@ class WebhookRequest(WithReason):
 
 def alert_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes of alerts."""
-    routes = APIRouter(tags=["alerts"])
+    routes = api_router(services, "alerts")
 
     @routes.get("/alerts")
     @needs(Role.VIEWER)
@@ -97,7 +98,7 @@ def alert_router(services: Services, caller: CallerOf) -> APIRouter:
 
 def webhook_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes of webhooks."""
-    routes = APIRouter(tags=["webhooks"])
+    routes = api_router(services, "webhooks")
 
     @routes.get("/webhooks")
     @needs(Role.ADMIN, whole_fleet=True)

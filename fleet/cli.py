@@ -12,6 +12,7 @@ from fleet.commands.login import login, logout, whoami
 from fleet.commands.models import models_app
 from fleet.commands.releases import releases_app
 from fleet.commands.rollout import rollout_app
+from fleet.commands.samples import samples_app
 from fleet.commands.simulate import simulate
 from fleet.commands.tokens import tokens_app
 from fleet.commands.top import top
@@ -29,6 +30,7 @@ __all__ = [
     "models_app",
     "releases_app",
     "rollout_app",
+    "samples_app",
     "simulate",
     "tokens_app",
     "top",

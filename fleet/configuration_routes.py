@@ -18,6 +18,7 @@ from fleet.resources import DeviceInfo, Page
 from fleet.rest.cursors import After, Limit, paged, sliced
 from fleet.rest.etags import IfMatch, etag_of, require_match, tagged
 from fleet.rest.requests import CallerOf, Reason, WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.rollouts import parse_policy
 from fleet.services import (
@@ -69,7 +70,7 @@ class PricesRequest(BaseModel):
 
 def configuration_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter()
+    routes = api_router(services)
     _of_devices(routes, services, caller)
     _of_layers(routes, services, caller)
     _of_prices(routes, services, caller)

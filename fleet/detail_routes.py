@@ -11,6 +11,7 @@ from fleet.access.needs import needs
 from fleet.resources import Page
 from fleet.rest.cursors import After, Limit, paged, sliced
 from fleet.rest.requests import CallerOf, Text, WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import device_history, device_labels, device_search, release_documents
 from fleet.services import signatures as signing
@@ -44,7 +45,7 @@ class LabelsRequest(WithReason):
 
 def detail_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter()
+    routes = api_router(services)
     _devices(routes, services, caller)
     _releases(routes, services)
     return routes

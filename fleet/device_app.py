@@ -25,6 +25,7 @@ from fleet.ingest import Ingest
 from fleet.ingest.service import HTTP_PATIENCE_S, busy
 from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
+from fleet.sample_device_routes import SampleRoutes
 from fleet.services import commands, enrollment, identity, own_keys, reported
 from fleet.services.context import Services
 from fleet.trust.following import FollowingFiles
@@ -51,6 +52,10 @@ def device_app(services: Services, ingest: Ingest) -> Starlette:
         Route("/device/v1/commands", handlers.known(handlers.commands), methods=["GET"]),
         Route("/device/v1/records", handlers.known(handlers.records), methods=["POST"]),
         Route("/device/v1/deltas/{digest}", handlers.known(handlers.deltas), methods=["GET"]),
+        *(
+            Route(route.path, handlers.known(route.endpoint), methods=list(route.methods or ()))
+            for route in SampleRoutes(services).routes()
+        ),
         Route("/device/v1/root/{director}", handlers.known(handlers.root), methods=["GET"]),
         Route("/device/v1/time", handlers.known(handlers.time, expired=True), methods=["POST"]),
         Route("/device/v1/renew", handlers.known(handlers.renew, expired=True), methods=["POST"]),

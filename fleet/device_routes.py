@@ -10,6 +10,7 @@ from fleet.resources import CommandInfo, DeviceInfo, EnrollmentToken, LedgerInfo
 from fleet.rest.cursors import After, Limit, paged, sliced
 from fleet.rest.etags import IfMatch, tagged
 from fleet.rest.requests import CallerOf, Reason, Text, WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import commands, devices, enrollment, ledger
 from fleet.services.context import Services
@@ -34,7 +35,7 @@ class CommandRequest(WithReason):
 
 def device_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["devices"])
+    routes = api_router(services, "devices")
     for add in (_seen, _changed, _commanded):
         add(routes, services, caller)
     return routes

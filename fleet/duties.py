@@ -12,7 +12,7 @@ from fleet.alerts.watch import AlertWatch
 from fleet.controller import Controller
 from fleet.external_registry import EVERY_S, ExternalRegistry, Pusher
 from fleet.leader import Duty
-from fleet.services import decommission, external, identity, retention, rollups, trust
+from fleet.services import decommission, external, identity, retention, rollups, samples, trust
 from fleet.services.context import Services
 from fleet.services.deltas import DeltaMaker
 from fleet.services.external import External
@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _FORGET_EVERY_S = 600.0
 _END_EVERY_S = 2.0
 _RENEW_EVERY_S = 600.0
+_RECONCILE_EVERY_S = 3600.0
 
 
 def duties(
@@ -32,7 +33,7 @@ def duties(
 
     def forget() -> None:
         retention.note(services, keep)
-        number = retention.forget(services, keep)
+        number = retention.forget(services, keep) + samples.forget(services, keep)
         if number:
             _LOG.info("deleted %d rows that are not kept any more", number)
 
@@ -53,6 +54,7 @@ def duties(
         WebhookSender(services),
         Repeated("roll-ups", rollups.EVERY_S, lambda: rollups.fold_all(services)),
         Repeated("retention", _FORGET_EVERY_S, forget),
+        Repeated("samples", _RECONCILE_EVERY_S, lambda: samples.reconcile(services)),
         # Devices that have said that they wipe themselves.
         Repeated("decommissioning", _END_EVERY_S, lambda: decommission.go_on(services)),
         Repeated("signing", _RENEW_EVERY_S, renew),

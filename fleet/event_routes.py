@@ -11,7 +11,9 @@ from fleet.access.guard import principal_of
 from fleet.access.needs import needs
 from fleet.events import TYPES, EventHub, Listener
 from fleet.rest.requests import CallerOf
+from fleet.rest.routing import api_router
 from fleet.roles import Role
+from fleet.services.context import Services
 
 _LOOK_S = 5.0
 Type = Literal["alert", "device", "devices", "health", "rollout"]
@@ -26,9 +28,9 @@ LastId = Annotated[
 ]
 
 
-def event_router(hub: EventHub, caller: CallerOf) -> APIRouter:
+def event_router(services: Services, hub: EventHub, caller: CallerOf) -> APIRouter:
     """The operators' route."""
-    routes = APIRouter(tags=["events"])
+    routes = api_router(services, "events")
 
     def require_room(request: Request) -> None:
         hub.require_room(caller(request, "").person)

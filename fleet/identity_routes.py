@@ -8,6 +8,7 @@ from pydantic import Field
 from fleet.access.needs import needs
 from fleet.resources import DeviceInfo, EnrollmentToken
 from fleet.rest.requests import WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import devices, enrollment, identity
 from fleet.services.context import Caller, Services
@@ -27,7 +28,7 @@ class RevokeRequest(WithReason):
 
 def identity_router(services: Services, caller: Callable[[Request, str], Caller]) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["devices"])
+    routes = api_router(services, "devices")
 
     @routes.post("/enrollments/batch", status_code=201)
     @needs(Role.OPERATOR)

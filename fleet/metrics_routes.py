@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 
 from fleet.access.needs import needs
 from fleet.rest.requests import CallerOf, Text
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.rollouts.selector import parse_selector
 from fleet.services import metrics
@@ -31,7 +32,7 @@ Step = Annotated[int, Query(ge=0, le=_LATEST, description="Seconds; 0: the best 
 
 def metrics_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["observed"])
+    routes = api_router(services, "observed")
 
     @routes.get("/metrics")
     @needs(Role.VIEWER)

@@ -8,6 +8,7 @@ from fleet.access.needs import needs
 from fleet.resources import AuditInfo, EvidenceInfo, Page, SecurityEventInfo, TelemetryWindow
 from fleet.rest.cursors import After, Limit, paged
 from fleet.rest.requests import CallerOf, Text
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import audit, records, releases, security
 from fleet.services.audit import Wanted
@@ -18,7 +19,7 @@ Unix = Annotated[float, Query(ge=0, le=1e11, description="Unix seconds; 0: no bo
 
 def observed_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["observed"])
+    routes = api_router(services, "observed")
 
     @routes.get("/evidence")
     @needs(Role.VIEWER)

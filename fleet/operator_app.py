@@ -18,7 +18,7 @@ from fleet.access.masking import MaskMiddleware
 from fleet.events import EventHub
 from fleet.login_routes import login_routes
 from fleet.metrics import FleetMetrics, TimedMiddleware
-from fleet.operator_routes import router
+from fleet.operator_routes import api_routes
 from fleet.problem import on_crash, on_edgeml_error, on_http_error, on_unholdable, problem
 from fleet.registry_routes import RegistryRoutes
 from fleet.rest.bodies import BodyLimit
@@ -65,7 +65,7 @@ def operator_app(services: Services, access: Access, mount: Mount | None = None)
             Exception: on_crash,
         },
     )
-    app.include_router(router(services, access, hub))
+    app.router.routes.extend(api_routes(services, access, hub))
     registry = RegistryRoutes(services.registry)
     app.router.routes.extend(guarded(route, Role.OPERATOR) for route in registry.push())
     app.router.routes.extend(guarded(route, Role.VIEWER) for route in registry.pull())

@@ -7,6 +7,7 @@ from fleet.access.needs import needs
 from fleet.resources import ModelInfo, Page, ReleaseInfo
 from fleet.rest.cursors import After, Limit, paged, sliced
 from fleet.rest.requests import CallerOf, Text, WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import releases
 from fleet.services.context import Services
@@ -21,7 +22,7 @@ class ReleaseRequest(WithReason):
 
 def release_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["releases"])
+    routes = api_router(services, "releases")
 
     @routes.get("/models")
     @needs(Role.VIEWER)

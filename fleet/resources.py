@@ -389,6 +389,29 @@ class DecommissionInfo(TypedDict):
     command_status: str
 
 
+class SampleInfo(TypedDict):
+    """A captured frame that a device brought up.
+
+    `reason` is why it was kept: `unsure`, `failed` or `one-in`. `version` and `release` (its
+    digest) are what ran. `captured_at` is by the device's clock. `result` is the rest of its line
+    of results.
+    """
+
+    id: int
+    device: str
+    model: str
+    digest: str
+    release: str
+    version: str
+    captured_at: float
+    received_at: float
+    reason: str
+    confidence: float | None
+    media_type: str
+    size: int
+    result: dict[str, Any]
+
+
 class RetentionInfo(TypedDict):
     """How long, in days, and how much is kept; the rest is forgotten."""
 
@@ -400,3 +423,5 @@ class RetentionInfo(TypedDict):
     day_days: float
     device_days: float
     ledger_days: float
+    samples_days: float
+    samples_bytes: int

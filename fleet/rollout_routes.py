@@ -12,6 +12,7 @@ from fleet.cost_resources import CostInfo
 from fleet.resources import BlockInfo, Explanation, Page, Plan, RolloutInfo
 from fleet.rest.cursors import After, Limit, paged
 from fleet.rest.requests import CallerOf, ChangeRequest, Text, WithReason, why
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.rollouts import Policy, parse_policy
 from fleet.rollouts.policy import schema
@@ -66,7 +67,7 @@ class BlockRequest(WithReason):
 
 def rollout_router(services: Services, caller: CallerOf) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(tags=["rollouts"])
+    routes = api_router(services, "rollouts")
     for add in (_made, _blocked, _seen, _changed):
         add(routes, services, caller)
     return routes

@@ -114,6 +114,7 @@ async def _until_signal(options: Options, on_up: Callable[[Running], None]) -> N
         # What was imported stays: it need not be looked through for garbage again and again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         on_up(fleet)
         await stop.wait()
         _LOG.info("stopping")

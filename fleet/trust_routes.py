@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.access.needs import needs
 from fleet.rest.requests import WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import trust
 from fleet.services.context import Caller, Services
@@ -82,7 +83,7 @@ class SignaturesRequest(WithReason):
 
 def trust_router(services: Services, caller: Callable[[Request, str], Caller]) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter(prefix="/trust", tags=["trust"])
+    routes = api_router(services, "trust", prefix="/trust")
 
     @routes.get("")
     @needs(Role.VIEWER)

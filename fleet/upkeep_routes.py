@@ -8,6 +8,7 @@ from pydantic import Field
 from fleet.access.needs import needs
 from fleet.resources import BundleContents, CollectInfo, DecommissionInfo, RetentionInfo
 from fleet.rest.requests import WithReason
+from fleet.rest.routing import api_router
 from fleet.roles import Role
 from fleet.services import bundles, collect, decommission, retention
 from fleet.services.context import Caller, Services
@@ -33,7 +34,7 @@ class DecommissionRequest(WithReason):
 
 def upkeep_router(services: Services, caller: Callable[[Request, str], Caller]) -> APIRouter:
     """The operators' routes."""
-    routes = APIRouter()
+    routes = api_router(services)
 
     @routes.post("/devices/{device}/bundle", tags=["devices"])
     @needs(Role.OPERATOR)

@@ -7,6 +7,7 @@ with them. They hold facts that were probed, never opinions of what would fit.
 import msgspec
 
 CAPABILITIES_VERSION = 1
+SIMULATED_FPGA = "simulated FPGA"  # the way to an FPGA that is gateware in Verilator
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +51,9 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """All that a device can do; `memory_bytes` is physical memory, 0 where unknown.
 
-    `hardware_class` groups devices that should behave alike (`x86_64-avx512_vnni-2c`);
-    gates are decided per class.
+    `hardware_class` groups devices that should behave alike (`x86_64-avx512_vnni-2c`; with
+    an FPGA `x86_64-avx2-4c-LFE5U-25F`, with a simulated one `-LFE5U-25F-simulated`); gates are
+    decided per class.
     """
 
     version: int = CAPABILITIES_VERSION

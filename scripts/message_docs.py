@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as structs
 
-from cloud_sync import commands, messages
+from cloud_sync import commands, messages, samples
 from cloud_sync.evidence import Evidence
 from cloud_sync.messages import TOPIC_ROOT, Down, Up
 from cloud_sync.mqtt_session import KEEPALIVE_S, MAX_INFLIGHT, SESSION_EXPIRY_S
@@ -34,6 +34,8 @@ CHANNELS: dict[Up | Down, tuple[Kind, PayloadType | None]] = {
 OVER_HTTPS: tuple[Kind, ...] = (
     messages.EnrollRequest,
     messages.Enrolled,
+    samples.SampleOffer,
+    samples.SampleHeld,
     *(
         kind
         for _, kind in inspect.getmembers(trusted, inspect.isclass)
@@ -58,8 +60,9 @@ IN_RECORDS: tuple[Kind, ...] = tuple(
 _HEAD = f"""\
 # Messages
 
-Written by `make docs` from the structs in `cloud_sync/messages.py`, `cloud_sync/evidence.py` and
-`cloud_sync/trust/messages.py`. As an AsyncAPI 3 document: [asyncapi.json](../asyncapi.json).
+Written by `make docs` from the structs in `cloud_sync/messages.py`, `cloud_sync/evidence.py`,
+`cloud_sync/samples.py` and `cloud_sync/trust/messages.py`. As an AsyncAPI 3 document:
+[asyncapi.json](../asyncapi.json).
 
 A message is JSON in UTF-8. **Unknown fields pass; an unknown `version` is refused** with a reason,
 counted (`ingest.unknown-version` in `edgeml fleet health`) and said in the log; what was refused

@@ -115,6 +115,22 @@ class Layout:
             for record in read_evidence(self.blobs.read, digest)
         ]
 
+    def documents(self, release: str) -> dict[str, bytes]:
+        """The files beside the evidence about a release, by name: reports, bitstreams, Verilog.
+
+        Raises:
+            ReleaseError: one cannot be read, or has no name of a file.
+        """
+        found = {}
+        for digest in self.evidence_digests(release):
+            data = verified(self.blobs.read, digest, oci.MAX_DOCUMENT_BYTES)
+            for layer in oci.from_json(data, oci.Manifest, "evidence").layers[1:]:
+                name = layer.annotations.get(oci.FILEPATH, "")
+                if not name or Path(name).name != name:
+                    raise ReleaseError(f"{name!r} is no file's name.")
+                found[name] = verified(self.blobs.read, layer.digest, _MAX_EVIDENCE)
+        return found
+
     def add(self, entry: oci.Descriptor) -> None:
         """List a manifest or index, once."""
         index = self.index()

@@ -40,6 +40,7 @@ class PayloadType(StrEnum):
     TIME = "application/vnd.edgeml.time.v1+json"
     RENEWAL = "application/vnd.edgeml.renewal.v1+json"
     ROOT = "application/vnd.edgeml.root.v1+json"
+    SAMPLE = "application/vnd.edgeml.sample.v1+json"
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ _OURS = {
     "esp-dl": "converters.backends.esp_dl.backend:EspDl",
     "ethos-u": "converters.backends.ethos_u.backend:EthosU",
     "fpga": "converters.fpga.backend:Fpga",
+    "fpga-gowin": "converters.fpga.gowin:Gowin",
     "fpga-vitis": "converters.fpga.vitis:Vitis",
     "intel": "converters.backends.intel.backend:Intel",
     "qualcomm": "converters.backends.qualcomm.backend:Qualcomm",

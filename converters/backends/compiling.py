@@ -94,6 +94,7 @@ class Compiler:
                 _refuse_format(serving, target, self._loaded.model)
                 if not self._is_equipped(serving, target):
                     continue
+                self._foresee(serving, target)
                 self._ready[target.name] = serving, self._unsupported(serving, target)
             except EdgemlError as error:
                 self.fail(target.name, error)
@@ -175,6 +176,14 @@ class Compiler:
             self.skipped += (Skipped(target=target.name, reason=str(error).rstrip(".")),)
             return False
         return True
+
+    def _foresee(self, serving: Backend, target: TargetProfile) -> None:
+        """Refuse what a backend knows cannot be made, before the model is evaluated."""
+        foresee = getattr(serving, "foresee", None)
+        if foresee is None or self._loaded.recipe is not None:
+            return
+        [[sample, *_], *_] = self._workshop.feeds(1)
+        foresee(target, self._own(serving).options, self._loaded.model.data, sample[0])
 
     def _tell(self) -> None:
         """Say beforehand how many targets are left out, and which nodes are not expected to run.
@@ -345,8 +354,8 @@ def joined(failures: dict[str, EdgemlError]) -> EdgemlError:
         return first
     return type(first)(
         f"Nothing could be made for {', '.join(failures)}.",
-        why=" ".join(f"{name}: {error.what} {error.why}" for name, error in failures.items()),
-        fix=" ".join(dict.fromkeys(error.fix for error in failures.values() if error.fix)),
+        why=" ".join(f"{name}: {e.what} {e.why}".rstrip() for name, e in failures.items()),
+        fix="; ".join(dict.fromkeys(e.fix.rstrip(".") for e in failures.values() if e.fix)),
     )
 
 

@@ -20,7 +20,7 @@ passes them all:
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ from converters.progress import Progress
 from converters.recipe import VariantRecipe
 from converters.request import Request
 from converters.toolchains.store import require_all
+from edgeml.errors import ModelError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements
@@ -84,6 +85,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         executed_on: the instruction set of the recording (`x86-64 htp simulator`).
         tolerance: what its outputs may differ from the recorded ones on the device, as a share of
             the largest output; 0 asks for the same bits.
+        same_everywhere: no processor changes its outputs: `tolerance` holds on every device.
         settings: what the compiler was told beyond the rules and the profile; kept in the recipe
             and given back as `job.decided.settings`.
         requires: what a device needs; None: the profile's requirements for `runtime`.
@@ -103,6 +105,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     report: CompileReport
     executed_on: str = ""
     tolerance: float = 0.0
+    same_everywhere: bool = False
     settings: dict[str, str | int | float | bool] = {}
     requires: Requirements | None = None
     gates: tuple[GateResult, ...] = ()
@@ -149,8 +152,11 @@ class Backend(Protocol):
     options need; `formats`, those of models that it
     takes, where these are not all; `options`, the names of those that it takes, so that others are
     refused and it is given its own alone; a method `require` without arguments, which raises a
-    ToolchainError where something other than a toolchain is missing; and a method `check(target,
-    options)`, which raises what is wrong with options, or missing for them, before any work.
+    ToolchainError where something other than a toolchain is missing; a method `check(target,
+    options)`, which raises what is wrong with options, or missing for them, before any work;
+    `foresee(target, options, model, sample)`, which raises what makes a model impossible there,
+    before it is evaluated (of an ONNX file's bytes, and its first input without the batch); and
+    `weigh(target, options, model)`, the alternatives that `edgeml targets --model` shows.
     """
 
     name: str
@@ -192,3 +198,19 @@ def require_here(
     getattr(serving, "require", lambda: None)()
     if options is not None:
         getattr(serving, "check", lambda *_: None)(target, options)
+
+
+def refusal(job: Job, compiler: str, reply: Mapping[str, Any], more: str = "") -> ModelError:
+    """The error of a model that a toolchain's compiler refuses.
+
+    Args:
+        job: what was to be made.
+        compiler: its name, for people.
+        reply: the toolchain's, with `refused`, and `log`, the sentence that says where that is.
+        more: what else is known of the reason.
+    """
+    return ModelError(
+        f"{job.loaded.model.path} cannot be compiled for {job.target.name}.",
+        why=f"{compiler}: {reply['refused'].rstrip('.')}.{more} {reply['log']}",
+        fix=f"`edgeml targets {job.target.name}` shows what this target runs.",
+    )

@@ -7,32 +7,29 @@ golden samples and must give the same bits, which is the gate `rtl`. Nothing is 
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from cloud_sync.evidence import CompileReport, Placement, Verification
+from cloud_sync.evidence import Alternative, CompileReport, Placement, Verdict, Verification
 from converters.artifact import Artifact
 from converters.axes import fixed_shapes
 from converters.backends.graph import nodes_of
 from converters.backends.interface import Execution, Job, Offer, Proof, Tensors
 from converters.backends.support import Constraint
 from converters.fpga import built
-from converters.fpga.dataflow import can_unroll, estimated_luts
-from converters.fpga.integer.graph import BITS, IntegerGraph
-from converters.fpga.integer.network import Network, evaluate, outputs
+from converters.fpga.candidates import DATAFLOW, ENGINE, Candidate
+from converters.fpga.flow import CHIP, FLASH
+from converters.fpga.integer.graph import IntegerGraph
 from converters.fpga.integer.operators import supported
-from converters.fpga.integer.quantize import Observed, Widths, observe, quantize
+from converters.fpga.integer.quantize import Widths
 from converters.fpga.integer.reading import read
 from converters.fpga.integer.reference import decode_output, encode_input, run
-from converters.fpga.search import ACTIVATIONS, FLOORS, Fidelity, narrowed, signal_to_noise
+from converters.fpga.integers import Integers, in_bits
 from converters.fpga.settings import (
-    AUTO,
-    DATAFLOW,
-    ENGINE,
+    HLS4ML,
     OPTIONS,
     UNROLLER,
     Settings,
@@ -42,10 +39,10 @@ from converters.fpga.settings import (
 from converters.fpga.simulate import require_programs
 from converters.fpga.synthesis import TOOLCHAIN as SYNTHESIS
 from converters.golden import golden_indices
+from converters.methods.refusal import NotQuantizableError
 from converters.model import is_quantized
 from converters.recipe import Method, Parameters, Rule
-from converters.toolchains.store import require
-from edgeml.errors import ModelError, TargetError, ToolchainError
+from edgeml.errors import ModelError, TargetError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements, RuntimeRequirement
@@ -54,11 +51,10 @@ from hardware.runtimes.formats import ONNX
 NAME = "fpga"
 RUNTIME = "fpga"
 RULES = (Rule(method=Method.STATIC, parameters=Parameters(activation="int8", weight="int8")),)
-_BATCH = 32
 _CALIBRATION = 512  # samples at most, of which ranges are taken
-_COMPARED = 64  # samples on which kinds of ranges are compared
-_SPACIOUS = 0.7  # of the LUTs: fuller parts route badly, and the estimate is rough
+_SOFTMAX = 1e-6  # the host's exponentials, which may differ in a last bit
 _CAME_QUANTIZED = "The model came quantized: float is what onnxruntime makes of it as it came."
+_SAVES_NOTHING = "An engine stores weights in bytes: bits=search saves nothing there, but in logic."
 _NOT_ON_SILICON = "The gateware ran in Verilator, never on an FPGA: its clock is the tools' word."
 
 
@@ -93,6 +89,40 @@ class Fpga:
         """
         require_tools(settings_of(target, options))
 
+    def foresee(
+        self, target: TargetProfile, options: Mapping[str, str], model: bytes, sample: np.ndarray
+    ) -> None:
+        """Check that a model can be computed and fits, by its shapes, before it is evaluated.
+
+        Raises:
+            ModelError: an operator cannot be computed; the error names it.
+            TargetError: not even the nearest way to build it fits; the error has the estimate.
+        """
+        network, settings = read(model, sample.shape), settings_of(target, options)
+        if settings["architecture"] == HLS4ML:
+            return
+        with suppress(NotQuantizableError):  # of one sample; calibration has the last word
+            weighed = Integers(network, sample[None]).sketched(settings)
+            if not weighed.order:
+                raise weighed.refusal()
+
+    def weigh(
+        self, target: TargetProfile, options: Mapping[str, str], model: bytes
+    ) -> tuple[Alternative, ...]:
+        """All ways to build a model for a target, by its shapes alone; none where nothing is known.
+
+        Raises:
+            ModelError: it cannot be computed; the error names the operator.
+            UserError: an option has a value that it cannot have.
+        """
+        if target.settings.get("architecture") == HLS4ML:
+            return ()
+        network = read(model)
+        sample = np.random.default_rng(0).normal(size=(1, *network.input_shape))
+        settings = settings_of(target, options)
+        weighed = Integers(network, sample.astype(np.float32)).sketched(settings)
+        return weighed.told(next(iter(weighed.order), None))
+
     def constraints(self, target: TargetProfile) -> Mapping[str, Sequence[Constraint]]:  # noqa: ARG002 -- all FPGAs run the same
         """What gateware computes, or what costs it nothing."""
         return dict.fromkeys(supported(), ())
@@ -109,85 +139,33 @@ class Fpga:
         decided = job.decided.settings if job.decided else None
         settings = settings_of(job.target, job.request.options, decided)
         require_tools(settings)
-        model = _Integers(job)
+        model = _calibrated(job)
         if decided is not None:
             yield _made(job, model, settings, _widths(decided))
-        elif settings["architecture"] == AUTO:
-            yield from _automatic(job, model, settings)
-        else:
+        elif settings["architecture"] == HLS4ML:
             for widths in model.choices(settings):
                 yield _made(job, model, settings, widths)
+        else:
+            yield from _searched(job, model, settings)
 
 
-class _Integers:
-    """The model as integers, of any widths."""
+def _calibrated(job: Job) -> Integers:
+    """The model as integers, by calibration samples."""
+    job.progress.step(f"Calibrating for {job.target.name}")
+    with job.exclusively:
+        feeds = job.workshop.feeds(_CALIBRATION)
+        samples = np.stack([np.asarray(feed[0], np.float32)[0] for feed in feeds])
+    return Integers(read(job.loaded.model.data, samples.shape[1:]), samples)
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        with job.exclusively:
-            feeds = job.workshop.feeds(_CALIBRATION)
-            tensors = [np.asarray(feed[0], np.float32)[0] for feed in feeds]
-        self.samples = np.stack(tensors)
 
-    @cached_property
-    def network(self) -> Network:
-        """What is to be computed."""
-        return read(self._job.loaded.model.data, self.samples.shape[1:])
-
-    @cached_property
-    def golden(self) -> np.ndarray:
-        """The golden set's samples, as the model takes them."""
-        loaded, found = self._job.loaded, self._job.reference.found
-        with self._job.exclusively:
-            wanted = golden_indices(loaded.task, loaded.evaluation, found)
-            chosen = [s for index, s in enumerate(loaded.evaluation) if index in wanted]
-            feeds = [loaded.task.prepare(sample) for sample in chosen]
-        return np.stack([np.asarray(feed[0], np.float32)[0] for feed in feeds if feed])
-
-    @cached_property
-    def observed(self) -> dict[str, Observed]:
-        """What tensors hold on calibration samples."""
-        self._job.progress.step(f"Calibrating for {self._job.target.name}")
-        starts = range(0, len(self.samples), _BATCH)
-        return observe(self.network, (self.samples[i : i + _BATCH] for i in starts))
-
-    def graph(self, widths: Widths) -> IntegerGraph:
-        """The integer model of these widths."""
-        return quantize(self.network, self.observed, widths)
-
-    def choices(self, settings: Settings) -> Iterator[Widths]:
-        """Widths in the order of their promise."""
-        if settings["architecture"] == "engine" and settings["bits"] != "search":
-            kinds = [Widths(clipped=True), Widths(clipped=False)]
-            yield from sorted(kinds, key=lambda kind: -self._fidelity(kind))
-            return
-        sizes = {node.name: node.weights.size for node in self.network.linears}
-        powers = settings["architecture"] != "engine"  # their multiplications are wires
-        seen: list[Widths] = []
-        for floor, activations in zip(FLOORS, ACTIVATIONS, strict=True):
-            plain = Widths(activations=activations, powers_of_two=powers)
-            widths = replace(plain, weights=narrowed(sizes, self._fidelity_of(plain), floor))
-            if widths not in seen:
-                seen.append(widths)
-                yield widths
-
-    @property
-    def narrowest(self) -> Widths:
-        """Of the fewest bits that there are, for logic."""
-        weights = {node.name: BITS[0] for node in self.network.linears}
-        return Widths(weights=weights, activations=ACTIVATIONS[0], powers_of_two=True)
-
-    def _fidelity_of(self, plain: Widths) -> Fidelity:
-        return lambda bits: self._fidelity(replace(plain, weights=bits))
-
-    def _fidelity(self, widths: Widths) -> float:
-        graph = self.graph(widths)
-        given = decode_output(graph, run(graph, encode_input(graph, self.samples[:_COMPARED])))
-        return signal_to_noise(self._wanted, given)
-
-    @cached_property
-    def _wanted(self) -> np.ndarray:
-        return outputs(self.network, evaluate(self.network, self.samples[:_COMPARED]))
+def _golden(job: Job) -> np.ndarray:
+    """The golden set's samples, as the model takes them."""
+    loaded, found = job.loaded, job.reference.found
+    with job.exclusively:
+        wanted = golden_indices(loaded.task, loaded.evaluation, found)
+        chosen = [s for index, s in enumerate(loaded.evaluation) if index in wanted]
+        feeds = [loaded.task.prepare(sample) for sample in chosen]
+    return np.stack([np.asarray(feed[0], np.float32)[0] for feed in feeds if feed])
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,53 +186,65 @@ class Reference:
         return [[output[None]] for output in made]
 
 
-def _automatic(job: Job, model: _Integers, settings: Settings) -> Iterator[Offer]:
-    """Logic where it fits, which takes a few clocks; where none is faithful enough, the engine.
+def _searched(job: Job, model: Integers, settings: Settings) -> Iterator[Offer]:
+    """What fits, the most promising first; what then cannot be made gives way to the next.
 
     Raises:
-        TargetError: not even an engine fits; the error has the estimates of both.
+        ModelError, TargetError: nothing could be made; the error has the estimates.
     """
-    logic, engine = ({**settings, "architecture": name} for name in (DATAFLOW, ENGINE))
-    luts = int(settings["luts"])
-    least = estimated_luts(model.graph(model.narrowest))
-    if least <= _SPACIOUS * luts and (reason := _no_unroller()):
-        job.progress.note(f"Unrolled logic may fit {job.target.name}, but {reason}")
-    elif least <= _SPACIOUS * luts:
-        fitting = [
-            w for w in model.choices(logic) if can_unroll(model.graph(w), round(_SPACIOUS * luts))
-        ]
-        for widths in reversed(fitting):  # the most faithful first: each costs minutes
+    weighed = model.weighed(settings)
+    is_logic = settings["architecture"] == DATAFLOW  # asked for by name: the smallest first
+    order = [c for c in weighed.candidates if not c.lacking] if is_logic else weighed.order
+    if not order:
+        raise weighed.refusal()
+    is_judged = False  # all engines compute the same
+    for candidate in order:
+        is_engine = candidate.architecture == ENGINE
+        if is_engine and is_judged:
+            continue
+        settled = _settled(settings, candidate)
+        for widths in weighed.widths(candidate) or model.choices(settled):
             try:
-                made = _made(job, model, logic, widths)
+                made = _made(job, model, settled, widths, weighed.told(candidate))
             except (ModelError, TargetError) as error:
-                job.progress.note(f"No logic for {job.target.name}: {error}")
-            else:
-                yield made
-    try:
-        for widths in model.choices(engine):
-            yield _made(job, model, engine, widths)
-    except TargetError as error:
-        said = f"Unrolled into logic it would take {least:,} LUTs or more, of {luts:,}."
-        raise TargetError(error.what, why=f"{error.why} {said}", fix=error.fix) from error
+                if candidate is order[-1]:
+                    raise
+                job.progress.note(f"{job.target.name} without {candidate.name}: {error}")
+                break
+            yield made
+            if _is_too_large(made):
+                break
+        else:
+            is_judged = is_judged or is_engine
 
 
-def _no_unroller() -> str:
-    """Why logic cannot be made here; empty where it can."""
-    try:
-        require(UNROLLER)
-    except ToolchainError as error:
-        return f"{error.what[0].lower()}{error.what[1:].rstrip('.')} ({error.fix})."
-    return ""
+def _settled(settings: Settings, candidate: Candidate) -> Settings:
+    """Settings without a choice."""
+    if candidate.architecture == DATAFLOW:
+        return {**settings, "architecture": DATAFLOW}
+    place = FLASH if candidate.is_far else CHIP
+    return {**settings, "architecture": ENGINE, "lanes": candidate.lanes, "weights": place}
 
 
-def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Offer:
+def _is_too_large(made: Offer) -> bool:
+    """Whether tools counted more than the estimate did, and than there is."""
+    return any(g.name == "resources" and g.result is Verdict.FAIL for g in made.gates)
+
+
+def _made(
+    job: Job,
+    model: Integers,
+    settings: Settings,
+    widths: Widths,
+    alternatives: tuple[Alternative, ...] = (),
+) -> Offer:
     """An integer model, built as far as it was asked for."""
     graph = model.graph(widths)
     target, progress = job.target, job.progress
-    codes = encode_input(graph, model.golden)
+    codes = encode_input(graph, _golden(job))
     progress.step(f"Building gateware for {target.name}")
     implementation = built.build(
-        graph, settings, job.folder, codes, say=progress.step, keeper=job.cache
+        graph, settings, job.folder, codes, say=progress.step, keeper=job.cache.lasting
     )
     placement = _placement(job)
     path = implementation.path
@@ -279,6 +269,8 @@ def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Off
         execution=_opening(graph),
         origin=(graph.digest, built.VERSION),
         executed_on=implementation.executed_on,
+        tolerance=_SOFTMAX if graph.host.softmax else 0.0,
+        same_everywhere=True,
         settings=kept,
         requires=_requires(target, settings, implementation.runtime),
         gates=implementation.gates,
@@ -288,7 +280,8 @@ def _made(job: Job, model: _Integers, settings: Settings, widths: Widths) -> Off
             seconds=implementation.seconds,
             placement=placement,
             estimates=implementation.estimates,
-            remarks=(*_remarks(job, implementation), *implementation.remarks),
+            remarks=(*_remarks(job, settings, implementation), *implementation.remarks),
+            alternatives=alternatives,
         ),
         documents=implementation.documents,
         tools=implementation.tools,
@@ -322,13 +315,13 @@ def _widths(settings: Settings) -> Widths:
 
 
 def _in_words(widths: Widths) -> str:
-    bits = sorted(set(widths.weights.values())) or [widths.default]
-    weights = f"{bits[0]} to {bits[-1]}" if len(bits) > 1 else str(bits[0])
     ranges = "least squared error" if widths.clipped else "extremes"
-    return f"weights of {weights} bits, activations of {widths.activations}, ranges by {ranges}"
+    return f"{in_bits(widths)}, ranges by {ranges}"
 
 
-def _remarks(job: Job, implementation: built.Implementation) -> Iterator[str]:
+def _remarks(job: Job, settings: Settings, implementation: built.Implementation) -> Iterator[str]:
+    if settings["architecture"] == ENGINE and settings["bits"] == "search":
+        yield _SAVES_NOTHING
     if implementation.verification is Verification.RTL_SIMULATED:
         yield _NOT_ON_SILICON
     if is_quantized(job.loaded.model):

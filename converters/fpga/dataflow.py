@@ -6,19 +6,23 @@ in Verilator, a sample a clock, and compared with the integer model. On a board 
 engine's bus and registers, which give it one sample at a time.
 """
 
+import hashlib
 import subprocess
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cloud_sync.evidence import Verdict
 from converters.fpga import design, flow, report
 from converters.fpga.built import Implementation, Say, Settings, rtl_gate
 from converters.fpga.engine import SUFFIX, latency
-from converters.fpga.integer.graph import ArgMax, Conv, IntegerGraph, Table, encode
+from converters.fpga.estimate import CUTOFF, logic_luts
+from converters.fpga.integer.graph import IntegerGraph, encode
 from converters.fpga.integer.reference import run
 from converters.fpga.simulate import version
 from converters.fpga.synthesis import Keeper
@@ -29,10 +33,7 @@ from hardware.fpga.artifact import DataflowArtifact
 from hardware.fpga.dataflow import Bits, Dataflow
 
 TOOLCHAIN = "da4ml"
-_CUTOFF = 5  # levels of logic between two registers
-# Of a weight that is not zero: what da4ml took for nets of 1,000 to 3,000 weights.
-_LUTS_A_BIT = 4.8
-_HOPELESS = 3.0  # times the target's LUTs, by that estimate: da4ml is not even asked
+HOPELESS = 3.0  # times the target's LUTs, by that estimate: da4ml is not even asked
 _TIMEOUT_S = 900
 _TAIL = 400
 _REMARK = "The logic takes a sample in every clock; a board's registers give it one at a time."
@@ -74,11 +75,11 @@ def build(
     """Unroll a graph and run it in Verilator; see `converters.fpga.built.build`."""
     begun = time.monotonic()
     luts = int(settings["luts"])
-    _require_fit(estimated_luts(graph), _HOPELESS * luts, luts)
+    _require_fit(logic_luts(graph), HOPELESS * luts, luts)
     folder = (folder / f"dataflow-{graph.digest[:12]}").absolute()
     folder.mkdir()
     (folder / "graph.json").write_bytes(encode(graph))
-    reply = _unrolled(folder, say)
+    reply = _unrolled(folder, say, keeper)
     _require_fit(round(reply["cost"]), luts, luts)
     say("Running the logic in Verilator")
     sources = folder / "rtl" / "src"
@@ -108,39 +109,53 @@ def build(
     header.write_text(
         report.constants(dataflow.parameters_of_verilog, dataflow.build, made), "utf-8"
     )
+    schedule = folder / "schedule.svg"
+    schedule.write_text(report.svg_of_logic(reply["layers"], cycles), "utf-8")
     verilog = _packed(sources, folder / "graph.json", folder / "dataflow.zip")
     return Implementation(
         path=path,
         gates=(gate, *made.gates),
         estimates=(*latency(cycles, made.clock_mhz), *made.estimates, *needed),
         seconds=time.monotonic() - begun,
-        documents={verilog.name: verilog, header.name: header, **made.files},
+        documents={path.name: path for path in (verilog, header, schedule)} | made.files,
         tools={"da4ml": reply["version"], "verilator": version(), **made.tools},
         remarks=(_REMARK, *made.remarks),
     )
 
 
-def can_unroll(graph: IntegerGraph, luts: int) -> bool:
-    """Whether a graph's logic fits, by the estimate, and all of its layers can be unrolled."""
-    has_other = any(isinstance(layer, Table | ArgMax) for layer in graph.layers)
-    return not has_other and estimated_luts(graph) <= luts
-
-
-def _unrolled(folder: Path, say: Say) -> dict[str, Any]:
-    say("Unrolling the net into logic")
-    request = {
-        "graph": str(folder / "graph.json"),
-        "output": str(folder / "rtl"),
-        "cutoff": _CUTOFF,
-    }
-    reply = ask(require(TOOLCHAIN), request, timeout_s=_TIMEOUT_S)
+def _unrolled(folder: Path, say: Say, keeper: Keeper) -> dict[str, Any]:
+    """The reply of da4ml, its Verilog in `rtl/src`; of the same graph, what was kept of both."""
+    said = "Unrolling the net into logic"
+    tool, graph, sources = require(TOOLCHAIN), folder / "graph.json", folder / "rtl" / "src"
+    parts = [tool.identity, hashlib.sha256(graph.read_bytes()).hexdigest(), CUTOFF]
+    if (kept := keeper.get("unrolled", parts)) is not None:
+        say(f"{said}: finished before")
+        made = msgspec.msgpack.decode(zlib.decompress(kept), type=_Unrolled)
+        for name, text in made.files.items():
+            path = sources / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        return made.reply
+    say(said)
+    request = {"graph": str(graph), "output": str(folder / "rtl"), "cutoff": CUTOFF}
+    reply = ask(tool, request, timeout_s=_TIMEOUT_S)
     if reason := reply.get("refused"):
         raise ModelError(
             "The model cannot be unrolled.",
             why=f"{TOOLCHAIN}: {reason}.",
             fix="Use --architecture engine.",
         )
+    files = {str(path.relative_to(sources)): path for path in sorted(sources.rglob("*.v"))}
+    made = _Unrolled(reply, {name: path.read_text("utf-8") for name, path in files.items()})
+    keeper.put("unrolled", parts, zlib.compress(msgspec.msgpack.encode(made), 1))
     return reply
+
+
+class _Unrolled(msgspec.Struct, frozen=True):
+    """What da4ml answered, and its Verilog by name."""
+
+    reply: dict[str, Any]
+    files: dict[str, str]
 
 
 def _dataflow(graph: IntegerGraph, reply: dict[str, Any], sources: Path) -> Dataflow:
@@ -160,18 +175,6 @@ def _dataflow(graph: IntegerGraph, reply: dict[str, Any], sources: Path) -> Data
 def _bits(port: list[int]) -> Bits:
     signed, bits, zeros = port
     return Bits(signed=bool(signed), bits=bits, zeros=zeros)
-
-
-def estimated_luts(graph: IntegerGraph) -> int:
-    """What unrolled logic takes, roughly: it grows with the bits of all weights at all places."""
-    total = 0
-    for layer in graph.layers:
-        if isinstance(layer, Conv):
-            height, width, _ = graph.tensors[layer.output].shape
-            ones = np.abs(layer.weights)
-            bits = sum(int(((ones >> bit) & 1).sum()) for bit in range(layer.weight_bits))
-            total += height * width * bits
-    return round(_LUTS_A_BIT * total)
 
 
 def _require_fit(wanted: int, most: float, luts: int) -> None:

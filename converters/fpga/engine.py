@@ -32,11 +32,13 @@ def build(
     """Build an engine for a graph and run its Verilog; see `converters.fpga.built.build`."""
     begun = time.monotonic()
     fit = flow.fits(graph, settings)
-    folder = folder / f"engine-{graph.digest[:12]}"
-    folder.mkdir(exist_ok=True)
-    scheduled = schedule(graph, int(settings["lanes"]))
     program, size = fit.program, fit.size
-    large = estimate.large(size, str(settings["family"]), int(settings.get("spram", 0)))
+    place = "-flash" if program.far else ""
+    folder = folder / f"engine-{graph.digest[:12]}-{program.lanes}{place}"
+    folder.mkdir(exist_ok=True)
+    scheduled = schedule(graph, program.lanes, banks=program.banks)
+    budget = flow.budget_of(settings)
+    large = estimate.large(size, budget.family, budget.spram)
     engine = design.engine(program, size, large)
     say("Running the gateware in Verilator")
     simulated = simulate(program, codes, size=size)

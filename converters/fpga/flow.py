@@ -1,29 +1,37 @@
 """From a design to everything that a device and a proof need of it, as far as was asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from cloud_sync.evidence import Estimate, GateResult, Verdict
 from converters.fpga import netlist
 from converters.fpga.built import equality_gate, resources_gate, timing_gate
+from converters.fpga.candidates import (
+    LANES,
+    Budget,
+    Candidate,
+    engines,
+    images,
+    ranked,
+    refused,
+)
 from converters.fpga.design import Design
-from converters.fpga.estimate import Need, need
+from converters.fpga.estimate import Need
 from converters.fpga.integer.graph import ArgMax, IntegerGraph
-from converters.fpga.program import program as images_of
-from converters.fpga.schedule import schedule
 from converters.fpga.synthesis import Keeper, Placed, Synthesis
 from edgeml.errors import TargetError
 from hardware.fpga.artifact import HostSide
 from hardware.fpga.board import Board, boards, find
-from hardware.fpga.far import moved
 from hardware.fpga.program import Program, Size
 
 Settings = Mapping[str, str | int | float | bool]
 UNTIL = ("rtl", "netlist", "bitstream")
+AUTO = "auto"
+CHIP, FLASH = PLACES = ("chip", "flash")  # where an engine's weights are
 _REMARKS = {
     "rtl": "It was built until RTL: it was not synthesised, and there is no bitstream.",
     "netlist": "It was built until the netlist: it was not placed, and there is no bitstream.",
@@ -67,6 +75,9 @@ def realise(
 ) -> Realised:
     """Take a design as far as `until` says: its Verilog, its netlist, its bitstream.
 
+    Where it is to be the `fastest`, the clock is raised to the next that the board's PLL gives and
+    place and route reached, and all is made again, until it reaches no more.
+
     Args:
         design: the gateware.
         settings: of the target: family, part, `until`, clock, seeds, and board where one is named.
@@ -80,9 +91,36 @@ def realise(
         TargetError: it does not fit, or no placement meets the clock.
         ToolchainError: a tool is missing or fails.
     """
+    make = partial(_realised, design, settings, proof=proof, cycles=cycles, keeper=keeper, say=say)
+    made = make(folder, clock_mhz=float(settings["clock_mhz"]))
+    while settings.get("fastest") and made.placed:
+        clock = made.board.clock_at(made.placed.fmax_mhz)
+        if clock <= made.clock_mhz:
+            break
+        try:
+            faster = make(folder / f"{clock:g}-mhz", clock_mhz=clock)
+        except TargetError as error:
+            say(f"It stays at {made.clock_mhz:g} MHz: {error}")
+            break
+        made = faster
+    return made
+
+
+def _realised(
+    design: Design,
+    settings: Settings,
+    folder: Path,
+    *,
+    clock_mhz: float,
+    proof: tuple[np.ndarray, np.ndarray],
+    cycles: int,
+    keeper: Keeper,
+    say: Callable[[str], None],
+) -> Realised:
+    """The same at one clock."""
     board, until = board_of(settings), str(settings["until"])
-    clock = float(settings["clock_mhz"])
-    work = Synthesis(design, board, folder.absolute(), clock, keeper, say)
+    share = float(settings.get("share", 1.0))
+    work = Synthesis(design, board, folder.absolute(), clock_mhz, keeper, say)
     files = {name.replace("/", "-"): work.folder / name for name in work.sources}
     made = Realised(
         board, board.clock_at(work.requested_mhz), None, (), (), files,
@@ -95,7 +133,7 @@ def realise(
     made = replace(made, files={**files, path.name: path}, tools=work.tools, gates=(gate,))
     cells = netlist.counted(path, board.family)
     if until == "netlist" or gate.result is Verdict.FAIL:
-        has = {name: int(settings.get(name, 0)) for name in cells if name in settings}
+        has = {name: int(share * int(settings[name])) for name in cells if name in settings}
         fits = resources_gate({name: cells[name] for name in has}, has)
         told = counted(cells, "Yosys")
         return replace(made, gates=(*made.gates, fits), estimates=told)
@@ -107,7 +145,7 @@ def realise(
         gates=(
             *made.gates,
             timing_gate(placed.fmax_mhz, placed.requested_mhz, len(placed.timing)),
-            resources_gate(placed.used, placed.available),
+            resources_gate(placed.used, {n: int(share * c) for n, c in placed.available.items()}),
         ),
         estimates=(
             Estimate(name="fmax", value=placed.fmax_mhz, unit="MHz", source="nextpnr"),
@@ -147,40 +185,32 @@ class Fit:
 
 
 def fits(graph: IntegerGraph, settings: Settings) -> Fit:
-    """Whether a part holds an engine for a graph, before anything is synthesised.
-
-    Where the weights do not fit and the board has a flash, they go there.
+    """The engine for a graph, of the lanes that settings name, or the best of all.
 
     Raises:
-        TargetError: it cannot; the error has the estimate.
+        TargetError: none fits; the error has the estimate.
     """
-    near = images_of(schedule(graph, int(settings["lanes"])))
-    try:
-        return _fit(near, settings)
-    except TargetError:
-        if not board_of(settings).flash:
-            raise
-    return _fit(moved(near), settings)
+    budget = budget_of(settings)
+    found = tuple(engines_of(graph, budget, settings))
+    for best in ranked(found, budget)[:1]:
+        made = images(graph, best)
+        return Fit(made, Size.of(made), best.need, best.cycles)
+    raise refused(found, budget)
 
 
-def _fit(made: Program, settings: Settings) -> Fit:
-    size = Size.of(made)
-    spram, dsp = int(settings.get("spram", 0)), int(settings["dsp"])
-    wanted = need(size, str(settings["family"]), has_dsp=dsp > 0, spram=spram)
-    lacking = [
-        f"{count:,} {name} of {int(settings.get(name, 0)):,}"
-        for name, count in msgspec.structs.asdict(wanted).items()
-        if count > int(settings.get(name, 0))
-    ]
-    if lacking:
-        raise TargetError(
-            f"The network does not fit {settings['part']}.",
-            why=f"An engine of {size.lanes} lanes for it would take about {', '.join(lacking)} "
-            f"({size.weights * size.lanes:,} bytes of weights, "
-            f"{made.activation_words * size.lanes:,} of activations).",
-            fix="Choose a larger FPGA or a smaller model.",
-        )
-    return Fit(made, size, wanted, made.cycles)
+def budget_of(settings: Settings) -> Budget:
+    """What may be taken of the part, with its board's flash and the clock that it makes."""
+    board = board_of(settings)
+    clock = board.clock_at(max(float(settings["clock_mhz"]), board.clock_mhz))
+    return Budget.of(settings, clock_mhz=clock, has_flash=bool(board.flash))
+
+
+def engines_of(graph: IntegerGraph, budget: Budget, settings: Settings) -> Iterator[Candidate]:
+    """The engines among which settings leave a choice."""
+    lanes, place = settings.get("lanes", AUTO), settings.get("weights", AUTO)
+    counts = LANES if lanes == AUTO else (int(lanes),)
+    places = (False, True) if place == AUTO else (place == FLASH,)
+    return engines(graph, budget, counts, places)
 
 
 def board_of(settings: Settings) -> Board:

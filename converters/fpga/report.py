@@ -1,7 +1,8 @@
-"""What an engine does, layer by layer: rows for a table, and a picture."""
+"""What gateware does, layer by layer: rows for a table, and a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.sax.saxutils import escape
 
 from converters.fpga.estimate import cycles_of
@@ -14,6 +15,7 @@ _REGISTERS = (
     *("START", "STOP", "BUSY", "DONE", "ERROR_SHIFT"),
 )
 _SUBTITLE = "estimated from the loops; darker: more of the lanes are busy"
+_SUBTITLE_OF_LOGIC = "estimated by da4ml from the depth of the adders; darker: more LUTs"
 _WIDTH, _LEFT, _BAR, _HEIGHT, _TOP = 900, 220, 560, 22, 48
 
 
@@ -51,33 +53,90 @@ def rows(scheduled: Schedule) -> tuple[Row, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A layer in a picture: where it lies, how dark it is, and what is written beside it."""
+
+    name: str
+    begin: float
+    length: float
+    shade: float
+    told: str
+    beside: str
+
+
 def svg(scheduled: Schedule) -> str:
     """The layers over the clocks of one inference; a bar is as dark as the lanes are busy."""
     table = rows(scheduled)
-    total = sum(row.cycles for row in table)
-    height = _TOP + _HEIGHT * len(table) + 16
+    bars, at = [], 0
+    for row in table:
+        told = f"{row.kind} {row.output}: {row.cycles:,} cycles, {row.macs:,} MACs"
+        bars.append(
+            Bar(
+                name=row.name,
+                begin=at,
+                length=row.cycles,
+                shade=row.use,
+                told=f"{told}, lanes {row.use:.0%} busy",
+                beside=f"{row.cycles:,} ({row.use:.0%})",
+            )
+        )
+        at += row.cycles
+    return picture(f"{at:,} cycles on {scheduled.lanes} lanes", _SUBTITLE, bars)
+
+
+def svg_of_logic(layers: Sequence[Mapping[str, Any]], cycles: int) -> str:
+    """The layers of unrolled logic over the clocks of one sample; the darkest has the most LUTs.
+
+    Args:
+        layers: `name`, `kind`, `luts`, and the levels of logic between `from` and `to`.
+        cycles: from input to output.
+    """
+    most = max(layer["luts"] for layer in layers)
+    deepest = max(layer["to"] for layer in layers)
+    clock = cycles / deepest if deepest else 0.0
+    bars = []
+    for layer in layers:
+        begin, end = layer["from"] * clock, layer["to"] * clock
+        place = f"clocks {begin:.1f} to {end:.1f}, about {layer['luts']:,.0f} LUTs"
+        bars.append(
+            Bar(
+                name=layer["name"],
+                begin=begin,
+                length=end - begin,
+                shade=layer["luts"] / most if most else 0.0,
+                told=f"{layer['kind']}: {place}",
+                beside=f"{layer['luts']:,.0f} LUTs",
+            )
+        )
+    total = sum(layer["luts"] for layer in layers)
+    title = f"{cycles} clocks of logic, about {total:,.0f} LUTs"
+    return picture(title, _SUBTITLE_OF_LOGIC, bars)
+
+
+def picture(title: str, subtitle: str, bars: Sequence[Bar]) -> str:
+    """Bars below each other, as long as all of them."""
+    whole = max(bar.begin + bar.length for bar in bars) or 1.0
+    height = _TOP + _HEIGHT * len(bars) + 16
     box = f'viewBox="0 0 {_WIDTH} {height}" role="img"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" font-size="12">',
-        f"<title>Schedule of {len(table)} layers, {total:,} cycles</title>",
+        f"<title>Schedule of {len(bars)} layers: {escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="8" y="20" font-size="14">{total:,} cycles on {scheduled.lanes} lanes</text>',
-        f'<text x="8" y="38" fill="#555555">{_SUBTITLE}</text>',
+        f'<text x="8" y="20" font-size="14">{escape(title)}</text>',
+        f'<text x="8" y="38" fill="#555555">{escape(subtitle)}</text>',
     ]
-    at = 0
-    for number, row in enumerate(table):
+    for number, bar in enumerate(bars):
         y = _TOP + _HEIGHT * number
-        x = _LEFT + _BAR * at / total
-        width = max(1.0, _BAR * row.cycles / total)
-        told = f"{escape(row.kind)} {row.output}: {row.cycles:,} cycles, {row.macs:,} MACs"
+        x = _LEFT + _BAR * bar.begin / whole
+        width = max(1.0, _BAR * bar.length / whole)
         place = f'x="{x:.1f}" y="{y + 3}" width="{width:.1f}" height="{_HEIGHT - 6}"'
-        shade = f'fill="#1f5fa8" fill-opacity="{0.25 + 0.75 * row.use:.2f}"'
+        shade = f'fill="#1f5fa8" fill-opacity="{0.25 + 0.75 * bar.shade:.2f}"'
         parts += [
-            f'<text x="8" y="{y + 14}">{escape(row.name[-28:])}</text>',
-            f"<rect {place} {shade}><title>{told}, lanes {row.use:.0%} busy</title></rect>",
-            f'<text x="{_LEFT + _BAR + 8}" y="{y + 14}">{row.cycles:,} ({row.use:.0%})</text>',
+            f'<text x="8" y="{y + 14}">{escape(bar.name[-28:])}</text>',
+            f"<rect {place} {shade}><title>{escape(bar.told)}</title></rect>",
+            f'<text x="{_LEFT + _BAR + 8}" y="{y + 14}">{escape(bar.beside)}</text>',
         ]
-        at += row.cycles
     return "\n".join([*parts, "</svg>\n"])
 
 

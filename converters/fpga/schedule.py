@@ -1,15 +1,18 @@
 """From an integer graph to the engine's layers: layout, addresses, one descriptor each.
 
 Tensors lie channel last in words of `lanes` bytes, and a place in the activation memory is used
-again as soon as the last layer that reads it is done. Every layer of the graph is one loop nest
+again as soon as the last layer that reads it is done. Input and output may lie there twice, so that
+a host has the one bank while the engine works on the other; both stay what they are through all
+layers. Every layer of the graph is one loop nest
 of the engine, a Concat one for each of its inputs: what differs are the steps of the addresses,
 whether a lane takes its own activation, and what the lanes do with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from converters.fpga.integer.graph import (
     Add,
@@ -33,6 +36,8 @@ LOWEST, HIGHEST = -512, 511  # what the engine's clamp can be set to
 NO_PADS: Pads = (0, 0, 0, 0)
 EVERYWHERE = 0xFFFF  # height and width of a picture that nothing lies outside of
 PLACES = 1 << 16  # that 16 bits count
+BANKS = 2  # of input and output, where the memory has room
+_ALWAYS = 1 << 30  # later than every layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +80,26 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """What the engine does, in order; `output` is none where an ArgMax ends it."""
+    """What the engine does, in order; `output` is none where an ArgMax ends it.
+
+    Of two `banks`, input and output are those of the first; the second lies right behind.
+    """
 
     lanes: int
     steps: tuple[Step, ...]
     activation_words: int
     input: Placed
     output: Placed | None
+    banks: int
 
 
-def schedule(graph: IntegerGraph, lanes: int) -> Schedule:
-    """Lay out a graph for an engine of so many lanes.
+def schedule(graph: IntegerGraph, lanes: int, *, banks: int = BANKS) -> Schedule:
+    """Lay out a graph for an engine of so many lanes, its input and output in 1 or 2 banks.
 
     Raises:
         TargetError: a layer is larger than the engine counts, or nothing comes of an ArgMax.
     """
-    layout = _Layout(graph, lanes)
+    layout = _Layout(graph, lanes, banks)
     steps = [step for layer in graph.layers for step in _steps(graph, layer, layout)]
     return Schedule(
         lanes=lanes,
@@ -98,6 +107,7 @@ def schedule(graph: IntegerGraph, lanes: int) -> Schedule:
         activation_words=layout.words,
         input=layout.placed[graph.input],
         output=layout.placed.get(graph.output),
+        banks=banks,
     )
 
 
@@ -107,44 +117,62 @@ class _Layout:
 
     graph: IntegerGraph
     lanes: int
+    banks: int
     placed: dict[str, Placed] = field(default_factory=dict)
     words: int = 0
 
     def __post_init__(self) -> None:
-        layers = self.graph.layers
-        ends = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
-        ends[self.graph.output] = len(layers)
-        alive: list[tuple[int, int, int]] = []  # last use, address, words
-        self._place(self.graph.input, self._packed(self.graph.input), alive, ends, -1)
-        for i, layer in enumerate(layers):
+        graph = self.graph
+        channels = {graph.input: self._of_input()}
+        ends = {graph.output: len(graph.layers)}
+        made = {graph.input: -1}
+        for i, layer in enumerate(graph.layers):
+            ends |= {name: max(i, ends.get(name, i)) for name in layer.inputs}
             if isinstance(layer, ArgMax):
-                if layer.output != self.graph.output:
-                    raise TargetError(
-                        f"The engine cannot run {layer.name}.",
-                        why="An ArgMax leaves its index in a register; it must come last.",
-                        fix="Cut the model after the ArgMax.",
-                    )
-                continue
-            self._place(layer.output, self._channels(layer), alive, ends, i)
+                self._require_last(layer)
+            else:
+                channels[layer.output] = self._channels(layer, channels)
+                made[layer.output] = i
+        alive: list[tuple[int, int, int]] = []  # last use, address, words
+        if self.banks > 1:
+            for name in (graph.input, graph.output):
+                if name in made:
+                    self._place(name, channels[name], alive, (made.pop(name), _ALWAYS))
+        for name, now in made.items():
+            self._place(name, channels[name], alive, (now, ends.get(name, now)))
+
+    def _require_last(self, layer: ArgMax) -> None:
+        if layer.output != self.graph.output:
+            raise TargetError(
+                f"The engine cannot run {layer.name}.",
+                why="An ArgMax leaves its index in a register; it must come last.",
+                fix="Cut the model after the ArgMax.",
+            )
+
+    def _of_input(self) -> tuple[int, ...]:
+        """Without a gap where every byte is addressed alone, so that a host has less to write."""
+        readers = [layer for layer in self.graph.layers if self.graph.input in layer.inputs]
+        if all(isinstance(layer, Conv) and not layer.depthwise for layer in readers):
+            return tuple(range(self.graph.tensors[self.graph.input].shape[2]))
+        return self._packed(self.graph.input)
 
     def _packed(self, name: str) -> tuple[int, ...]:
         channels = self.graph.tensors[name].shape[2]
         return tuple(range(channels)) + (-1,) * (-channels % self.lanes)
 
-    def _channels(self, layer: Layer) -> tuple[int, ...]:
+    def _channels(self, layer: Layer, known: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         """Which byte of a pixel holds which channel of a layer's output."""
         if isinstance(layer, Concat):
             found: list[int] = []
             first = 0
             for name in layer.inputs:
-                own = self.placed[name].channels
-                found += [first + channel if channel >= 0 else -1 for channel in own]
+                found += [first + channel if channel >= 0 else -1 for channel in known[name]]
                 first += self.graph.tensors[name].shape[2]
             return tuple(found)
         if isinstance(layer, Conv) and not layer.depthwise:
             return self._packed(layer.output)
-        own = self.placed[layer.inputs[0]].channels
-        if any(self.placed[name].channels != own for name in layer.inputs):
+        own = known[layer.inputs[0]]
+        if any(known[name] != own for name in layer.inputs):
             raise TargetError(
                 f"The engine cannot run {layer.name}.",
                 why="It adds the output of a Concat, whose parts do not fill whole words, to "
@@ -158,27 +186,29 @@ class _Layout:
         name: str,
         channels: tuple[int, ...],
         alive: list[tuple[int, int, int]],
-        ends: dict[str, int],
-        now: int,
+        life: tuple[int, int],
     ) -> None:
         tensor = self.graph.tensors[name]
-        words = tensor.shape[0] * tensor.shape[1] * len(channels) // self.lanes
+        now, last = life
+        banks = self.banks if last == _ALWAYS else 1
         # A layer reads its inputs until its last word is written.
         alive[:] = [item for item in alive if item[0] >= now]
-        address = 0
-        for _, start, size in sorted(alive, key=lambda item: item[1]):
-            if address + words <= start:
-                break
-            address = max(address, start + size)
-        alive.append((ends.get(name, now), address, words))
-        self.words = max(self.words, address + words)
         self.placed[name] = Placed(
-            address=address,
+            address=0,
             height=tensor.shape[0],
             width=tensor.shape[1],
             channels=channels,
             signed=tensor.signed,
         )
+        words = banks * self.placed[name].words(self.lanes)
+        address = 0
+        for _, start, size in sorted(alive, key=lambda item: item[1]):
+            if address + words <= start:
+                break
+            address = max(address, start + size)
+        alive.append((last, address, words))
+        self.words = max(self.words, address + words)
+        self.placed[name] = replace(self.placed[name], address=address)
 
 
 def _steps(graph: IntegerGraph, layer: Layer, layout: _Layout) -> Iterator[Step]:

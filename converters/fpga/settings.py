@@ -3,21 +3,26 @@
 import math
 from collections.abc import Mapping
 
-from converters.fpga.flow import UNTIL, board_of
-from converters.fpga.synthesis import TOOLCHAIN as SYNTHESIS
+from converters.fpga.candidates import DATAFLOW, ENGINE, LANES
+from converters.fpga.commands import toolchain_of
+from converters.fpga.flow import AUTO, FLASH, PLACES, UNTIL, board_of
 from converters.toolchains.store import require
 from edgeml.errors import ToolchainError, UserError
 from hardware.profiles import TargetProfile
 
-AUTO, ENGINE, DATAFLOW, HLS4ML = "auto", "engine", "dataflow", "hls4ml"
+HLS4ML = "hls4ml"
 UNROLLER = "da4ml"
-OPTIONS = ("architecture", "until", "clock_mhz", "lanes", "seeds", "bits", "board", "host")
+OPTIONS = (
+    *("architecture", "until", "clock_mhz", "lanes", "weights", "share", "latency_ms"),
+    *("seeds", "bits", "board", "host"),
+)
 _ALLOWED: dict[str, tuple[str | int, ...]] = {
     "architecture": (AUTO, ENGINE, DATAFLOW, HLS4ML),
     "until": UNTIL,
     "host": ("amd64", "arm64"),
     "bits": ("8", "search"),
-    "lanes": (4, 8, 16),
+    "lanes": (AUTO, *LANES),
+    "weights": (AUTO, *PLACES),
 }
 
 Settings = dict[str, str | int | float | bool]
@@ -39,25 +44,41 @@ def settings_of(
         "host": target.architecture,
         "bits": "8",
         "board": "",
+        "lanes": AUTO,
+        "weights": AUTO,
+        "share": 1.0,
+        "latency_ms": 0.0,
+        "fastest": False,
     }
     settings = defaults | target.settings
     settings |= {k: v for k, v in (decided or {}).items() if k in settings}  # type: ignore[misc]
     for name, text in options.items():
-        settings[name] = _parsed(name, text, settings[name])
+        if (name, text) == ("clock_mhz", AUTO) and settings["family"] != "amd":
+            settings["fastest"] = True
+        else:
+            settings[name] = _parsed(name, text, settings[name])
     for name, allowed in _ALLOWED.items():
         if settings.get(name, allowed[0]) not in allowed:
             raise UserError(
                 f"The option {name}={settings[name]} cannot be used.",
                 why=f"It is one of {', '.join(map(str, allowed))}.",
             )
+    if float(settings["share"]) > 1:
+        raise UserError(f"The option share={settings['share']} is more than all of the FPGA.")
     own = (HLS4ML,) if settings["family"] == "amd" else (AUTO, ENGINE, DATAFLOW)
     if settings["architecture"] not in own:
         raise UserError(
             f"{target.name} has no architecture {settings['architecture']}.",
             why=f"It has {' and '.join(own)}.",
         )
-    if settings["family"] != "amd":
-        board_of(settings)
+    if settings["family"] == "amd":
+        return settings
+    board = board_of(settings)
+    if settings["weights"] == FLASH and not board.flash:
+        raise UserError(
+            f"The engine of {target.name} cannot have weights in a flash.",
+            why=f"The board {board.name} has no flash that it can read (docs/fpga-engine.md).",
+        )
     return settings
 
 
@@ -72,7 +93,7 @@ def require_tools(settings: Settings) -> None:
         require(UNROLLER)
     if architecture != HLS4ML and settings["until"] != "rtl":
         try:
-            require(SYNTHESIS)
+            require(toolchain_of(str(settings["family"])))
         except ToolchainError as error:
             fix = f"{error.fix} (it is not needed with --until rtl)"
             raise ToolchainError(error.what, why=error.why, fix=fix) from None
@@ -80,7 +101,7 @@ def require_tools(settings: Settings) -> None:
 
 def _parsed(name: str, text: str, default: str | float | bool) -> str | int | float:
     if isinstance(default, str):
-        return text
+        return int(text) if name == "lanes" and text.isdecimal() else text
     try:
         value = type(default)(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""From Verilog to a bitstream, with the open tools of the toolchain `fpga-open`.
+"""From Verilog to a bitstream, with the open tools of `fpga-open`, for Gowin of `fpga-gowin`.
 
 Timing is a gate: nextpnr is never told to let it fail. Each placer seed gives a result of its own,
 and the quickest one's bitstream is kept. The same request gives the same bytes, so that every step
@@ -16,25 +16,19 @@ from typing import Any, Protocol
 
 import msgspec
 
+from converters.fpga import commands
+from converters.fpga.commands import JSON, NETLIST
 from converters.fpga.design import Design
-from converters.fpga.top import NAME, PINS, write_sources
+from converters.fpga.gowin_timing import fmax_mhz
+from converters.fpga.top import PINS, write_sources
 from converters.toolchains.definition import find
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import Installed, require
 from edgeml.errors import TargetError, ToolchainError
 from hardware.fpga.board import Board
 
-TOOLCHAIN = "fpga-open"
-DOCTOR = f"Run: edgeml toolchain doctor {TOOLCHAIN}. If it finds nothing, report this as a fault."
+TOOLCHAIN = commands.toolchain_of("")
 _TIMEOUT_S = 3600
-_JSON, _NETLIST = f"{NAME}.json", "netlist.v"
-# What the tools call what a person counts.
-_CELLS = {
-    "ecp5": {"luts": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "dsp": "MULT18X18D",
-             "bram": "DP16KD"},
-    "ice40": {"luts": "ICESTORM_LC", "dsp": "ICESTORM_DSP", "bram": "ICESTORM_RAM",
-              "spram": "ICESTORM_SPRAM"},
-}  # fmt: skip
 
 
 class Keeper(Protocol):
@@ -119,7 +113,7 @@ class Synthesis:
     @property
     def tools(self) -> dict[str, str]:
         """The toolchain's packages and their versions."""
-        return dict(package.split("==", 1) for package in find(TOOLCHAIN).packages)
+        return dict(package.split("==", 1) for package in find(self._toolchain_name).packages)
 
     @property
     def environment(self) -> Path:
@@ -132,12 +126,12 @@ class Synthesis:
         Raises:
             ToolchainError: the toolchain is missing or fails.
         """
-        command = _yosys(self.board, self.design, self.sources)
+        command = commands.synthesise(self.board, self.design, self.sources)
         self._required(
-            "Synthesising with Yosys", command, self.sources, (_JSON, _NETLIST),
+            "Synthesising with Yosys", command, self.sources, (JSON, NETLIST),
             "Yosys cannot synthesise the gateware.",
         )  # fmt: skip
-        return self.folder / _NETLIST
+        return self.folder / NETLIST
 
     def bitstream(self, seeds: Sequence[int] = (1,)) -> Placed:
         """Place and route the netlist, once for each seed, and pack the quickest.
@@ -150,47 +144,59 @@ class Synthesis:
         reports: dict[int, dict[str, Any]] = {}
         refused = ""
         for seed in seeds:
-            made = f"report-{seed}.json", f"placed-{seed}"
-            command = _place(self.board, seed, self.requested_mhz)
+            command = commands.place(self.board, seed, self.requested_mhz)
             said = f"Placing and routing with seed {seed}"
-            if complaint := self._step(said, command, (_JSON, PINS), made):
-                refused = complaint
+            made = commands.placement_of(self.board, seed)
+            if complaint := self._step(said, command, (JSON, PINS), made):
+                refused = f"nextpnr says: {complaint}"
                 continue
             reports[seed] = msgspec.json.decode((self.folder / made[0]).read_bytes())
-            clocks = reports[seed]["fmax"].values()
-            timing.append(Timing(seed, min(clock["achieved"] for clock in clocks)))
+            fmax = self._fmax_mhz(reports[seed], seed)
+            if fmax < self.requested_mhz:
+                refused = f"Its slowest path allows {fmax:.1f} MHz."
+                continue
+            timing.append(Timing(seed, fmax))
         if not timing:
             raise TargetError(
                 f"The gateware cannot be placed on {self.board.description} at "
                 f"{self.requested_mhz:g} MHz.",
-                why=f"nextpnr says: {refused}",
+                why=refused,
                 fix="Use fewer lanes, a larger FPGA, a slower clock or more seeds.",
             )
         best = max(timing, key=lambda item: item.fmax_mhz).seed
         path = self._packed(best)
-        counted = reports[best]["utilization"]
-        cells = {n: c for n, c in _CELLS[self.board.family].items() if c in counted}
+        counts = self.board.family, reports[best]["utilization"]
         return Placed(
             bitstream=path,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             requested_mhz=self.requested_mhz,
             timing=tuple(timing),
-            used={name: counted[cell]["used"] for name, cell in cells.items()},
-            available={name: counted[cell]["available"] for name, cell in cells.items()},
+            used=commands.counted(*counts, "used"),
+            available=commands.counted(*counts, "available"),
         )
 
+    def _fmax_mhz(self, report: dict[str, Any], seed: int) -> float:
+        found: float = min(clock["achieved"] for clock in report["fmax"].values())
+        if self.board.family != "gowin":
+            return found
+        delays = (self.folder / commands.delays_of(seed)).read_text("utf-8")
+        return min(found, fmax_mhz(delays))
+
     def _packed(self, seed: int) -> Path:
-        placed, name = f"placed-{seed}", "bitstream.bit"
-        tool = "icepack" if self.board.family == "ice40" else "ecppack"
+        command = commands.pack(self.board, seed)
         self._required(
-            "Packing the bitstream", [tool, placed, name], (placed,), (name,),
+            "Packing the bitstream", command, (commands.placed_of(seed),), (command[-1],),
             "The bitstream cannot be packed.",
         )  # fmt: skip
-        return self.folder / name
+        return self.folder / command[-1]
+
+    @property
+    def _toolchain_name(self) -> str:
+        return commands.toolchain_of(self.board.family)
 
     @cached_property
     def _toolchain(self) -> Installed:
-        return require(TOOLCHAIN)
+        return require(self._toolchain_name)
 
     def _required(
         self,
@@ -201,14 +207,16 @@ class Synthesis:
         what: str,
     ) -> None:
         if complaint := self._step(said, command, taken, made):
-            raise ToolchainError(what, why=f"It says: {complaint}", fix=DOCTOR)
+            raise ToolchainError(
+                what, why=f"It says: {complaint}", fix=commands.doctor_of(self.board.family)
+            )
 
     def _step(
         self, said: str, command: list[str], taken: Sequence[str], made: Sequence[str]
     ) -> str:
         """Run a command unless the files that it makes are kept; its complaint where it fails."""
         digests = {name: _digest(self.folder / name) for name in sorted(taken)}
-        parts = [self._toolchain.identity, command, digests]
+        parts = [self._toolchain.identity, command, digests, list(made)]
         if (kept := self.keeper.get("synthesis", parts)) is not None:
             self.say(f"{said}: finished before")
             _unpack(kept, self.folder)
@@ -235,38 +243,6 @@ def _unpack(packed: bytes, folder: Path) -> None:
     files = msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, bytes])
     for name, content in files.items():
         (folder / name).write_bytes(content)
-
-
-def _yosys(board: Board, design: Design, sources: Sequence[str]) -> list[str]:
-    """What is behind the bus is mapped in one piece, so that its netlist can be simulated."""
-    kept = f"*{design.with_bus}*"
-    steps = (
-        f"read_verilog -defer {' '.join(sources)}",
-        f"hierarchy -top {NAME}",
-        f"setattr -mod -set keep_hierarchy 1 {kept}",
-        f"{_synth(board)} -top {NAME}",
-        f"write_verilog -noattr {_NETLIST}",
-        f"setattr -mod -unset keep_hierarchy {kept}",
-        "flatten",
-        "opt_clean",
-        f"write_json {_JSON}",
-    )
-    return ["yosys", "-q", "-p", "; ".join(steps)]
-
-
-def _synth(board: Board) -> str:
-    if board.family == "ecp5":
-        return "synth_ecp5"
-    return "synth_ice40 -dsp -spram" if board.resources.dsp else "synth_ice40"
-
-
-def _place(board: Board, seed: int, clock_mhz: float) -> list[str]:
-    common = ["--json", _JSON, "--freq", f"{clock_mhz:g}", "--seed", str(seed), "-q"]
-    common += ["--report", f"report-{seed}.json", f"--{board.part}", "--package", board.package]
-    if board.family == "ice40":
-        return ["nextpnr-ice40", *common, "--pcf", PINS, "--asc", f"placed-{seed}"]
-    speed = ["--speed", board.speed] if board.speed else []
-    return ["nextpnr-ecp5", *common, *speed, "--lpf", PINS, "--textcfg", f"placed-{seed}"]
 
 
 def _complaint(log: str) -> str:

@@ -87,9 +87,16 @@ def _sites(design: Design, board: Board) -> dict[str, str]:
 def _pins(board: Board, sites: Mapping[str, str], clock_mhz: float) -> str:
     if board.family == "ice40":
         return "".join(f"set_io {name} {site}\n" for name, site in sites.items())
+    standards = {name: board.standards.get(name, "LVCMOS33") for name in sites}
+    if board.family == "gowin":
+        return "".join(
+            f'IO_LOC "{name}" {site};\nIO_PORT "{name}" IO_TYPE={standards[name]};\n'
+            for name, site in sites.items()
+        )
     lines: list[str] = []
     if board.multiple_of(clock_mhz) > 1:  # what the PLL makes follows from it
         lines = [f'FREQUENCY PORT "clock" {board.clock_mhz:g} MHZ;']
     for name, site in sites.items():
-        lines += [f'LOCATE COMP "{name}" SITE "{site}";', f'IOBUF PORT "{name}" IO_TYPE=LVCMOS33;']
+        lines.append(f'LOCATE COMP "{name}" SITE "{site}";')
+        lines.append(f'IOBUF PORT "{name}" IO_TYPE={standards[name]};')
     return "\n".join(lines) + "\n"

@@ -57,6 +57,7 @@ class LiteRtFamily:
         self._cache = cache
         self._progress = progress
         self._artifacts: dict[str, Artifact] = {}
+        self.logs: dict[str, bytes] = {}  # of the toolchains, by name, as far as they are known
         self._converter: Service | None = None
         self._quantizer: Service | None = None
 
@@ -151,16 +152,18 @@ class LiteRtFamily:
         toolchain = require(CONVERTER)
         known = self._cache.get("tflite", self._origin(toolchain))
         if known is not None:
+            self.logs[CONVERTER] = self._cache.get("log", self._origin(toolchain)) or b""
             return Made(known)
         self._progress.step("Converting the model for LiteRT")
         self._converter = self._converter or self._converting(toolchain)
         with self._converter as converter:
             reply = converter.reply()
+            self.logs[CONVERTER] = converter.log()
         self._converter = None
         if reason := reply.get("refused"):
             raise ModelError(
                 f"{self._loaded.model.path} cannot be converted for LiteRT.",
-                why=f"{CONVERTER}: {reason}",
+                why=f"{CONVERTER}: {reason} {reply['log']}",
                 fix="Export a .tflite file with your framework and convert that, or leave out "
                 "--runtime litert.",
             )
@@ -168,6 +171,7 @@ class LiteRtFamily:
         for path in self._files.values():
             path.unlink()
         self._cache.put("tflite", self._origin(toolchain), made.data)
+        self._cache.put("log", self._origin(toolchain), self.logs[CONVERTER])
         with suppress(ToolchainError):  # whoever asks for its files is told
             self._started()
         return made
@@ -225,15 +229,18 @@ class LiteRtFamily:
         parts = [self.float.digest, inputs.pipeline, inputs.calibration, rules, toolchain.identity]
         known = self._cache.get("artifact", parts)
         if known is not None:
+            self.logs[QUANTIZER] = self._cache.get("log", parts) or b""
             return msgspec.msgpack.decode(known, type=Made)
         output = self._folder / "quantized.tflite"
         request = {"model": str(self.float.path), "output": str(output), "recipe": recipe}
         if ranges is not None:
             request |= {"ranges": ranges, "calibration": self._samples}
-        reply = self._started().ask(request)
+        service = self._started()
+        reply = service.ask(request)
+        self.logs[QUANTIZER] = service.log()
         if reason := reply.get("refused"):
             raise NotQuantizableError(
-                "The model cannot be quantized.", why=f"{QUANTIZER}: {reason}"
+                "The model cannot be quantized.", why=f"{QUANTIZER}: {reason} {reply['log']}"
             )
         if not reply["quantized_weights"]:
             raise NotQuantizableError(
@@ -242,6 +249,7 @@ class LiteRtFamily:
         made = Made(output.read_bytes(), reply["quantized_weights"])
         output.unlink()
         self._cache.put("artifact", parts, msgspec.msgpack.encode(made))
+        self._cache.put("log", parts, self.logs[QUANTIZER])
         return made
 
     @cached_property

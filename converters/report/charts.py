@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import numpy as np
 
-from cloud_sync.evidence import GateResult, Verdict
+from cloud_sync.evidence import Alternative, GateResult, Verdict
 from converters.report.words import number, one_line, shortened
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _BEYOND = 3  # times the allowed drop: what lies further down is drawn at the ed
 _MOST_DB = 80.0
 _LEAST_DB = -20.0
 _TAIL = 1.25  # times p95: how far the slowest are followed
+_HOPELESS = 20.0  # times what there is: not drawn
 _DPI = 72  # one unit of the drawing is then one pixel of CSS
 
 # Stand-ins for the page's colours while matplotlib draws.
@@ -219,6 +220,44 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
         if not front or point.drop < front[-1].drop:
             front.append(point)
     return front
+
+
+@_own_style()
+def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
+    """Latency against the fullest resource's share, the best of both at the bottom left.
+
+    Filled is the chosen one, half filled what no other beats, hollow the others.
+    """
+    figure, axes = _axes(260, bottom=50, left=56)
+    shown = [each for each in found if each.cycles and each.share < _HOPELESS]
+    times, shares = [e.latency_ms for e in shown], [100 * e.share for e in shown]
+    least = 0.7 * min(shares)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlim(min(times) / 2, max(times) * 4)
+    axes.set_ylim(least, 1.5 * max(100.0, *shares))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter("")
+    axes.axhspan(least, 100, color=_GOOD_TINT, lw=0)
+    taken: list[tuple[float, float]] = []
+    for each, share in zip(shown, shares, strict=True):
+        fill = Verdict.PASS if each.chosen else Verdict.UNDECIDED if each.best else Verdict.FAIL
+        axes.plot(
+            [each.latency_ms],
+            [share],
+            "o",
+            color=_GOOD if each.chosen else _BUSY if each.best else _SOFT,
+            fillstyle=_FILL[fill],
+            markerfacecoloralt=_CARD,
+            ms=8,
+            clip_on=False,
+        )
+        _beside(axes, each.latency_ms, share, each.short, taken, up=False)
+    axes.grid(visible=True, color=_LINE, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("ms an inference, estimated")
+    axes.set_ylabel("% of the fullest resource")
+    return _svg(figure, title)
 
 
 def most_sensitive(losses: Sequence["NodeLoss"]) -> list["NodeLoss"]:

@@ -8,6 +8,7 @@ from cloud_sync.evidence import CompileReport, Estimate
 from converters.backends.interface import Offer
 from converters.candidates import Candidate
 from converters.report import words
+from converters.weighing import cells
 
 _MOST_LEFT = 20
 
@@ -15,7 +16,8 @@ _MOST_LEFT = 20
 class Compilation(msgspec.Struct, frozen=True, kw_only=True):
     """One compiled file: names with texts, and the nodes that stay on the CPU with the reason.
 
-    `pictures` are SVG of our own making.
+    `pictures` are SVG of our own making. `weighed` are the ways to build it, the first line their
+    heads, and `weighing` is the picture of them.
     """
 
     target: str
@@ -23,6 +25,8 @@ class Compilation(msgspec.Struct, frozen=True, kw_only=True):
     left: tuple[tuple[str, str], ...] = ()
     more_left: int = 0
     pictures: tuple[str, ...] = ()
+    weighed: tuple[tuple[str, ...], ...] = ()
+    weighing: str = ""
 
 
 def compilations(candidates: Sequence[Candidate]) -> tuple[Compilation, ...]:
@@ -75,7 +79,7 @@ def _compilation(candidate: Candidate, offer: Offer) -> Compilation:
     placement = report.placement
     facts = [
         ("Compiler", report.compiler),
-        ("Told", ", ".join(f"{name} {value}" for name, value in report.settings.items())),
+        ("Told", ", ".join(f"{name} {value}" for name, value in report.settings.items() if value)),
         ("Compiled in", f"{words.number(report.seconds)} s on the build host"),
         ("Checked as", str(candidate.verification)),
     ]
@@ -97,4 +101,15 @@ def _compilation(candidate: Candidate, offer: Offer) -> Compilation:
             for name, path in sorted(documents.items())
             if name.endswith(".svg")
         ),
+        weighed=tuple(map(tuple, cells(report.alternatives))),
+        weighing=_weighing(candidate, report),
     )
+
+
+def _weighing(candidate: Candidate, report: CompileReport) -> str:
+    """The picture of what was traded; empty where nothing was."""
+    from converters.report.charts import tradeoff_chart
+
+    if len(report.alternatives) < 2:  # noqa: PLR2004 -- of one there is nothing to compare
+        return ""
+    return tradeoff_chart(report.alternatives, title=f"Ways to build {candidate.target.name}")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from converters.toolchains.command import run_command, tail
+from converters.toolchains.command import run_command
 from converters.toolchains.definition import DebianPackages
+from converters.toolchains.logs import tail
 from edgeml.errors import ToolchainError
 
 _LEFT_OUT = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info")

@@ -72,6 +72,19 @@ class Emulation(
     uv_platform: str = ""
 
 
+class Otherwise(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What is installed where one package cannot be had, in its place.
+
+    `says` is told then: what it costs.
+    """
+
+    instead_of: str
+    packages: tuple[str, ...]
+    says: str
+
+
 class Definition(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -79,8 +92,8 @@ class Definition(
 
     `python` is the range of versions that its packages run on; `packages` are pinned, all of
     them; `runner` answers its requests; `hosts` are the machines it is for, all if empty.
-    `backend` is the folder of the backend whose it is. `fix` is what to do where packages are not
-    found, of which PyPI has not all.
+    `backend` is the folder of the backend whose it is. `otherwise` serves where not all packages
+    are found, of which PyPI has not all.
     """
 
     name: str
@@ -93,7 +106,7 @@ class Definition(
     environment: dict[str, str] = {}
     hosts: tuple[str, ...] = ()
     backend: str = ""
-    fix: str = ""
+    otherwise: Otherwise | None = None
 
     @property
     def version(self) -> str:

@@ -3,8 +3,10 @@
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from converters.toolchains.command import run_command
 from converters.toolchains.debian import UnpackedPackage, unpack
@@ -19,13 +21,21 @@ _INSTALL_TIMEOUT_S = 3600
 _FIX = "Check the network and pip's configuration."
 
 
-def build(
-    definition: Definition, folder: Path
-) -> tuple[Interpreter | None, tuple[UnpackedPackage, ...]]:
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What was installed: the Python of its environment, if it has one, and packages."""
+
+    python: str = ""
+    packages: tuple[str, ...] = ()
+    debian: tuple[UnpackedPackage, ...] = ()
+
+
+def build(definition: Definition, folder: Path, say: Callable[[str], None]) -> Built:
     """Install all that a definition names into an empty folder.
 
-    Returns:
-        The Python of its environment, if it has one, and the Debian packages unpacked.
+    Args:
+        definition: of the toolchain.
+        folder: where to.
+        say: told where something else is installed than what was looked for first.
 
     Raises:
         ToolchainError: something is missing on this machine, or cannot be downloaded.
@@ -35,16 +45,21 @@ def build(
     for packages in definition.debian:
         with tempfile.TemporaryDirectory(prefix="edgeml-apt-") as work:
             unpacked += unpack(packages, folder / packages.into, Path(work))
+    installed = definition.packages
     if interpreter:
-        _make_environment(interpreter, definition, folder / VENV)
+        installed = _make_environment(interpreter, definition, folder / VENV, say)
     emulation = definition.emulation
     if emulation and emulation.root:
         _install_wheels(definition, folder)
         _make_roots(emulation, folder)
-    return interpreter, tuple(unpacked)
+    python = interpreter.version if interpreter else ""
+    return Built(python=python, packages=installed, debian=tuple(unpacked))
 
 
-def _make_environment(interpreter: Interpreter, definition: Definition, environment: Path) -> None:
+def _make_environment(
+    interpreter: Interpreter, definition: Definition, environment: Path, say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Make a virtual environment and install the packages; which these were."""
     program = uv()
     python = environment / "bin" / "python"
     if program:
@@ -60,8 +75,20 @@ def _make_environment(interpreter: Interpreter, definition: Definition, environm
         environment=_environment(),
     )
     # Every package is named with its version: --no-deps keeps out whatever is not.
-    command = [*install, "--no-deps", "--only-binary=:all:", *definition.packages]
-    _install(command, definition.fix)
+    install += ["--no-deps", "--only-binary=:all:"]
+    otherwise = definition.otherwise
+    try:
+        _install([*install, *definition.packages])
+    except ToolchainError:
+        if otherwise is None:
+            raise
+    else:
+        return definition.packages
+    say(f"{otherwise.instead_of} is not found. {otherwise.says}")
+    kept = (package for package in definition.packages if package != otherwise.instead_of)
+    packages = (*kept, *otherwise.packages)
+    _install([*install, *packages])
+    return packages
 
 
 def _install_wheels(definition: Definition, folder: Path) -> None:
@@ -81,7 +108,7 @@ def _install_wheels(definition: Definition, folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", *_quiet_pip()]
         target += ["--python-version", version, "--implementation", "cp"]
         target += [f"--platform={platform}" for platform in emulation.platforms]
-    _install([*pip, *target, *definition.packages], definition.fix)
+    _install([*pip, *target, *definition.packages])
 
 
 def _make_roots(emulation: Emulation, folder: Path) -> None:
@@ -94,13 +121,13 @@ def _make_roots(emulation: Emulation, folder: Path) -> None:
             (root / entry.name).symlink_to(Path("..", "..", emulation.root, entry.name))
 
 
-def _install(command: Sequence[str], fix: str) -> None:
+def _install(command: Sequence[str]) -> None:
     run_command(
         command,
         "The packages cannot be installed.",
         timeout_s=_INSTALL_TIMEOUT_S,
         environment=_environment(),
-        fix=fix or _FIX,
+        fix=_FIX,
     )
 
 

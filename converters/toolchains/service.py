@@ -11,19 +11,26 @@ started once, while something else is at work, and is asked whenever there is a 
 
 import os
 import select
-import signal
 import subprocess
 import tempfile
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from converters.toolchains.command import tail
-from converters.toolchains.exchange import environment_of, no_answer, server_command
+from converters.toolchains.command import ending, failed, kill
+from converters.toolchains.exchange import (
+    asked,
+    decoded,
+    environment_of,
+    limit_s,
+    longer,
+    server_command,
+)
+from converters.toolchains.logs import Log
 from converters.toolchains.store import Installed
 from edgeml.errors import ToolchainError
 
@@ -35,12 +42,12 @@ class Service:
 
     def __init__(self, toolchain: Installed, *, timeout_s: float = 600) -> None:
         self._definition = toolchain.definition
-        self._timeout_s = timeout_s
+        self._timeout_s = limit_s(timeout_s)
         self._left = b""
         self._owed: deque[bool] = deque()  # of each request under way, whether somebody waits
         self._what = f"The toolchain {self._definition.name} failed."
         with ExitStack() as stack:
-            self._said = stack.enter_context(tempfile.TemporaryFile())
+            self._log = stack.enter_context(closing(Log(self._definition.name)))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeml-toolchain-"))
             command = server_command(toolchain, "answer")
             try:
@@ -48,7 +55,7 @@ class Service:
                     command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=self._said,
+                    stderr=self._log.fileno(),
                     env=environment_of(self._definition),
                     cwd=folder,
                     start_new_session=True,
@@ -72,8 +79,10 @@ class Service:
     def begin(self, request: dict[str, Any]) -> None:
         """Send a request whose reply nobody waits for yet: `reply` or `settle` does."""
         assert self._child.stdin is not None
+        encoded = msgspec.json.encode(request)
+        self._log.say(asked(self._definition, encoded))
         with suppress(BrokenPipeError):  # the reply says why it is gone
-            self._child.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._child.stdin.write(encoded + b"\n")
             self._child.stdin.flush()
         self._owed.append(bool(request))
 
@@ -91,10 +100,7 @@ class Service:
         while self._owed:
             is_wanted, line = self._owed.popleft(), self._line()
             if is_wanted:
-                try:
-                    return msgspec.json.decode(line, type=dict[str, Any])
-                except msgspec.DecodeError:
-                    raise no_answer(self._definition, line) from None
+                return decoded(self._definition, line, self._log)
         raise AssertionError("a request is begun before its reply is waited for")
 
     def settle(self) -> None:
@@ -103,12 +109,13 @@ class Service:
             self._owed.popleft()
             self._line()
 
+    def log(self) -> bytes:
+        """All that it wrote so far; see `converters.toolchains.logs`."""
+        return self._log.read()
+
     def close(self) -> None:
         """End it, whatever it does."""
-        if self._child.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
+        self._kill()
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
@@ -122,24 +129,21 @@ class Service:
         while b"\n" not in self._left:
             left_s = max(0.0, until - time.monotonic())
             if not select.select([self._child.stdout], [], [], left_s)[0]:
-                why = f"It gave no answer in {self._timeout_s:g} s.{self._last_words()}"
-                raise ToolchainError(self._what, why=why, fix=self._fix)
+                self._kill()
+                how = f"It gave no answer in {self._timeout_s:g} s and was killed."
+                raise failed(self._what, how, self._log, longer(self._timeout_s))
             piece = os.read(self._child.stdout.fileno(), _PIECE)
             if not piece:
-                why = f"It ended with {self._how_it_ended()}.{self._last_words()}"
-                raise ToolchainError(self._what, why=why, fix=self._fix)
+                how = f"It ended with {ending(self._child.wait())}."
+                raise failed(self._what, how, self._log, self._fix)
             self._left += piece
         line, _, self._left = self._left.partition(b"\n")
         return line
 
-    def _how_it_ended(self) -> str:
-        status = self._child.wait()
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-
-    def _last_words(self) -> str:
-        self._said.seek(0)
-        words = tail(self._said.read())
-        return f" Its last words: {words}" if words else ""
+    def _kill(self) -> None:
+        if self._child.poll() is None:
+            kill(self._child)
+        self._child.wait()
 
     @property
     def _fix(self) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from converters.toolchains.debian import UnpackedPackage
 from converters.toolchains.definition import Definition, definitions, find
-from converters.toolchains.environment import build
+from converters.toolchains.environment import Built, build
 from edgeml.errors import ToolchainError
 
 _MANIFEST = "toolchain.json"
@@ -31,6 +31,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     definition: Definition
     python: str = ""
+    packages: tuple[str, ...] = ()
     debian: tuple[UnpackedPackage, ...] = ()
     files: dict[str, str] = {}
     links: dict[str, str] = {}
@@ -151,10 +152,7 @@ def install(name: str, say: Callable[[str], None] = lambda _: None) -> Installed
         say(f"Installing the toolchain {name} into {folder / definition.version}")
         making = Path(tempfile.mkdtemp(dir=folder, prefix=_MAKING))
         try:
-            interpreter, debian = build(definition, making)
-            manifest = _take_stock(
-                making, definition, interpreter.version if interpreter else "", debian
-            )
+            manifest = _take_stock(making, definition, build(definition, making, say))
             (making / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
             making.rename(folder / definition.version)
         except BaseException:
@@ -250,9 +248,7 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-def _take_stock(
-    folder: Path, definition: Definition, python: str, debian: tuple[UnpackedPackage, ...]
-) -> Manifest:
+def _take_stock(folder: Path, definition: Definition, built: Built) -> Manifest:
     files, links, size = {}, {}, 0
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -262,7 +258,13 @@ def _take_stock(
             files[name] = _digest(path)
             size += path.stat().st_size
     return Manifest(
-        definition=definition, python=python, debian=debian, files=files, links=links, bytes=size
+        definition=definition,
+        python=built.python,
+        packages=built.packages,
+        debian=built.debian,
+        files=files,
+        links=links,
+        bytes=size,
     )
 
 

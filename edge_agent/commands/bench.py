@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from cloud_sync.evidence import Conditions, Evidence, Latency, Raced, Verdict, Verification
+from cloud_sync.evidence import Conditions, Evidence, Latency, Raced, Verdict
 from cloud_sync.messages import Batch, Record, RecordKind, encode
 from cloud_sync.release import write_atomically
 from edge_agent.commands.local import LocalRelease, Way
-from edge_agent.execution import winner
+from edge_agent.execution import verification, winner
 from edge_agent.memory import rss_bytes
 from edge_agent.testing import TestRequest, TestResult, run_child
 from edge_agent.trust.identity import Identity
@@ -286,7 +286,7 @@ def _evidence(
         target=way.variant.target,
         runtime=execution.runtime,
         runtime_version=execution.version,
-        verification=Verification.DEVICE_EXECUTED,
+        verification=verification(execution, capabilities),
         conditions=Conditions(
             hardware_class=capabilities.hardware_class,
             cpu=capabilities.cpu.model or capabilities.board,

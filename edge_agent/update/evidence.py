@@ -10,13 +10,12 @@ from cloud_sync.evidence import (
     LiveResult,
     Raced,
     Verdict,
-    Verification,
     combined,
 )
 from cloud_sync.messages import DesiredModel
 from cloud_sync.release import Variant
 from cloud_sync.update_machine import Baseline
-from edge_agent.execution import Execution
+from edge_agent.execution import Execution, verification
 from edge_agent.statistics import Live
 from edge_agent.testing import TestResult
 from hardware.capabilities import Capabilities
@@ -126,7 +125,7 @@ def _evidence(subject: Subject, stage: str) -> Evidence:
         target=subject.variant.target,
         runtime=subject.execution.runtime,
         runtime_version=subject.execution.version,
-        verification=Verification.DEVICE_EXECUTED,
+        verification=verification(subject.execution, subject.capabilities),
         device=subject.device,
         desired_epoch=epoch,
         desired_counter=counter,

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -57,7 +57,9 @@ class Children:
         self._interrupted = True
         raise KeyboardInterrupt
 
-    def start(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, arguments: Sequence[str], environment: Iterable[tuple[str, str]] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start `python -m edgeml.cli ARGUMENTS` as a child that stays."""
         with (self._logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
@@ -65,7 +67,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env={**self._environment, **dict(environment)},
                 start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 -- the demo has one thread here
             )

@@ -23,11 +23,12 @@ def demo(
 ) -> None:
     """Show the whole loop on this machine, with real processes.
 
-    Converts a digits model, starts a fleet server and three agents that watch a conveyor
-    belt, rolls out release 1.0.0, tries the bad 1.1.0 (the canary takes itself back and the
-    fleet halts), then rolls out 1.2.0, which was trained for worse light. The story can be
-    followed in the console: a link logs in, and each step names the page that shows it. Exits
-    non-zero if a promise did not hold.
+    Converts a digits model, starts a fleet server and four agents that watch a conveyor
+    belt (one of them on a simulated FPGA, where Verilator and g++ are installed), rolls out
+    release 1.0.0, tries the bad 1.1.0 (the canary takes itself back and the fleet halts), then
+    rolls out 1.2.0, which was trained for worse light. The story can be followed in the console:
+    a link logs in, and each step names the page that shows it. Exits non-zero if a promise did
+    not hold.
     """
     from edgeml.demo.setting import Ports
     from edgeml.demo.story import tell

@@ -39,7 +39,11 @@ class Console:
 
     def devices(self) -> None:
         """The devices have come."""
-        self._show("/devices", "the three devices: who is there, and what each of them runs")
+        self._show("/devices", "the devices: who is there, and what each of them runs")
+
+    def simulated(self, device: str) -> None:
+        """One of them is a simulated FPGA."""
+        self._show(f"/devices/{quote(device)}", f"{device}, which says that its FPGA is simulated")
 
     def rollout(self, model: str, version: str, rollout: str) -> None:
         """A release was converted, pushed and is being rolled out."""

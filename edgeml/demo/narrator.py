@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -29,10 +29,13 @@ class Narrator:
         self._close()
         typer.echo(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  "))
 
-    def command(self, arguments: Sequence[str]) -> None:
+    def command(
+        self, arguments: Sequence[str], environment: Iterable[tuple[str, str]] = ()
+    ) -> None:
         """The command that does the next step, as a user would type it."""
         self._close()
-        typer.secho(f"  $ edgeml {shlex.join(arguments)}", fg=typer.colors.CYAN)
+        set_first = "".join(f"{name}={shlex.quote(value)} " for name, value in environment)
+        typer.secho(f"  $ {set_first}edgeml {shlex.join(arguments)}", fg=typer.colors.CYAN)
 
     def page(self, address: str, shows: str) -> None:
         """The page of the console that shows what is being told."""

@@ -19,13 +19,18 @@ class Ports:
 
 @dataclass(frozen=True)
 class Camera:
-    """One device of the demo and the light in which its belt runs."""
+    """One device of the demo and the light in which its belt runs.
+
+    `fps` is how many frames a second it sees, 0 for all; `environment` is set for its agent.
+    """
 
     device: str
     site: str
     light: float
     noise: float
     seed: int
+    fps: float = 0.0
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 CAMERAS = (

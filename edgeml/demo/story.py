@@ -1,34 +1,33 @@
 """The demo's story: every step is a command that a user would type, run for real.
 
-Three agents in processes of their own watch three conveyor belts. Release 1.0.0 goes out in
-waves; 1.1.0, whose pipeline scales its input twice, installs cleanly and is stopped in the
-canary wave by what it does there; 1.2.0 goes out. Each promise is checked against what the
-fleet's API, the agents' result files and the belts' ground truth say.
+Agents in processes of their own watch conveyor belts, one of them on a simulated FPGA. Release
+1.0.0 goes out in waves; 1.1.0, whose pipeline scales its input twice, installs cleanly and is
+stopped in the canary wave by what it does there; 1.2.0 goes out. Each promise is checked against
+what the fleet's API, the agents' result files and the belts' ground truth say.
 """
 
-import json
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edgeml.demo import fpga
 from edgeml.demo.children import Children
+from edgeml.demo.commands import POLL_S, Commands
 from edgeml.demo.console import Console
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.setting import CAMERAS, Camera, Ports, check_ports, find_examples, prepare_folder
 from edgeml.demo.truth import Reading, readings
-from edgeml.errors import DeviceError, ExitCode, RemoteError
+from edgeml.errors import DeviceError, RemoteError
 from fleet.client import FleetClient
 
 MODEL = "digits"
-STEP_TIMEOUT_S = 240.0
-ROLLOUT_TIMEOUT_S = 150.0
-POLL_S = 0.3
+ROLLOUT_TIMEOUT_S = 240.0
 GOOD_RELEASES = ("1.0.0", "1.2.0")
 MIN_READ = 20
 MIN_RIGHT = 0.8
+_WORDS = {3: "three", 4: "four"}
 
 POLICY = """\
 soak_s = 6
@@ -55,6 +54,7 @@ def tell(folder: Path, ports: Ports, *, once: bool, browser: bool = False) -> bo
     """
     examples = find_examples()
     check_ports(ports)
+    without_fpga = fpga.left_out()
     prepare_folder(folder)
     narrator = Narrator()
     ledger = Ledger(narrator)
@@ -68,10 +68,16 @@ def tell(folder: Path, ports: Ports, *, once: bool, browser: bool = False) -> bo
         story = Story(
             folder, examples, ports,
             children=children, narrator=narrator, ledger=ledger, console=console,
+            without_fpga=without_fpga,
         )  # fmt: skip
         story.run()
         summary = folder / "summary.json"
-        ledger.write(summary, seconds=round(time.monotonic() - began, 1), version=version("edgeml"))
+        ledger.write(
+            summary,
+            seconds=round(time.monotonic() - began, 1),
+            version=version("edgeml"),
+            simulated_fpga=story.simulated_fpga,
+        )
         narrator.chapter("The end")
         narrator.say(f"Summary: {summary}")
         if not once:
@@ -96,12 +102,18 @@ class Story:
         narrator: Narrator,
         ledger: Ledger,
         console: Console,
+        without_fpga: str = "",
     ) -> None:
         self._console = console
+        self._without_fpga = without_fpga
+        self._cameras = CAMERAS if without_fpga else (*CAMERAS, fpga.CAMERA)
+        self._variants: dict[str, Any] = {}
+        self._ran_on_fpga: list[fpga.Ran] = []
         self._folder = folder
         self._examples = examples
         self._ports = ports
         self._children = children
+        self._do = Commands(folder, examples, children, narrator)
         self._tell = narrator
         self._ledger = ledger
         self._fleet: FleetClient | None = None
@@ -109,45 +121,55 @@ class Story:
     def run(self) -> None:
         """All acts."""
         self._data()
-        self._convert("1.0.0", "digits.onnx", "pipeline.toml")
+        self._convert("1.0.0", "digits.onnx", "pipeline.toml", *self._gateware)
         self._start_fleet()
         self._start_agents()
         self._good_rollout("1.0.0")
         self._convert("1.1.0", "digits.onnx", "pipeline-wrong.toml")
         self._bad_rollout("1.1.0")
-        self._convert("1.2.0", "digits-v2.onnx", "pipeline.toml")
+        self._convert("1.2.0", "digits-v2.onnx", "pipeline.toml", *self._gateware)
         self._good_rollout("1.2.0")
         self._judge()
 
     def _data(self) -> None:
-        self._tell.chapter("A model, its data, three cameras")
+        self._tell.chapter(f"A model, its data, {_WORDS[len(self._cameras)]} cameras")
         self._tell.say(
             "The model reads handwritten digits. Its data and the belts' digits are real and "
             "held out; the belts are videos that the agents decode like any other."
         )
-        self._script("make_data", "--out", str(self._folder / "data"))
-        for camera in CAMERAS:
+        if self._without_fpga:
+            self._tell.say(
+                f"The fourth camera is left out, whose model runs on a simulated FPGA: "
+                f"{self._without_fpga} (Debian: apt-get install verilator g++)."
+            )
+        self._do.script("make_data", "--out", str(self._folder / "data"))
+        for camera in self._cameras:
             self._tell.progress(f"rendering the belt of {camera.device}")
-            self._script(
+            self._do.script(
                 "belt",
                 *("--out", str(self._belt(camera))),
                 *("--light", str(camera.light)),
                 *("--noise", str(camera.noise)),
                 *("--seed", str(camera.seed)),
             )
-        self._tell.good(f"data and {len(CAMERAS)} belts in {self._folder}")
+        self._tell.good(f"data and {len(self._cameras)} belts in {self._folder}")
 
-    def _convert(self, release: str, model: str, pipeline: str) -> None:
+    @property
+    def _gateware(self) -> tuple[str, ...]:
+        return () if self._without_fpga else fpga.CONVERT
+
+    def _convert(self, release: str, model: str, pipeline: str, *more: str) -> None:
         self._tell.chapter(f"Convert {MODEL}:{release}")
-        result = self._edgeml(
+        result = self._do.edgeml(
             "convert",
             str(self._examples / model),
             *("--pipeline", str(self._examples / pipeline)),
             *("--calibration", str(self._folder / "data" / "calibration.npz")),
             *("--evaluate", str(self._folder / "data" / "evaluation.npz")),
-            *("--target", "cpu", "--name", MODEL, "--version", release),
+            *("--target", "cpu", *more, "--name", MODEL, "--version", release),
             *("--out", str(self._release(release))),
         )
+        self._variants[release] = result["variants"]
         for variant in result["variants"]:
             gates = ", ".join(
                 f"{gate['name']} {gate['result']} ({_number(gate['value'])})"
@@ -175,7 +197,7 @@ class Story:
         ]
         self._tell.command(arguments)
         self._children.start("fleet", arguments)
-        self._wait("the fleet to answer", self._fleet_answers)
+        self._do.wait("the fleet to answer", self._fleet_answers)
         self._tell.good("one process: registry, MQTT broker, REST API and console")
         self._console.invite(self.login_link)
 
@@ -194,24 +216,32 @@ class Story:
         return True
 
     def _start_agents(self) -> None:
-        self._tell.chapter("Enrol three devices")
-        for camera in CAMERAS:
-            token = self._edgeml("fleet", "enroll", camera.device, "--label", f"site={camera.site}")
+        self._tell.chapter(f"Enrol {_WORDS[len(self._cameras)]} devices")
+        for camera in self._cameras:
+            token = self._do.edgeml(
+                "fleet", "enroll", camera.device, "--label", f"site={camera.site}"
+            )
             data = self._folder / camera.device
-            self._edgeml(
+            self._do.edgeml(
                 "agent",
                 "enroll",
                 *("--device", camera.device),
                 *("--fleet", f"http://127.0.0.1:{self._ports.devices}"),
                 *("--token", token["token"], "--data", str(data)),
             )
-            self._edgeml("devices", "configure", camera.device, str(self._configuration(camera)))
+            self._do.edgeml("devices", "configure", camera.device, str(self._configuration(camera)))
             arguments = ["agent", "run", "--config", str(data / "agent.toml")]
-            self._tell.command(arguments)
-            self._children.start(camera.device, arguments)
-        self._wait("the devices to say hello", self._all_online)
-        self._tell.good("three agents, each a process with a key and a certificate of its own")
+            self._tell.command(arguments, camera.environment)
+            self._children.start(camera.device, arguments, camera.environment)
+        self._do.wait("the devices to say hello", self._all_online)
+        self._tell.good("each agent is a process with a key and a certificate of its own")
         self._console.devices()
+        if not self._without_fpga:
+            self._tell.say(
+                f"{fpga.CAMERA.device} is a simulated FPGA: its agent talks to the gateware as it "
+                "does over a board's cable, and the gateware runs in Verilator."
+            )
+            self._console.simulated(fpga.CAMERA.device)
 
     def _all_online(self) -> bool:
         return all(device["online"] and device["capabilities"] for device in self._client.devices())
@@ -221,7 +251,7 @@ class Story:
         path.write_text(
             "telemetry_every_s = 2.0\n\n[[sources]]\n"
             f'name = "belt"\nuri = "{self._belt(camera).as_uri()}"\nmodel = "{MODEL}"\n'
-            "loop = true\n"
+            "loop = true\n" + (f"fps = {camera.fps:g}\n" if camera.fps else "")
         )
         return path
 
@@ -234,18 +264,34 @@ class Story:
         done = sum(device["phase"] == "committed" for device in ended["devices"])
         self._ledger.note(
             f"{release} reached every device through its waves",
-            held=ended["status"] == "completed" and done == len(CAMERAS),
-            numbers=f"{done} of {len(CAMERAS)} committed, the rollout is {ended['status']}",
+            held=ended["status"] == "completed" and done == len(self._cameras),
+            numbers=f"{done} of {len(self._cameras)} committed, the rollout is {ended['status']}",
         )
         stages = self._stages(rollout)
         self._ledger.note(
             f"every device proved {release} before it went live, and live",
-            held=all({"test", "trial"} <= stages.get(c.device, set()) for c in CAMERAS),
+            held=all({"test", "trial"} <= stages.get(c.device, set()) for c in self._cameras),
             numbers="; ".join(
                 f"{c.device}: {', '.join(sorted(stages.get(c.device, set()))) or 'nothing'}"
-                for c in CAMERAS
+                for c in self._cameras
             ),
         )
+        if not self._without_fpga:
+            self._judge_fpga(release, rollout)
+
+    def _judge_fpga(self, release: str, rollout: str) -> None:
+        found = fpga.ran(release, self._variants[release], self._client.evidence(rollout=rollout))
+        self._ran_on_fpga += [found] if found else []
+        self._ledger.note(
+            f"{fpga.CAMERA.device} ran {release} as gateware, bit for bit the integer model",
+            held=found is not None and found.bit_exact,
+            numbers=str(found or "nothing was proven on the gateware"),
+        )
+
+    @property
+    def simulated_fpga(self) -> dict[str, object]:
+        """What the simulated FPGA ran, or why there was none, for the summary."""
+        return fpga.summary(self._ran_on_fpga, self._without_fpga)
 
     def _bad_rollout(self, release: str) -> None:
         self._tell.chapter(f"Try {MODEL}:{release}, which is bad in a way that installs cleanly")
@@ -275,7 +321,7 @@ class Story:
             numbers=", ".join(touched) or "none",
         )
         self._console.halted(rollout, touched[0] if touched else "")
-        self._wait("the canary to run 1.0.0 again", lambda: self._all_run("1.0.0"))
+        self._do.wait("the canary to run 1.0.0 again", lambda: self._all_run("1.0.0"))
         self._ledger.note(
             "the canary took itself back",
             held=self._all_run("1.0.0"),
@@ -283,10 +329,12 @@ class Story:
         )
 
     def _create_rollout(self, release: str) -> str:
-        self._edgeml("releases", "push", str(self._release(release)))
+        self._do.edgeml("releases", "push", str(self._release(release)))
         policy = self._folder / "policy.toml"
         policy.write_text(POLICY)
-        created = self._edgeml("rollout", "create", f"{MODEL}:{release}", "--policy", str(policy))
+        created = self._do.edgeml(
+            "rollout", "create", f"{MODEL}:{release}", "--policy", str(policy)
+        )
         return str(created["id"])
 
     def _follow(self, rollout: str) -> Any:
@@ -308,7 +356,7 @@ class Story:
 
     def _judge(self) -> None:
         self._tell.chapter("What the belts' ground truth says")
-        for camera in CAMERAS:
+        for camera in self._cameras:
             found = readings(
                 self._folder / camera.device / "results.jsonl",
                 self._belt(camera).with_suffix(".json"),
@@ -343,7 +391,7 @@ class Story:
     def _frames_add_up(self) -> None:
         """No frame is lost by a swap: what was accepted was inferred, empty, failed or replaced."""
         totals = dict.fromkeys(("accepted", "inferred", "empty", "errors", "replaced"), 0)
-        for camera in CAMERAS:
+        for camera in self._cameras:
             for window in self._client.telemetry(device=camera.device, limit=1000):
                 for name in totals:
                     totals[name] += window["window"][name]
@@ -351,7 +399,7 @@ class Story:
         self._ledger.note(
             "no frame was lost by the swaps",
             # One frame a device may be in flight when the last window closes.
-            held=totals["accepted"] > 0 and abs(lost) <= len(CAMERAS),
+            held=totals["accepted"] > 0 and abs(lost) <= len(self._cameras),
             numbers=", ".join(f"{name} {n}" for name, n in totals.items()),
         )
 
@@ -387,49 +435,11 @@ class Story:
             found[device["device"]] = model.get("running_version", "")
         return found
 
-    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + STEP_TIMEOUT_S
-        while not ready():
-            self._children.check()
-            self._tell.progress(f"waiting for {what}")
-            if time.monotonic() > deadline:
-                raise DeviceError(
-                    f"Waited too long for {what}.", fix=f"Look at {self._folder / 'logs'}."
-                )
-            time.sleep(POLL_S)
-
-    def _edgeml(self, *arguments: str) -> Any:
-        """Run a command as a user would, with `--json`, and return what it printed."""
-        self._tell.command([self._short(a) for a in arguments])
-        done = self._children.run([*arguments, "--json"], timeout_s=STEP_TIMEOUT_S)
-        # An undecided gate is an answer: what stays undecided here is for the devices to prove.
-        if done.returncode not in {ExitCode.DONE, ExitCode.GATE_UNDECIDED}:
-            raise DeviceError(
-                f"The command `edgeml {' '.join(arguments[:2])}` ended with {done.returncode}.",
-                why=(done.stdout + done.stderr).strip()[-2000:],
-            )
-        return json.loads(done.stdout)
-
-    def _script(self, name: str, *arguments: str) -> None:
-        """Run one of the example's scripts."""
-        done = self._children.run_python(
-            ["-m", f"examples.digits.{name}", *arguments],
-            timeout_s=STEP_TIMEOUT_S,
-            folder=self._examples.parents[1],
-        )
-        if done.returncode != 0:
-            raise DeviceError(f"The script {name} failed.", why=done.stderr.strip()[-2000:])
-
     def _belt(self, camera: Camera) -> Path:
         return self._folder / f"{camera.device}-belt.mp4"
 
     def _release(self, version: str) -> Path:
         return self._folder / f"{MODEL}-{version}"
-
-    def _short(self, argument: str) -> str:
-        """A path as it looks from where the user stands."""
-        here = f"{Path.cwd()}/"
-        return argument.removeprefix(here)
 
 
 def _number(value: float | None) -> str:

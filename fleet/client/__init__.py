@@ -15,6 +15,7 @@ from fleet.client.devices import DeviceCalls
 from fleet.client.observed import ObservedCalls
 from fleet.client.releases import ReleaseCalls
 from fleet.client.rollouts import RolloutCalls
+from fleet.client.samples import SampleCalls
 from fleet.client.system import SystemCalls
 from fleet.client.trust import TrustCalls
 from fleet.client.webhooks import WebhookCalls
@@ -30,6 +31,7 @@ class FleetClient(
     RolloutCalls,
     TrustCalls,
     ObservedCalls,
+    SampleCalls,
     AlertCalls,
     WebhookCalls,
     SystemCalls,

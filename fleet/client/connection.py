@@ -63,7 +63,7 @@ class Connection:
         """Close the connections."""
         self._client.close()
 
-    def _pages(self, path: str, **query: str) -> Iterator[Any]:
+    def _pages(self, path: str, **query: Any) -> Iterator[Any]:
         after: str | None = None
         while True:
             extra = {"after": after} if after is not None else {}
@@ -76,7 +76,7 @@ class Connection:
             if after is None:
                 return
 
-    def _get(self, path: str, **query: str) -> Any:
+    def _get(self, path: str, **query: Any) -> Any:
         return self._call("GET", path, params={k: v for k, v in query.items() if v})
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:

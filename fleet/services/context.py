@@ -16,6 +16,7 @@ from fleet.keys import FleetKeys
 from fleet.registry import Registry
 from fleet.roles import Role, person_of
 from fleet.rollouts.selector import EVERYTHING, Selector
+from fleet.samples import SampleFolder
 from fleet.trust import Repository
 
 _MAX_NAMES = 10_000
@@ -177,3 +178,8 @@ class Services:
     def ledger(self) -> Ledger:
         """What a restored database must not forget, beside the keys."""
         return Ledger(self.keys.folder / "ledger.jsonl")
+
+    @cached_property
+    def samples(self) -> SampleFolder:
+        """The frames that devices brought up, beside the registry."""
+        return SampleFolder(self.registry.folder.parent / "samples")

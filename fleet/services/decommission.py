@@ -1,7 +1,8 @@
 """The end of a device's service: wiped if it is asked for and can be reached, revoked, forgotten.
 
-What it had sent of where it stands goes: telemetry, snapshots and logs, its labels, addresses in
-its configuration. What proves a rollout stays: its evidence and keys, and the audit log whole.
+What it had sent of where it stands goes: telemetry, captured frames, snapshots and logs, its
+labels, addresses in its configuration. What proves a rollout stays: its evidence and keys, and the
+audit log whole.
 
 With a wipe the device gets a signed command first, and is revoked when it has acknowledged it; it
 then deletes its keys, releases and outbox. One that never answers is decommissioned without.
@@ -16,7 +17,7 @@ from cloud_sync.messages import Configuration
 from fleet.db import tables
 from fleet.problem import NotFound
 from fleet.resources import DecommissionInfo
-from fleet.services import commands, configuration, identity, rollups
+from fleet.services import commands, configuration, identity, rollups, samples
 from fleet.services.audit import append, audited
 from fleet.services.context import Caller, Services
 
@@ -113,6 +114,7 @@ def _finish(services: Services, caller: Caller, device: str) -> None:
     identity.revoke(services, caller, device)
     with services.database.write() as session:
         _forget(session, device)
+        samples.forget_device(services, session, device)
         row = session.get_one(tables.Decommission, device)
         row.command_status = status
         row.finished_at = services.now()

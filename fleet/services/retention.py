@@ -32,7 +32,8 @@ class Retention:
     `records_days` and `records_bytes` are for records; `minute_days`, `hour_days` and `day_days`
     for the roll-ups of telemetry, and `device_days` for the hours of each device;
     `proofs_days` is for device evidence with its signed batches, and for security events;
-    `ledger_days` for what devices spent on the network.
+    `ledger_days` for what devices spent on the network; `samples_days`, and `samples_bytes` of
+    each model, for captured frames.
     """
 
     records_days: float = 30.0
@@ -43,6 +44,8 @@ class Retention:
     day_days: float = 1830.0
     device_days: float = 14.0
     ledger_days: float = 400.0
+    samples_days: float = 90.0
+    samples_bytes: int = 10 << 30
 
 
 def note(services: Services, keep: Retention) -> None:
@@ -59,7 +62,7 @@ def held(services: Services) -> RetentionInfo:
     """How long and how much is kept, as the process that leads was told."""
     with services.database.read() as session:
         text = facts.get(session, _FACT)
-    return cast("RetentionInfo", json.loads(text) if text else asdict(Retention()))
+    return cast("RetentionInfo", asdict(Retention()) | (json.loads(text) if text else {}))
 
 
 def forget(services: Services, keep: Retention) -> int:

@@ -27,12 +27,13 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A board; `pins` are the FPGA's, by the names of the engine's ports.
 
     The transport `uart` needs the pins rx and tx, `spi` sck, cs_n, mosi and miso; both clock.
-    `flash` are the pins sck, cs_n, mosi and miso of a serial flash that weights may be in.
+    `flash` are the pins sck, cs_n, mosi and miso of a serial flash that weights may be in;
+    `standards` of pins are those that are not LVCMOS33.
     """
 
     name: str
     description: str
-    family: Literal["ecp5", "ice40"]
+    family: Literal["ecp5", "ice40", "gowin"]
     part: str
     package: str
     speed: str = ""
@@ -42,6 +43,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     programmer: str = ""
     pins: dict[str, str]
     flash: dict[str, str] = {}
+    standards: dict[str, str] = {}
     resources: Resources
 
     def multiple_of(self, clock_mhz: float) -> int:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,9 +12,17 @@ from hardware.fpga import registers as at
 from hardware.fpga.transport import Transport
 
 TIMEOUT_S = 30.0
-_POLL_S = 0.02
+_SOONEST_S, _LATEST_S = 0.0005, 0.02  # between two questions whether it is done
+_LATE = 1 / 16  # of what was waited before
 _RELOAD = "Load the release's bitstream into the FPGA."
 _Answer = TypeVar("_Answer")
+
+
+class Done(NamedTuple):
+    """An inference that ended: its clocks and, after an ArgMax, the number of the class."""
+
+    cycles: int
+    winner: int
 
 
 class Control:
@@ -29,11 +37,12 @@ class Control:
         self.transport = transport
         self._timeout_s = timeout_s
 
-    def require(self, build: str) -> list[int]:
+    def require(self, build: str, version: int) -> list[int]:
         """The six registers of its size, once it has said that it is the one that is wanted.
 
         Args:
             build: the 32 digits that it must say of itself; empty takes any.
+            version: of the protocol that what runs on it was made for.
 
         Raises:
             DeviceError: there is none of ours, or another one.
@@ -45,11 +54,11 @@ class Control:
                 why=f"Its identification is {said[at.ID]:#010x}, not {at.ID_VALUE:#010x}.",
                 fix=_RELOAD,
             )
-        if said[at.VERSION] != at.VERSION_VALUE:
+        if said[at.VERSION] != version:
             raise DeviceError(
                 f"The gateware in the FPGA speaks version {said[at.VERSION]} of the protocol.",
-                why=f"This driver speaks version {at.VERSION_VALUE}.",
-                fix=f"{_RELOAD[:-1]}, or update the agent.",
+                why=f"The release was made for version {version}.",
+                fix=f"{_RELOAD[:-1]}, or convert the model again.",
             )
         found = "".join(f"{word:08x}" for word in said[at.BUILD : at.SIZE])
         if build and found != build:
@@ -60,25 +69,46 @@ class Control:
             )
         return said[at.SIZE :]
 
-    def run(self) -> None:
+    def run(self) -> Done:
         """Start it, and wait until it is done.
 
         Raises:
             DeviceError: it hangs, says an error, or does not answer.
         """
+        self.rest()
+        self.start()
+        return self.finish()
+
+    def rest(self) -> None:
+        """Stop whatever runs, and see that it is: else its answer could be taken for another's.
+
+        Raises:
+            DeviceError: it is not stopped.
+        """
         self.stop()
-        if self.register(at.STATUS):  # else an earlier answer could be taken for this one's
+        if self.register(at.STATUS):
             raise DeviceError(
                 "The FPGA does not take commands.",
                 why="It was stopped, and is not.",
                 fix="Load the bitstream again; if it stays, the board is broken.",
             )
-        self._command(at.START)
+
+    def start(self, bank: int = 0, entry: int = 0) -> None:
+        """Start the program that begins at the word `entry`, of that bank."""
+        self._command(at.START | at.START_BANK * bank | entry << at.ENTRY_SHIFT)
+
+    def finish(self, bank: int = 0) -> Done:
+        """Wait until what was started of that bank is done.
+
+        Raises:
+            DeviceError: it hangs, says an error, or does not answer.
+        """
         until = time.monotonic() + self._timeout_s
+        waited = 0.0
         while True:
             is_late = time.monotonic() > until  # before it is asked: this process may have slept
-            if self._is_done():
-                return
+            if done := self._done(bank):
+                return done
             if is_late:
                 raise DeviceError(
                     "The FPGA hangs.",
@@ -86,7 +116,9 @@ class Control:
                     f"it is at layer {self.register(at.LAYER)}.",
                     fix="Check its clock and power; it was stopped.",
                 )
-            self.transport.wait(_POLL_S)
+            pause = min(max(_SOONEST_S, waited * _LATE), _LATEST_S)
+            self.transport.wait(pause)
+            waited += pause
 
     def stop(self) -> None:
         """Stop whatever runs, and clear the error."""
@@ -116,15 +148,17 @@ class Control:
     def _command(self, value: int) -> None:
         self.transport.write(at.REGISTERS + at.CONTROL, np.array([value], np.uint32))
 
-    def _is_done(self) -> bool:
-        status = self.register(at.STATUS)
+    def _done(self, bank: int) -> Done | None:
+        words = self.transport.read(at.REGISTERS + at.STATUS, 3)
+        status, cycles, index = map(int, words)
         if code := status >> at.ERROR_SHIFT & 0xFF:
             raise DeviceError(
                 "The FPGA stopped with an error.",
                 why=f"It says that {at.ERRORS.get(code, f'error {code} happened')}.",
                 fix="Load the release again.",
             )
-        return bool(status & at.DONE)
+        is_done = status & at.DONE and bool(status & at.BANK) == bool(bank)
+        return Done(cycles, index) if is_done else None
 
 
 def wrong_gateware(why: str) -> DeviceError:

@@ -4,6 +4,8 @@ The logic takes a sample in each clock. A host over a bus gives one sample at a 
 input's words, starts, and reads the output's.
 """
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 import numpy as np
 
@@ -114,7 +116,7 @@ class DataflowDriver:
         self._control = Control(transport, timeout_s=timeout_s)
         self._dataflow = dataflow
         self.cycles = 0
-        said = self._control.require(dataflow.build)
+        said = self._control.require(dataflow.build, at.DATAFLOW_VERSION)
         wanted = [0, _words(dataflow.inputs), _words(dataflow.outputs), dataflow.latency]
         if said[: len(wanted)] != wanted:
             raise wrong_gateware(f"It has {said}; needed is {wanted}.")
@@ -126,9 +128,11 @@ class DataflowDriver:
         Raises:
             DeviceError: it hangs or does not answer, also after it was stopped and asked again.
         """
-        answer = self._control.twice(lambda: self._run(codes), self._control.stop)
-        self.cycles = self._control.register(at.CYCLES)
-        return answer
+        return self._control.twice(lambda: self._run(codes), self._control.stop)
+
+    def stream(self, samples: Iterable[Codes]) -> Iterator[Codes]:
+        """Inferences one after the other: of the few clocks of one there is nothing to hide."""
+        return map(self.run, samples)
 
     def close(self) -> None:
         """Let go of it."""
@@ -136,7 +140,7 @@ class DataflowDriver:
 
     def _run(self, codes: Codes) -> Codes:
         self._control.transport.write(at.ACTIVATIONS, self._dataflow.pack(codes))
-        self._control.run()
+        self.cycles = self._control.run().cycles
         words = self._control.transport.read(at.OUTPUTS, _words(self._dataflow.outputs))
         return self._dataflow.unpack(words)
 

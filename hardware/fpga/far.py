@@ -10,7 +10,7 @@ import numpy as np
 from hardware.fpga.program import DESCRIPTOR_WORDS, Program
 
 FAR_BASE = 1 << 20  # of the flash: behind every bitstream of an iCE40 or a 25F
-CLOCKS_A_BYTE = 16
+CLOCKS_A_BYTE, CLOCKS_A_LAYER = 16, 67
 BLOCK = 256  # bytes, on which a layer's weights begin
 _SHARED, _FAR, _LAST = 1 << 3, 1 << 21, 1
 _FLAGS, _CHANNELS, _KERNEL, _FIRST_WEIGHT, _LOAD = 0, 7, 8, 14, 17
@@ -20,14 +20,17 @@ def moved(program: Program) -> Program:
     """The same network with its weights in `far`, each layer's from a block on."""
     layers = _descriptors(program)
     image = bytearray()
+    blocks: dict[int, int] = {}  # where weights lie that another bank's layer has, too
     largest = 0
     for layer in layers:
         words, start = _weight_words(layer), int(layer[_FIRST_WEIGHT])
         weights = program.weights[start * program.lanes : (start + words) * program.lanes]
         layer[_FLAGS] |= _FAR
-        layer[_LOAD] = words - 1 << 16 | len(image) // BLOCK
+        if start not in blocks:
+            blocks[start] = len(image) // BLOCK
+            image += weights + bytes(-len(weights) % BLOCK)
+        layer[_LOAD] = words - 1 << 16 | blocks[start]
         layer[_FIRST_WEIGHT] = 0
-        image += weights + bytes(-len(weights) % BLOCK)
         largest = max(largest, words)
     return msgspec.structs.replace(
         program,
@@ -35,7 +38,9 @@ def moved(program: Program) -> Program:
         weights=b"",
         far=bytes(image),
         weight_words=largest,
-        cycles=program.cycles + CLOCKS_A_BYTE * len(program.weights),
+        cycles=program.cycles
+        + CLOCKS_A_BYTE * len(program.weights)
+        + CLOCKS_A_LAYER * len(layers) // program.banks,
     )
 
 

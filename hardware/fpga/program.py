@@ -1,7 +1,8 @@
 """What an engine is loaded with: its memories' content, and where a host finds input and output.
 
 Activations lie in words of `lanes` bytes, channel last: a pixel is as many words as its channels
-need, and what is left of the last word is of no channel.
+need, and what is left of the last word is of no channel. The pixels of an input that dense layers
+alone read lie side by side instead, so that a host has less to write.
 """
 
 import hashlib
@@ -34,15 +35,23 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bytes(self) -> int:
-        """That it takes in the memory."""
+        """That it takes in the memory, before what is left of its last word."""
         return self.height * self.width * len(self.channels)
 
+    def words(self, lanes: int) -> int:
+        """That it takes in the memory, of `lanes` bytes."""
+        return -(-self.bytes // lanes)
+
+    def of_bank(self, bank: int, lanes: int) -> "Placed":
+        """The same in a bank, where each bank lies right behind the one before."""
+        return msgspec.structs.replace(self, address=self.address + bank * self.words(lanes))
+
     def pack(self, codes: Codes) -> NDArray[np.uint8]:
-        """The memory's bytes of one sample's codes, [height, width, channels]."""
+        """Whole words of 32 bits, as bytes, of one sample's codes, [height, width, channels]."""
         packed = np.zeros((self.height, self.width, len(self.channels)), np.uint8)
         place = np.array(self.channels)
         packed[..., place >= 0] = codes[..., place[place >= 0]].astype(np.int16).view(np.uint16)
-        return packed.reshape(-1)
+        return np.pad(packed.reshape(-1), (0, -packed.size % 4))
 
     def unpack(self, content: NDArray[np.uint8]) -> Codes:
         """The codes, [height, width, channels], of the memory's bytes."""
@@ -60,7 +69,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     `output` is none where the answer is the index register, after an ArgMax. `activation_words`
     is what the network needs of the activation memory, in words of `lanes` bytes. Where `far` has
     the weights, they lie in a memory outside of the FPGA, and `weight_words` of `lanes` bytes are
-    those of the largest layer (`hardware.fpga.far`).
+    those of the largest layer (`hardware.fpga.far`). Of two `banks` each has a program of its own,
+    one after the other, and `input` and `output` are those of the first. `version` is that of the
+    gateware's protocol.
     """
 
     lanes: int
@@ -74,11 +85,18 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     cycles: int
     far: bytes = b""
     weight_words: int = 0
+    banks: int = 1
+    version: int = 1
 
     @property
     def layers(self) -> int:
-        """How many descriptors its program has."""
-        return len(self.program) // (4 * DESCRIPTOR_WORDS)
+        """How many descriptors an inference has."""
+        return len(self.program) // (4 * DESCRIPTOR_WORDS * self.banks)
+
+    @property
+    def input_words(self) -> int:
+        """Of one bank of the input, of 32 bits."""
+        return self.input.words(self.lanes) * self.lanes // 4
 
     @property
     def digest(self) -> str:

@@ -18,6 +18,7 @@ _TIMEOUT_S = 300
 _TAIL = 300
 _ECP5 = bytes.fromhex("ffffbdb3")  # the preamble of its bitstreams, behind a comment
 _HEADER = 4096
+_DIGITS = b"01\n"  # Gowin's are text of them
 
 
 def load_by_cable(
@@ -26,7 +27,7 @@ def load_by_cable(
     """Load with openFPGALoader.
 
     Args:
-        content: a bitstream for ECP5 or iCE40, as their packers write it, or data for the flash.
+        content: a bitstream as the family's packer writes it, or data for the flash.
         board: openFPGALoader's name for it.
         flash_offset: where in the board's flash data goes; a bitstream has none.
         folder: where the file is kept for whoever loads it by hand; the user's cache by default.
@@ -82,7 +83,8 @@ def _kept(content: bytes, folder: Path | None) -> Path:
     """A file of it, by its SHA-256; its suffix tells openFPGALoader what it is."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = folder or cache / "edgeml" / "bitstreams"
-    suffix = "bit" if _ECP5 in content[:_HEADER] else "bin"
+    header = content[:_HEADER]
+    suffix = "bit" if _ECP5 in header else "bin" if header.strip(_DIGITS) else "fs"
     file = place / f"{hashlib.sha256(content).hexdigest()}.{suffix}"
     if not (file.is_file() and file.read_bytes() == content):
         place.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """The engine's bus as a host sees it: regions, registers and bits. Addresses count 32-bit words."""
 
 ID_VALUE = int.from_bytes(b"edge", "big")
-VERSION_VALUE = 1
+VERSION_VALUE = 2  # of engines
+DATAFLOW_VERSION = 1
 ADDRESS_BITS = 20
 
 REGISTERS = 0 << 17
@@ -24,11 +25,15 @@ CYCLES = 14
 INDEX = 15
 LAYER = 16
 SCRATCH = 17
+INPUT = 18  # words of 32 bits of one of two banks of the input; 0 where there is one
 
 START = 1  # of CONTROL
 STOP = 2
+START_BANK = 4
+ENTRY_SHIFT = 16  # the program's first word
 BUSY = 1  # of STATUS
 DONE = 2
+BANK = 4  # that was started last
 ERROR_SHIFT = 8
 
 ERRORS = {

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from hardware.capabilities import SIMULATED_FPGA
 from hardware.fpga.dataflow import Dataflow
 from hardware.fpga.far import FAR_BASE
 from hardware.fpga.program import Size
 from hardware.fpga.sources import AXI_ENGINE, ENGINE, FLASH_ENGINE, build_of, gateware
 from hardware.fpga.verilated import VerilatedBus, compiled, default_folder
 
-KIND = "simulated FPGA"
+KIND = SIMULATED_FPGA
 _TOPS: dict[str, tuple[tuple[str, ...], str]] = {
     "bus": ((), "edgeml_engine"),
     "axi": (AXI_ENGINE, "edgeml_axi_engine"),

@@ -22,7 +22,7 @@ from edgeml.errors import DeviceError
 from hardware.fpga.transport import Words, lost
 
 CLOCK_HZ = 10_000_000  # that one waits for: no simulation is quicker
-_BUILD_TIMEOUT_S = 600
+_BUILD_TIMEOUT_S = 1800
 _TAIL = 400
 _BEST = ("-CFLAGS", "-O2")
 _QUICK = ("-MAKEFLAGS", "OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0")
@@ -54,6 +54,11 @@ class VerilatedBus:
         given = np.ascontiguousarray(words, np.uint32)
         if not self._library.engine_write(self._engine, address, _pointer(given), given.size):
             raise lost(self.kind, "The bus gave no acknowledgement.")
+
+    @property
+    def clocks(self) -> int:
+        """That have passed, where the harness counts them."""
+        return int(self._library.engine_clocks(self._engine))
 
     def write_flash(self, address: int, content: bytes) -> None:
         """Write into the flash, where the harness has one."""
@@ -140,7 +145,13 @@ def _build(
         done = subprocess.run(
             command, cwd=work, capture_output=True, text=True, check=False, timeout=_BUILD_TIMEOUT_S
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(
+            "The FPGA cannot be simulated here.",
+            why=f"Verilator and the C++ compiler took longer than {_BUILD_TIMEOUT_S} s.",
+            fix="Try again when the machine has less to do.",
+        ) from error
+    except OSError as error:
         raise _not_built(f"{type(error).__name__}: {error}.") from error
     if done.returncode:
         raise _not_built(f"It says: {(done.stderr or done.stdout)[-_TAIL:].strip()}")
@@ -178,6 +189,9 @@ def _load(path: Path) -> Any:
     if hasattr(library, "engine_flash"):
         count = ctypes.c_uint32
         library.engine_flash.argtypes = [engine, count, ctypes.c_char_p, count]
+    if hasattr(library, "engine_clocks"):
+        library.engine_clocks.argtypes = [engine]
+        library.engine_clocks.restype = ctypes.c_uint64
     library.engine_clock.argtypes = [engine, ctypes.c_uint64]
     library.engine_clock.restype = ctypes.c_uint64
     return library

@@ -5,12 +5,13 @@
 
 import platform
 import re
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hardware.capabilities import Capabilities, RuntimeInfo
+from hardware.capabilities import SIMULATED_FPGA, Accelerator, Capabilities, RuntimeInfo
 from hardware.probes import files
-from hardware.probes.accelerators import accelerators
+from hardware.probes.accelerators import FPGA, accelerators
 from hardware.probes.cpu import cpu
 from hardware.probes.energy import EnergyMeter
 from hardware.probes.thermal import (
@@ -56,14 +57,15 @@ def probe(root: Path = Path("/"), *, machine: str = "") -> Capabilities:
     architecture = _ARCHITECTURES.get(machine, machine)
     board = files.text(root / "proc/device-tree/model")
     processor = cpu(root, board)
-    telling = _telling(architecture, processor.features)
+    found = accelerators(root)
+    words = (machine, _telling(architecture, processor.features), f"{processor.cores}c")
     return Capabilities(
         architecture=architecture,
-        hardware_class="-".join(filter(None, (machine, telling, f"{processor.cores}c"))),
+        hardware_class="-".join(filter(None, (*words, *_fpgas(found)))),
         cpu=processor,
         memory_bytes=_memory(files.text(root / "proc/meminfo")),
         runtimes=_installed(),
-        accelerators=accelerators(root),
+        accelerators=found,
         board=board or files.text(root / "sys/class/dmi/id/product_name"),
         kernel=files.text(root / "proc/sys/kernel/osrelease"),
         thermal_zones=zones(root),
@@ -86,6 +88,15 @@ def boot_id(root: Path = Path("/")) -> str:
 def _telling(architecture: str, features: tuple[str, ...]) -> str:
     order = _TELLING.get(architecture, ())
     return next((name for name in order if name in features), "")
+
+
+def _fpgas(found: Iterable[Accelerator]) -> Iterator[str]:
+    """What sets a device with an FPGA apart from one that has none, or a simulated one."""
+    for one in found:
+        if one.kind == FPGA:
+            yield one.part
+            if one.driver == SIMULATED_FPGA:
+                yield "simulated"
 
 
 def _memory(meminfo: str) -> int:

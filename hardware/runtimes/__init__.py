@@ -15,6 +15,7 @@ from hardware.runtimes.interface import (
     Session,
     SessionOptions,
     TensorSpec,
+    answers,
 )
 from hardware.runtimes.litert import LiteRtRuntime
 from hardware.runtimes.onnx import OnnxRuntime
@@ -29,6 +30,7 @@ __all__ = [
     "Session",
     "SessionOptions",
     "TensorSpec",
+    "answers",
     "format_of",
     "open_session",
     "runtimes",

@@ -8,7 +8,7 @@ gateware is behind it, so without it there is none.
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hardware.fpga.control import TIMEOUT_S
 from hardware.fpga.dataflow import DataflowDriver
 from hardware.fpga.driver import Driver
 from hardware.fpga.far import FAR_BASE
+from hardware.fpga.program import Codes
 from hardware.fpga.programmer import load_by_cable, load_by_manager
 from hardware.fpga.registers import VERSION_VALUE
 from hardware.fpga.simulated import KIND, SimulatedDataflow, SimulatedEngine
@@ -65,7 +66,7 @@ class FpgaRuntime:
 
 
 class FpgaSession:
-    """A network on an FPGA. One sample at a time; outputs are fresh arrays.
+    """A network on an FPGA. An inference has one sample; outputs are fresh arrays.
 
     An FPGA that has other gateware than the network's, or none, is loaded with its bitstream where
     the file has one. After an error the next inference begins with a new connection, so that a
@@ -95,18 +96,29 @@ class FpgaSession:
             ModelError: the tensors do not fit the model's input.
             DeviceError: the FPGA does not answer, and did not after it was loaded again.
         """
-        if not fits(self.inputs, inputs):
-            raise refused(self.inputs, inputs, "")
-        host = self._artifact.host
-        codes = host.encode(inputs[0], _input_shape(self._artifact))
+        [answer] = self.stream([inputs])
+        return answer
+
+    def stream(self, samples: Iterable[Sequence[NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
+        """Run inferences one after the other; see `StreamingSession.stream`.
+
+        Raises:
+            ModelError: the tensors do not fit the model's input.
+            DeviceError: as `run`.
+        """
         driver = self._driver = self._driver or self._reached()
         try:
-            made = driver.run(codes)
+            for made in driver.stream(map(self._codes, samples)):
+                self.cycles = driver.cycles
+                yield [self._artifact.host.decode(made)[None]]
         except DeviceError:
             self.close()
             raise
-        self.cycles = driver.cycles
-        return [host.decode(made)[None]]
+
+    def _codes(self, inputs: Sequence[NDArray[Any]]) -> Codes:
+        if not fits(self.inputs, inputs):
+            raise refused(self.inputs, inputs, "")
+        return self._artifact.host.encode(inputs[0], _input_shape(self._artifact))
 
     def placement(self) -> dict[str, int]:
         """How many layers run on the FPGA: all; logic has no layers, and counts as one."""

@@ -5,9 +5,9 @@ A `Runtime` says whether and in which version it is installed, and loads a model
 runtimes by the entry point group `edgeml.runtimes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -104,6 +104,28 @@ class Session(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+@runtime_checkable
+class StreamingSession(Session, Protocol):
+    """A session that takes the next input while one is computed."""
+
+    def stream(self, samples: Iterable[Sequence[NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
+        """Run inferences one after the other; a sample is taken before the last answer is given."""
+        ...
+
+
+def answers(
+    session: Session, samples: Iterable[Sequence[NDArray[Any]]]
+) -> Iterator[list[NDArray[Any]]]:
+    """The outputs of every sample's tensors, which may be valid only until the next.
+
+    A session that can takes a sample while it computes the one before. It is asked for nothing else
+    until the last answer is there.
+    """
+    if isinstance(session, StreamingSession):
+        return session.stream(samples)
+    return map(session.run, samples)
 
 
 class Runtime(Protocol):

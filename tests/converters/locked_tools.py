@@ -1,6 +1,8 @@
 """Toolchains that tests use: installed where they are not, and kept for the next run."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +18,10 @@ def prepared(name: str) -> store.Installed:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"the toolchain {name} cannot be installed here: {error}")
+
+
+def named_log(sentence: str) -> str:
+    """What the log holds whose path an error names."""
+    found = re.search(r"Its log is (\S+\.log)\.", sentence)
+    assert found is not None, sentence
+    return Path(found[1]).read_text()

@@ -33,6 +33,20 @@ def convolution(**attributes: object) -> Node:
     )
 
 
+def slicing(*, axis: int, step: int, axes: int = 4) -> Node:
+    """Takes every `step`-th value of an axis."""
+    told = (("starts", 0), ("ends", 8), ("axes", axis), ("steps", step))
+    return Node(
+        name="s",
+        operator="Slice",
+        inputs=(
+            Tensor(name="x", shape=(1, *(8,) * (axes - 1))),
+            *(Tensor(name=name, shape=(1,), value=np.array([value])) for name, value in told),
+        ),
+        outputs=(Tensor(name="y", shape=(1, *(4,) * (axes - 1))),),
+    )
+
+
 def test_nodes_have_shapes_constants_and_work(convnet: Path) -> None:
     nodes = by_name(nodes_of(load_model(convnet), {"image": (1, 1, 12, 12)}))
     assert list(nodes) == ["conv", "norm", "relu", "pool", "flat", "dense"]
@@ -44,8 +58,12 @@ def test_nodes_have_shapes_constants_and_work(convnet: Path) -> None:
     assert nodes["pool"].kernel == (6, 6)
 
 
-def test_a_node_that_a_target_runs_is_not_told() -> None:
-    assert unsupported(rules.U55, [convolution(strides=[2, 2])]) == ()
+@pytest.mark.parametrize(
+    "node",
+    [convolution(strides=[2, 2]), slicing(axis=2, step=2), slicing(axis=3, step=1)],
+)
+def test_a_node_that_a_target_runs_is_not_told(node: Node) -> None:
+    assert unsupported(rules.U55, [node]) == ()
 
 
 @pytest.mark.parametrize(
@@ -55,6 +73,9 @@ def test_a_node_that_a_target_runs_is_not_told() -> None:
         (convolution(strides=[4, 4], pads=[1, 1, 1, 1]), "Strides above 3 need a dilation of 1"),
         (convolution(kernel_shape=[3, 3, 3]), "Convolutions and pools have one or two axes"),
         (convolution(group=2), "one group, or one for each channel"),
+        (slicing(axis=3, step=2), "between the first and the last alone"),
+        (slicing(axis=-1, step=2, axes=3), "It has steps of 2 over axis -1 of 3"),
+        (slicing(axis=1, step=-1), "never backwards. It has steps of -1"),
         (Node(name="n", operator="LSTM"), "this operator is not among those that it runs"),
     ],
 )

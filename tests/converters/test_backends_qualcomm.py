@@ -13,12 +13,12 @@ from converters.backends.remote import opened_in
 from converters.toolchains.doctor import examine
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import Installed
-from edgeml.errors import ModelError
+from edgeml.errors import ModelError, ToolchainError
 from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
 from tests import needs
 
 from .digits import EXAMPLE, digits_for, few_digits
-from .locked_tools import prepared
+from .locked_tools import named_log, prepared
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,6 +104,9 @@ def test_the_plan_gives_each_device_its_own_and_says_what_another_lacks(converte
 
 
 def test_the_compiled_file_itself_answers_on_the_simulator(qnn: Installed, converted: Path) -> None:
+    assert {path.name for path in (converted / "logs").iterdir()} == {
+        f"{t}-qnn.log" for t in TARGETS
+    }
     layout = Layout.open(converted)
     variant = next(v for v in layout.release().variants if v.target == TARGETS[1])
     compiled = layout.blobs.path(variant.file("model").digest)
@@ -153,6 +156,20 @@ def test_a_float_model_is_refused_by_the_compiler(qnn: Installed, tmp_path: Path
     }
     assert "float" in ask(qnn, request)["refused"]
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_compiler_that_takes_too_long_is_killed_and_the_error_names_its_log(
+    qnn: Installed, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_TOOLCHAIN_TIMEOUT", "0.02")  # Python alone takes longer to start
+    with pytest.raises(ToolchainError, match="The toolchain qnn failed") as failed:
+        digits_for(data, tmp_path / "out", targets=TARGETS[:1])
+    assert "did not come to an end in 0.02 s and was killed" in failed.value.why
+    assert "EDGEML_TOOLCHAIN_TIMEOUT=0.06" in failed.value.fix
+    said = named_log(failed.value.why)
+    assert '"arch":"68"' in said
+    assert said.endswith("It did not come to an end in 0.02 s and was killed.\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_qnn_leaves_to_the_cpu_is_counted_by_operator_and_by_work() -> None:

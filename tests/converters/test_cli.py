@@ -187,6 +187,13 @@ def test_inspect_shows_a_release_and_its_evidence(
     _, text, _ = invoke("inspect", made["path"])
     assert f"toy:1.0.0  {made['release']}" in text
     assert "accuracy pass: 0 of 400 samples lost" in text
+    files = tmp_path / "files"
+    code, stdout, _ = invoke("inspect", made["path"], "--files", str(files))
+    assert (code, stdout.split()) == (0, [str(path) for path in sorted(files.iterdir())])
+    kept = (Path(made["path"]) / "report.html").read_bytes()
+    assert (files / "report.html").read_bytes() == kept
+    with pytest.raises(UserError, match="has files already"):
+        invoke("inspect", made["path"], "--files", str(files))
 
 
 def test_inspect_shows_a_candidate_that_was_left_out(

@@ -1,7 +1,9 @@
 """Targets that a backend serves: judged, told when they fail, and replayed bit for bit."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from msgspec.structs import replace
 from cloud_sync.evidence import Verification
 from cloud_sync.release import Layout
 from converters import loading
+from converters.backends.interface import Job, Offer
 from converters.cache import Cache
 from converters.conversion import convert
 from converters.conversion import run as convert_request
@@ -93,6 +96,27 @@ def test_a_target_that_fails_leaves_the_others_standing(
     report = (tmp_path / "out" / "report.html").read_text()
     assert "npu-own-refused has no variant" in report
     assert "the graph was simulated before it was written to this file" in report
+
+
+@pytest.mark.skipif(
+    (os.cpu_count() or 1) < 2, reason="targets are made as cores allow: here is one"
+)
+def test_two_targets_are_worked_on_at_once(
+    convnet: Path,
+    quarters_data: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, offer = Barrier(2), Own.offer
+
+    def offer_together(backend: Own, job: Job) -> Iterator[Offer]:
+        both.wait(timeout=60)  # broken, which is a failure, where one target waits for the other
+        return offer(backend, job)
+
+    monkeypatch.setattr(Own, "offer", offer_together)
+    result = run(convnet, quarters_data, tmp_path / "out", "good", "second")
+    assert result.failed == ()
+    assert {v.target for v in result.variants} == {"npu-own-good", "npu-own-second"}
 
 
 def test_the_level_of_verification_and_the_placement_are_in_the_evidence(

@@ -1,10 +1,12 @@
 """The whole conversion, with real models executed: what is in the release, and what is not."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import helper
@@ -30,7 +32,7 @@ from hardware.probes import instruction_set, probe
 from hardware.profiles import Limits
 from hardware.runtimes import open_session
 
-from .conftest import write_model
+from .conftest import quarters, save_data, write_convnet, write_model
 
 HERE = probe()
 FOREIGN = "cpu-arm64" if HERE.architecture == "amd64" else "cpu-x86-64"
@@ -60,9 +62,19 @@ def findings(result: ConversionResult) -> dict[str, Any]:
     return dict(json.loads(blobs.path(layer["digest"]).read_bytes()))
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> ConversionResult:
+    """What the fixtures `convnet` and `quarters_data` become; no test writes into its folder."""
+    folder = tmp_path_factory.mktemp("converted")
+    model, data = write_convnet(folder / "convnet.onnx"), save_data(folder, quarters)
+    return run(model, data, folder / "out")
+
+
 @pytest.fixture
-def converted(convnet: Path, quarters_data: Data, tmp_path: Path) -> ConversionResult:
-    return run(convnet, quarters_data, tmp_path / "out")
+def copied(converted: ConversionResult, tmp_path: Path) -> ConversionResult:
+    """The same in a folder of the test's own."""
+    out = shutil.copytree(converted.path, tmp_path / "out")
+    return msgspec.structs.replace(converted, path=out)
 
 
 def test_each_target_gets_the_float_model_and_an_int8_one_that_passed(
@@ -231,12 +243,12 @@ def test_the_same_decisions_give_the_same_digest_and_evidence_of_their_own(
 
 
 def test_converting_into_the_same_folder_adds_evidence_and_changes_nothing_else(
-    converted: ConversionResult, convnet: Path, quarters_data: Data
+    copied: ConversionResult, convnet: Path, quarters_data: Data
 ) -> None:
-    again = run(convnet, quarters_data, converted.path)
-    assert again.release == converted.release
-    layout = Layout.open(converted.path)
-    assert set(layout.evidence_digests(again.release)) == {converted.evidence, again.evidence}
+    again = run(convnet, quarters_data, copied.path)
+    assert again.release == copied.release
+    layout = Layout.open(copied.path)
+    assert set(layout.evidence_digests(again.release)) == {copied.evidence, again.evidence}
 
 
 def test_a_candidate_that_loses_accuracy_is_left_out_and_the_answer_is_float(
@@ -312,9 +324,7 @@ def test_a_replay_takes_speed_from_the_recipe_and_nothing_else(
     assert not out.exists()
 
 
-def test_a_limit_that_only_int8_keeps_leaves_float_out(
-    convnet: Path, quarters_data: Data, tmp_path: Path, write_convnet: Callable[..., Path]
-) -> None:
+def test_a_limit_that_only_int8_keeps_leaves_float_out(quarters_data: Data, tmp_path: Path) -> None:
     large = write_convnet(tmp_path / "large.onnx", channels=256)
     whole = large.stat().st_size
     limits = Limits(max_model_bytes=whole - 1, max_memory_bytes=1 << 40)
@@ -342,13 +352,10 @@ def test_where_not_even_float_keeps_the_limits_nothing_is_written_and_the_neares
 
 
 def test_a_recipe_is_refused_with_other_data_or_another_model(
-    converted: ConversionResult,
-    quarters_data: Data,
-    tmp_path: Path,
-    write_convnet: Callable[..., Path],
+    converted: ConversionResult, convnet: Path, quarters_data: Data, tmp_path: Path
 ) -> None:
     replay = {"targets": (), "recipe": converted.variants[0].recipe}
-    swapped, convnet = tmp_path / "other.npz", tmp_path / "convnet.onnx"
+    swapped = tmp_path / "other.npz"
     np.savez(swapped, x=np.zeros((3, 1, 12, 12), np.float32))
     with pytest.raises(ModelError, match="recipe is for another calibration"):
         run(convnet, (swapped, quarters_data[1]), tmp_path / "o", **replay)
@@ -432,11 +439,11 @@ def test_an_output_folder_that_holds_something_else_is_refused_before_any_work(
 
 
 def test_another_release_of_the_same_name_and_version_is_not_overwritten(
-    converted: ConversionResult, convnet: Path, quarters_data: Data
+    copied: ConversionResult, convnet: Path, quarters_data: Data
 ) -> None:
     with pytest.raises(UserError, match=r"holds another toy:1\.0\.0"):
-        run(convnet, quarters_data, converted.path, min_speedup=1000.0)
-    assert Layout.open(converted.path).release().digest == converted.release
+        run(convnet, quarters_data, copied.path, min_speedup=1000.0)
+    assert Layout.open(copied.path).release().digest == copied.release
 
 
 def test_an_empty_output_folder_is_used(convnet: Path, quarters_data: Data, tmp_path: Path) -> None:

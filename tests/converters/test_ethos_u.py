@@ -9,17 +9,18 @@ import pytest
 from cloud_sync.evidence import Verification
 from cloud_sync.golden import decode_recorded
 from cloud_sync.release import Layout
-from converters.backends.ethos_u.backend import TOOLCHAIN
+from converters.backends.ethos_u.backend import TOOLCHAIN, EthosU
 from converters.conversion import convert
 from converters.result import ConversionResult
 from converters.toolchains.doctor import examine
 from converters.toolchains.exchange import ask
 from edgeml.errors import DeviceError, ExitCode, GateFailed, ModelError, UserError
 from examples.digits.make_data import write
+from hardware.profiles import select
 from hardware.runtimes import format_of, open_session
 
 from .conftest import quarters, save_data, write_convnet
-from .locked_tools import prepared
+from .locked_tools import named_log, prepared
 from .notes import Notes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -104,6 +105,19 @@ def test_the_file_is_velas_and_needs_the_npu_that_it_was_made_for(made: Conversi
             open_session("ethosu", path)
 
 
+def test_the_logs_of_all_compilers_are_in_the_evidence_and_beside_the_report(
+    made: ConversionResult,
+) -> None:
+    wanted = [f"{t}-{n}.log" for t in TARGETS for n in ("ai-edge-quantizer", "onnx2tf", "vela")]
+    logs = {path.name: path.read_text() for path in (made.path / "logs").iterdir()}
+    assert sorted(logs) == sorted(wanted)
+    assert "Network summary" in logs[f"{TARGETS[0]}-vela.log"]
+    assert "Running Calibration" in logs[f"{TARGETS[0]}-ai-edge-quantizer.log"]
+    layout = Layout.open(made.path)
+    index = layout.blobs.path(made.evidence).read_text()
+    assert all(name in index for name in wanted)
+
+
 def test_the_reference_kernels_answers_are_recorded(made: ConversionResult) -> None:
     layout = Layout.open(made.path)
     variant = layout.releases()[0].variants[0]
@@ -150,6 +164,9 @@ def test_what_vela_refuses_is_one_sentence(tmp_path: Path) -> None:
     assert reply["refused"]
     assert "Traceback" not in reply["refused"]
     assert not (tmp_path / "out.tflite").exists()
+    said = named_log(reply["log"])
+    assert "Traceback" in said  # Vela's own words, all of them
+    assert said.endswith(f"It refused: {reply['refused']}\n")
 
 
 def test_an_option_that_vela_has_not_is_refused(tmp_path: Path) -> None:
@@ -166,6 +183,23 @@ def test_an_option_that_vela_has_not_is_refused(tmp_path: Path) -> None:
             targets=TARGETS[:1],
             options={"system_config": "Ethos_U65_High_End"},
         )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [
+        ("system-config", "Ethos_U65_High", "Ethos_U55_Deep_Embedded, Ethos_U55_High_End_Embedded"),
+        ("memory-mode", "Shared", "Sram_Only, Shared_Sram, Dedicated_Sram"),
+    ],
+)
+def test_a_configuration_that_vela_has_not_is_told_with_those_that_it_has(
+    option: str, value: str, known: str
+) -> None:
+    [target] = select(TARGETS[:1])
+    with pytest.raises(UserError, match=f"{option}={value} cannot be used") as refused:
+        EthosU().check(target, {option: value})
+    assert f"vela.ini has: {known}" in refused.value.why
+    EthosU().check(target, {name: str(target.settings[name]) for name in EthosU.options})
 
 
 def test_the_toolchain_is_healthy() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from msgspec.structs import replace
 from onnx import helper
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ import converters.cli
 from cloud_sync.evidence import Evidence, Verdict, Verification
 from cloud_sync.release import Layout, resolve
 from converters.conversion import convert
+from converters.progress import Silent
 from converters.result import ConversionResult
 from edgeml.errors import ExitCode, ModelError, TargetError, ToolchainError, UserError
 from hardware.capabilities import Accelerator, Capabilities, RuntimeInfo
@@ -75,6 +77,17 @@ def converted(folder: Path) -> ConversionResult:
     return run(folder, "out")
 
 
+class _Heard(Silent):
+    """Remembers what was done."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, what: str, total: int = 0) -> None:
+        del total
+        self.steps.append(what)
+
+
 def record_of(out: Path) -> Evidence:
     layout = Layout.open(out)
     [release] = layout.releases()
@@ -101,15 +114,24 @@ def test_the_engine_gives_the_integer_models_bits_on_the_golden_set(
     report = (folder / "out" / "report.html").read_text()
     assert "rtl-simulated" in report
     assert "never on an FPGA" in report
-    assert "cycles on 8 lanes" in report
-    assert report.count("<rect") == 3  # the picture's ground, and two layers
+    assert report.count('fill="#1f5fa8"') == 2  # layers in the schedule's picture
+    found = record.compiled.alternatives
+    [chosen] = [each for each in found if each.chosen]
+    assert chosen.name == f"engine of {record.compiled.settings['lanes']} lanes"
+    assert f"cycles on {record.compiled.settings['lanes']} lanes" in report
+    assert chosen.cycles == cycles.value  # the estimate is exact
+    fitting = [each for each in found if not each.lacking]
+    assert chosen.latency_ms == min(each.latency_ms for each in fitting)
+    assert {"engine of 4 lanes", "engine of 16 lanes"} <= {each.name for each in fitting}
+    assert all(each.name in report for each in found)
+    assert "Ways to build it" in report
 
 
 def test_a_device_with_that_part_resolves_it_and_others_do_not(
     folder: Path, converted: ConversionResult
 ) -> None:
     [release] = Layout.open(folder / "out").releases()
-    runtimes = (RuntimeInfo(name="fpga", version="1"),)
+    runtimes = (RuntimeInfo(name="fpga", version="2.0"),)
     having = Capabilities(
         runtimes=runtimes, accelerators=(Accelerator(kind="fpga", part="LFE5U-25F"),)
     )
@@ -117,13 +139,25 @@ def test_a_device_with_that_part_resolves_it_and_others_do_not(
         runtimes=runtimes, accelerators=(Accelerator(kind="fpga", part="iCE40UP5K"),)
     )
     assert resolve(release, having).variant is not None
+    older = replace(having, runtimes=(RuntimeInfo(name="fpga", version="1.0"),))
     assert resolve(release, other).variant is None
+    assert resolve(release, older).variant is None  # it speaks to other gateware
     assert converted.exit_code == ExitCode.DONE
 
 
 def test_a_recipe_gives_the_same_release_again(folder: Path, converted: ConversionResult) -> None:
     again = run(folder, "again", targets=(), options={}, recipe=converted.variants[0].recipe)
     assert again.release == converted.release
+
+
+def test_what_was_asked_for_is_built_and_what_saves_nothing_is_said(folder: Path) -> None:
+    asked = {"architecture": "engine", "lanes": "4", "bits": "search", "latency_ms": "5"}
+    run(folder, "asked", options={"until": "rtl"} | asked)
+    compiled = record_of(folder / "asked").compiled
+    assert compiled is not None
+    assert [each.name for each in compiled.alternatives] == ["engine of 4 lanes"]
+    assert "bits=search saves nothing" in " ".join(compiled.remarks)
+    assert compiled.settings["latency_ms"] == "5.0"
 
 
 def test_what_does_not_fit_is_refused_with_an_estimate(folder: Path) -> None:
@@ -139,8 +173,11 @@ def test_what_does_not_fit_is_refused_with_an_estimate(folder: Path) -> None:
     (large / "model.onnx").write_bytes(model)
     for name in ("calibration", "evaluation"):
         (large / f"{name}.npz").write_bytes((folder / f"{name}.npz").read_bytes())
+    heard = _Heard()
     with pytest.raises(TargetError, match="does not fit") as caught:
-        run(large, "out", targets=("fpga-ice40-up5k",))
+        run(large, "out", targets=("fpga-ice40-up5k",), progress=heard)
+    assert not any("valuat" in step for step in heard.steps), "refused before the model is run"
+    assert "The nearest, engine of 4 lanes, weights in flash" in caught.value.why
     assert "bytes of weights" in caught.value.why
     assert "Unrolled into logic it would take" in caught.value.why
     assert not (large / "out").exists()
@@ -164,8 +201,12 @@ def test_an_operator_that_gateware_has_not_is_refused_by_its_name(folder: Path) 
         ({"until": "silicon"}, "one of rtl, netlist, bitstream"),
         ({"architecture": "analog"}, "one of auto, engine, dataflow"),
         ({"clock_mhz": "-3"}, "no number above 0"),
-        ({"lanes": "many"}, "no number above 0"),
-        ({"lanes": "5"}, "one of 4, 8, 16"),
+        ({"lanes": "many"}, "one of auto, 4, 8, 16, 32"),
+        ({"lanes": "5"}, "one of auto, 4, 8, 16, 32"),
+        ({"weights": "cloud"}, "one of auto, chip, flash"),
+        ({"weights": "flash"}, "cannot have weights in a flash"),
+        ({"share": "1.5"}, "more than all of the FPGA"),
+        ({"latency_ms": "0"}, "no number above 0"),
         ({"clock_mhz": "nan"}, "no number above 0"),
     ],
 )

@@ -9,12 +9,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.backends.qualcomm.backend import TOOLCHAIN
 from converters.backends.qualcomm.rules import TABLE
+from converters.backends.remote import opened_in
 from converters.backends.whole import static
 from converters.methods import observe, prepare, quantize
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import Installed
+from hardware.profiles import TargetProfile, select
 
-from .locked_tools import prepared
+from .locked_tools import named_log, prepared
 
 pytestmark = [
     pytest.mark.slow,
@@ -84,6 +86,24 @@ def test_the_compiler_takes_what_the_table_has_and_leaves_what_it_has_not(
     assert not set(LEFT) & set(TABLE)
 
 
+HTPS = [profile for profile in select(["npu"]) if profile.backend == "qualcomm"]
+
+
+@pytest.mark.parametrize("profile", HTPS, ids=lambda profile: profile.name)
+def test_each_architecture_has_a_file_of_its_own_that_loads_and_answers(
+    qnn: Installed, quantized: Path, tmp_path: Path, profile: TargetProfile
+) -> None:
+    output = tmp_path / "compiled.onnx"
+    arch = str(profile.settings["arch"])
+    reply = ask(qnn, {"model": str(quantized), "output": str(output), "arch": arch})
+    assert "refused" not in reply
+    with opened_in(qnn, "qnn", output) as session:
+        answers = session.run([np.zeros(SHAPE, np.float32)])
+        names = [output.name for output in session.outputs]
+    assert len(names) == len(answers) == len({*ONE_INPUT, *TWO_INPUTS, *LEFT})
+    assert np.isfinite(answers[names.index("Sigmoid")]).all()
+
+
 def test_the_same_file_is_compiled_to_the_same_bytes_anywhere(
     qnn: Installed, quantized: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +129,9 @@ def test_what_the_compiler_fails_on_is_a_sentence_of_its_own(
     made = quantize(ready, observe(ready, lambda: feeds), static(activation="uint8"), whole=True)
     (tmp_path / "quantized.onnx").write_bytes(made.data)
     request = {"model": str(tmp_path / "quantized.onnx"), "output": str(tmp_path / "out.onnx")}
-    refused = ask(qnn, request | {"arch": "73"})["refused"]
-    assert refused.startswith("Failed to finalize QNN graph.")
-    assert "\n" not in refused
+    reply = ask(qnn, request | {"arch": "73"})
+    assert reply["refused"].startswith("Failed to finalize QNN graph.")
+    assert "\n" not in reply["refused"]
+    assert "It could not create" in reply["refused"]
+    assert "Relu_elu" in reply["refused"]  # as QNN calls what it makes of this Selu
+    assert '<E> "Relu_elu" generated: could not create op' in named_log(reply["log"])

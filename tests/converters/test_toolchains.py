@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from converters.toolchains import store
 from converters.toolchains.cli import app
-from converters.toolchains.definition import Definition, definitions, find
+from converters.toolchains.definition import Definition, Otherwise, definitions, find
 from converters.toolchains.doctor import examine
 from converters.toolchains.exchange import ask
 from converters.toolchains.interpreters import find_python
 from edgeml.errors import ToolchainError
+
+from .locked_tools import named_log
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = """
@@ -179,12 +181,27 @@ def test_an_installation_that_is_killed_leaves_nothing_that_counts(
 def test_a_package_that_does_not_exist_leaves_nothing(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacking = tiny(tmp_path, packages=("six==0.0.1",), fix="Look for it elsewhere.")
+    lacking = tiny(tmp_path, packages=("six==0.0.1",))
     monkeypatch.setitem(definitions(), "tiny", lacking)
     with pytest.raises(ToolchainError, match=r"six==0\.0\.1") as caught:
         store.install("tiny")
-    assert caught.value.fix == "Look for it elsewhere."
+    assert "six==0.0.1" in named_log(caught.value.why)
     assert [entry.name for entry in (home / "tiny").iterdir()] == [".lock"]
+
+
+def test_what_is_not_found_is_installed_otherwise_after_a_word_about_it(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Otherwise(
+        instead_of="six==0.0.1", packages=("six==1.17.0",), says="It is larger: 11 kB."
+    )
+    lacking = tiny(tmp_path, packages=("six==0.0.1",), otherwise=other)
+    monkeypatch.setitem(definitions(), "tiny", lacking)
+    said: list[str] = []
+    made = store.install("tiny", said.append)
+    assert said[-1] == "six==0.0.1 is not found. It is larger: 11 kB."
+    assert made.manifest().packages == ("six==1.17.0",)
+    assert ask(made, {"number": 1})["six"] == "1.17.0"
 
 
 def test_another_definition_is_another_version(definition: Definition, tmp_path: Path) -> None:
@@ -228,7 +245,10 @@ def test_a_toolchain_for_other_machines_is_refused(
 def test_every_package_of_a_definition_is_pinned(name: str) -> None:
     found = find(name)
     assert found.runner_path.is_file()
-    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", package) for package in found.packages)
+    other = found.otherwise
+    packages = (*found.packages, *(other.packages if other else ()))
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", package) for package in packages)
+    assert other is None or other.instead_of in found.packages
 
 
 def test_the_emulated_packages_are_those_that_edgeml_is_tested_with() -> None:

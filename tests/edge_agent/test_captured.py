@@ -17,6 +17,14 @@ from edge_agent.mailbox import Frame
 from tests.edge_agent.processes import AgentProcess, eventually
 from tests.edge_agent.scene import MODEL, UNSURE, Scene
 
+LEFT_HALF = b"""
+[region]
+x = 0.0
+y = 0.0
+width = 0.5
+height = 1.0
+"""
+
 
 def frame(index: int, image: Any = None, source: str = "belt") -> Frame:
     picture = np.full((8, 8, 3), index % 256, np.uint8) if image is None else image
@@ -150,11 +158,12 @@ def test_a_disk_that_hangs_does_not_keep_the_agent_from_ending(tmp_path: Path) -
     assert ended
 
 
-def test_an_agent_keeps_what_its_model_is_unsure_of(scene: Scene) -> None:
+def test_an_agent_keeps_the_region_of_what_its_model_is_unsure_of(scene: Scene) -> None:
     scene.configuration = msgspec.structs.replace(
         scene.configuration, config_version=2, capture={MODEL: CapturePolicy(every_s=0.1)}
     )
-    scene.want(scene.release("1.0.0", pipeline=UNSURE))
+    release = scene.release("1.0.0", pipeline=UNSURE + LEFT_HALF)
+    scene.want(release)
     folder = scene.data / "captured" / MODEL
     with AgentProcess(scene.config) as agent:
         eventually(lambda: len(list(folder.glob("*.json"))) > 1, what="two frames")
@@ -162,4 +171,5 @@ def test_an_agent_keeps_what_its_model_is_unsure_of(scene: Scene) -> None:
     first = min(folder.glob("*.json"))
     said = json.loads(first.read_text())
     assert (said["confident"], said["source"]) == (False, "belt")
-    assert read(first.with_suffix(".png")).shape == (24, 24, 3)
+    assert said["release"] == release.digest
+    assert read(first.with_suffix(".png")).shape == (24, 12, 3)

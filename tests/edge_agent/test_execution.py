@@ -5,8 +5,9 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from cloud_sync.evidence import Latency, Raced, Verdict
+from cloud_sync.evidence import Latency, Raced, Verdict, Verification
 from cloud_sync.release import Variant
 from edge_agent.execution import (
     Execution,
@@ -14,11 +15,12 @@ from edge_agent.execution import (
     following,
     placement_gate,
     thread_counts,
+    verification,
     winner,
 )
 from edgeml.errors import ModelError
 from hardware.capabilities import Capabilities, RuntimeInfo
-from hardware.requirements import Requirements, RuntimeRequirement
+from hardware.requirements import AcceleratorRequirement, Requirements, RuntimeRequirement
 
 
 def variant(*runtimes: RuntimeRequirement) -> Variant:
@@ -166,3 +168,26 @@ def test_a_model_that_the_accelerator_left_to_the_cpu_does_not_pass(
     assert gate is not None
     assert gate.result is expected
     assert placement_gate(Execution(runtime="r"), placement) is None
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("simulated FPGA", Verification.RTL_SIMULATED),
+        ("serial:/dev/ttyUSB0", Verification.DEVICE_EXECUTED),
+    ],
+)
+def test_a_simulated_fpga_never_says_that_a_device_executed_it(
+    way: str, expected: Verification
+) -> None:
+    info = RuntimeInfo(name="fpga", version="1.0", providers=(way,))
+    both = Capabilities(runtimes=(info, *device(onnxruntime="1.20").runtimes))
+    assert verification(Execution(runtime="fpga"), both) is expected
+    assert verification(Execution(runtime="onnxruntime"), both) is Verification.DEVICE_EXECUTED
+
+
+def test_gateware_is_not_raced_with_more_threads() -> None:
+    on_fpga = variant(RuntimeRequirement(name="fpga"))
+    needs = replace(on_fpga.requires, accelerator=AcceleratorRequirement(kind="fpga", part="25F"))
+    found = executions(replace(on_fpga, requires=needs), device(fpga="1.0"), cpus=4)
+    assert [e.threads for e in found] == [1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cloud_sync.evidence import Verdict, combined
 from cloud_sync.golden import GoldenSet, Recorded
@@ -189,6 +190,14 @@ def test_the_recording_of_this_very_runtime_goes_before_the_others() -> None:
     result, gate = compare((OUTPUTS,), GOLDEN, [other, recorded(OUTPUTS)], ("r", "1", "x"))
     assert gate.result is Verdict.PASS
     assert result.recorded_for == "r 1 on x"
+
+
+def test_gateware_gives_the_recorded_bits_on_every_machine() -> None:
+    bits = replace(recorded(OUTPUTS), tolerance=0.0, other_tolerance=0.0)
+    _, gate = compare((OUTPUTS,), GOLDEN, [bits], ("r", "2", "y"))
+    assert gate.result is Verdict.PASS
+    _, gate = compare((OUTPUTS + np.float32(1e-6),), GOLDEN, [bits], ("r", "2", "y"))
+    assert (gate.name, gate.result) == ("golden.outputs", Verdict.FAIL)
 
 
 @pytest.mark.parametrize("wrong", [OUTPUTS[:1], OUTPUTS.astype(np.float64)])

@@ -6,17 +6,19 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeml.cli import run
+from edgeml.demo import fpga
 from edgeml.demo.children import Children
 from edgeml.demo.console import Console, open_window
 from edgeml.demo.narrator import Narrator
 from edgeml.demo.promises import Ledger
 from edgeml.demo.setting import prepare_folder
 from edgeml.demo.truth import readings
-from edgeml.errors import ExitCode, UserError
+from edgeml.errors import ExitCode, ToolchainError, UserError
 from tests.e2e.loop import _free_port, until
 
 
@@ -67,6 +69,67 @@ def test_each_step_names_its_page_and_the_end_recalls_them(
     assert "http://fleet/?token=2" in recalled
     assert recalled.count("http://fleet/console/rollouts/digits-1.1.0-ab") == 1
     assert "http://fleet/console/devices/cam-1?tab=history" in recalled
+
+
+def _proved(**said: Any) -> dict[str, Any]:
+    """What fpga-1 sends of its golden replay, as the fleet's API has it."""
+    golden = {"samples": 32, "max_difference": 0.0, "tolerance": 0.0}
+    evidence = {
+        "target": fpga.TARGET,
+        "verification": "rtl-simulated",
+        "golden": golden,
+        "placement": {"simulated FPGA": 6},
+        **said,
+    }
+    return {"device": "fpga-1", "stage": "test", "evidence": evidence}
+
+
+def test_what_the_simulated_fpga_ran_goes_into_the_summary(tmp_path: Path) -> None:
+    cycles = {"name": "cycles", "value": 239685.0, "unit": "cycles", "source": "Verilator"}
+    variants: list[dict[str, Any]] = [
+        {"target": "cpu-x86-64", "compiled": None},
+        {"target": fpga.TARGET, "compiled": {"estimates": [cycles]}},
+    ]
+    others = [{**_proved(), "device": "cam-1"}, {**_proved(), "stage": "trial"}]
+    found = fpga.ran("1.0.0", variants, [*others, _proved()])
+    assert found is not None
+    ledger = Ledger(Narrator())
+    ledger.write(tmp_path / "summary.json", simulated_fpga=fpga.summary([found], ""))
+    told = json.loads((tmp_path / "summary.json").read_text())["simulated_fpga"]
+    assert told == {
+        "ran": [
+            {
+                "release_version": "1.0.0",
+                "device": "fpga-1",
+                "kind": "simulated FPGA",
+                "target": "fpga-ecp5-25k",
+                "verification": "rtl-simulated",
+                "cycles": 239685,
+                "golden_samples": 32,
+                "max_difference": 0.0,
+                "bit_exact": True,
+            }
+        ]
+    }
+    inexact = {"samples": 32, "max_difference": 1e-6, "tolerance": 0.1}
+    other = fpga.ran("1.0.0", variants, [_proved(golden=inexact)])
+    assert other is not None
+    assert not other.bit_exact
+    assert fpga.ran("1.0.0", variants, others) is None
+    assert fpga.ran("1.0.0", variants, [_proved(target="cpu-x86-64")]) is None
+
+
+def test_without_verilator_the_demo_says_so_and_ci_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "g++").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    assert fpga.left_out() == "verilator is not installed"
+    assert fpga.summary([], fpga.left_out()) == {"left_out": "verilator is not installed"}
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ToolchainError, match="cannot be left out"):
+        fpga.left_out()
 
 
 def test_a_browser_in_the_terminal_does_not_take_the_place_of_the_story(
@@ -175,7 +238,7 @@ def test_ctrl_c_anywhere_leaves_nothing_running(tmp_path: Path, moment: str) -> 
         stderr=subprocess.DEVNULL,
     ) as demo:
         try:
-            until(moment, (folder / moment).exists, 240)
+            until(moment, (folder / moment).exists, 480)
             demo.send_signal(signal.SIGINT)
             assert demo.wait(60) == ExitCode.INTERRUPTED
         finally:

@@ -44,11 +44,12 @@ _PHASES = ("resolving", "downloading", "verifying", "testing", "trial", "committ
 AGENT = """
 import sys
 from cloud_sync import mqtt_session, outbox, patience
-from edge_agent import link
+from edge_agent import link, sample_upload
 link.POLL_ALONE_S, link.POLL_CONNECTED_S = 0.5, 2.0
 link.ACK_PATIENCE_S, link.HTTP_PAUSE_S = 2.0, (0.2, 1.0)
 outbox.RESEND_AFTER_S = 3.0
 mqtt_session.RECONNECT_S = (0.2, 1.0)
+sample_upload.PAUSE_S, sample_upload.LOOK_S = (0.2, 1.0), 0.5
 from edgeml.cli import main
 sys.argv[0] = "edgeml"
 sys.exit(main())

@@ -38,7 +38,7 @@ def begin(database: Database) -> None:
     """Give an empty SQLite database this version's tables: quicker than its migrations."""
     if database.is_sqlite:
         path = Path(str(database.engine.url.database))
-        if not path.exists():
+        if not path.stat().st_size:
             path.write_bytes(_migrated())
 
 

@@ -10,7 +10,7 @@ from cloud_sync.evidence import CompileReport, Placement, Verification
 from converters.artifact import Made, write_artifact
 from converters.backends.esp_dl.rules import TABLE
 from converters.backends.graph import Node
-from converters.backends.interface import Job, Offer, Proof
+from converters.backends.interface import Job, Offer, Proof, refusal
 from converters.backends.placement import placement_gate
 from converters.backends.simulated import prepared, simulated
 from converters.backends.support import Constraint
@@ -74,7 +74,7 @@ class EspDl:
 
 
 def _quantized(job: Job, move: str, rules: Rules) -> Offer:
-    folder, target = job.folder.absolute(), job.target
+    folder = job.folder.absolute()
     told = _told(job, rules)
     given = prepared(job, folder)
     made, description = folder / "quantized.espdl", folder / "espdl.txt"
@@ -87,14 +87,12 @@ def _quantized(job: Job, move: str, rules: Rules) -> Offer:
     }
     toolchain = require(TOOLCHAIN)
     version = dict(pin.split("==") for pin in toolchain.definition.packages)[TOOLCHAIN]
+    log = folder / f"{TOOLCHAIN}.log"
     with Service(toolchain) as service:
         reply = service.ask(request)
-    if reason := reply.get("refused"):
-        raise ModelError(
-            f"{job.loaded.model.path} cannot be compiled for {target.name}.",
-            why=f"ESP-PPQ: {reason}",
-            fix=f"See docs/targets/{target.name}.md for what this target runs.",
-        )
+        log.write_bytes(service.log())
+    if "refused" in reply:
+        raise refusal(job, "ESP-PPQ", reply)
     artifact = write_artifact(Made(made.read_bytes(), len(given.nodes)), rules, folder, ESPDL)
     placement = placement_of(given.nodes, reply["rows"])
     info = RuntimeInfo(name=NAME, version=f"esp-ppq-{version}", providers=("simulator",))
@@ -116,7 +114,7 @@ def _quantized(job: Job, move: str, rules: Rules) -> Offer:
             placement=placement,
             remarks=(_REMARK,),
         ),
-        documents={"espdl.txt": description},
+        documents={"espdl.txt": description, log.name: log},
         tools={TOOLCHAIN: version},
     )
 

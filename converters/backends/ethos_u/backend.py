@@ -5,6 +5,7 @@ before it, on LiteRT's reference kernels, whose integers are those of the NPU's 
 `pre-compile-executed`. Cycles and memory are Vela's own estimates.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -22,23 +23,25 @@ from cloud_sync.evidence import (
 )
 from converters.artifact import Artifact, Made, write_artifact
 from converters.backends.ethos_u import rules as rules_of
-from converters.backends.interface import Execution, Job, Offer, Proof
+from converters.backends.interface import Execution, Job, Offer, Proof, refusal
 from converters.backends.placement import placement_gate
 from converters.backends.support import Constraint
 from converters.executor import LocalExecutor, open_remote
 from converters.litert import rules as litert_rules
 from converters.methods import NotQuantizableError
 from converters.recipe import Rule
+from converters.toolchains.environment import VENV
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import require
 from converters.tools import toolchain_versions
-from edgeml.errors import ModelError
+from edgeml.errors import ModelError, UserError
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import VELA
 from hardware.runtimes.litert import NAME, REFERENCE, LiteRtRuntime
 
 TOOLCHAIN = "ethos-u-vela"
 RUNTIME = "ethosu"
+_CONFIG = "lib/python*/site-packages/ethosu/config_files/Arm/vela.ini"
 _ENDS = {"QUANTIZE", "DEQUANTIZE"}
 # What Vela says of an inference, by its own names: its name here and its unit.
 _ESTIMATES = {
@@ -75,6 +78,26 @@ class EthosU:
         is_u85 = str(target.settings["accelerator"]).startswith("ethos-u85")
         return rules_of.U85 if is_u85 else rules_of.U55
 
+    def check(self, target: TargetProfile, options: Mapping[str, str]) -> None:
+        """Check that Vela has the configurations that options name.
+
+        Raises:
+            UserError: it has not.
+        """
+        [described] = (require(TOOLCHAIN).folder / VENV).glob(_CONFIG)
+        known = re.findall(r"^\[(\w+)\.(\w+)\]", described.read_text("utf-8"), re.MULTILINE)
+        for option, value in options.items():
+            section = option.replace("-", "_").title()
+            names = [name for kind, name in known if kind == section]
+            if value not in names:
+                part = str(target.settings["accelerator"]).partition("-u")[2][:2]
+                fitting = [name for name in names if f"_U{part}_" in name] or names
+                raise UserError(
+                    f"The option {option}={value} cannot be used for {target.name}.",
+                    why=f"Vela's Arm/vela.ini has: {', '.join(fitting)}.",
+                    fix=f"Name one of them, or leave the option out for {target.settings[option]}.",
+                )
+
     def offer(self, job: Job) -> Iterator[Offer]:
         """Static int8 with ranges by the extremes, then by their moving average.
 
@@ -91,6 +114,7 @@ class EthosU:
         try:
             with job.exclusively:
                 int8 = job.workshop.litert.make(rules)
+                logs = dict(job.workshop.litert.logs)
         except NotQuantizableError as error:
             raise ModelError(error.what, why=error.why, fix=error.fix) from None
         toolchain = require(TOOLCHAIN)
@@ -102,8 +126,10 @@ class EthosU:
             job.cache.put("vela", origin, known)
         data, reply = msgspec.msgpack.decode(known, type=tuple[bytes, dict[str, Any]])
         placement = _placement(job, reply["operators"])
-        path = job.folder / "vela.log"
-        path.write_text(reply["log"], "utf-8")
+        logs["vela"] = reply["log"].encode()
+        documents = {f"{name}.log": job.folder / f"{name}.log" for name in logs}
+        for path in documents.values():
+            path.write_bytes(logs[path.stem])
         compiled = write_artifact(Made(data, int8.nodes), rules, job.folder, VELA)
         versions = toolchain_versions(*self.toolchains)
         return Offer(
@@ -125,7 +151,7 @@ class EthosU:
                 estimates=_estimates(reply["summary"], versions["ethos-u-vela"]),
                 remarks=(_REMARK,),
             ),
-            documents={"vela.log": path},
+            documents=documents,
             tools=versions,
         )
 
@@ -149,21 +175,16 @@ def _compile(job: Job, int8: Artifact, settings: dict[str, str]) -> tuple[bytes,
     Raises:
         ModelError: Vela refuses it.
     """
-    output = job.folder / "compiled.tflite"
+    output, log = job.folder / "compiled.tflite", job.folder / "vela.log"
     began = time.monotonic()
-    reply = ask(
-        require(TOOLCHAIN), {"model": str(int8.path), "output": str(output.resolve()), **settings}
-    )
-    if reason := reply.get("refused"):
-        raise ModelError(
-            f"Vela cannot compile the model for {job.target.name}.",
-            why=f"It says: {reason.rstrip('.')}.",
-            fix=f"`edgeml targets {job.target.name}` shows what this target runs; check --option "
-            "system-config and memory-mode.",
-        )
+    request = {"model": str(int8.path), "output": str(output.resolve()), **settings}
+    reply = ask(require(TOOLCHAIN), request, log=log)
+    if "refused" in reply:
+        raise refusal(job, "Vela", reply)
     data = output.read_bytes()
     output.unlink()
-    return data, reply | {"seconds": time.monotonic() - began}
+    more = {"seconds": time.monotonic() - began, "log": log.read_text("utf-8", "replace")}
+    return data, reply | more
 
 
 def _kernels() -> str:

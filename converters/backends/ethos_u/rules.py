@@ -136,6 +136,20 @@ def resizes_by_two(node: Node) -> str | None:
     return f"factors of {factors}" if not factors <= {1.0, 2.0, 4.0, 8.0} else None
 
 
+def slice_steps_lie_inside(node: Node) -> str | None:
+    """A slice skips values over axes between the first and the last alone, and never backwards."""
+    axes, steps = _constant(node, 3), _constant(node, 4)
+    rank = len(node.shape)
+    if not rank or steps is None:
+        return None
+    named = range(len(steps)) if axes is None else axes
+    for axis, step in zip(named, steps, strict=False):
+        outside = axis % rank in {0, rank - 1} if rank > 1 else True
+        if step < 0 or (step != 1 and outside):
+            return f"steps of {step} over axis {axis} of {rank}"
+    return None
+
+
 def is_no_float_constant_of_huge_range(node: Node) -> str | None:
     """Constants are finite."""
     bad = [t.name for t in node.inputs if t.is_constant and _is_infinite(t.value)]
@@ -153,8 +167,8 @@ _ANY_SHAPE = (
 )
 _BY_ELEMENT = (
     *("Abs", "Add", "Concat", "Div", "Elu", "Exp", "Gather", "Gelu", "HardSigmoid", "HardSwish"),
-    *("LeakyRelu", "Log", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Slice", "Split", "Sub"),
-    *("Tanh", "Tile"),
+    *("LeakyRelu", "Log", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Split", "Sub", "Tanh"),
+    "Tile",
 )
 
 U85: Mapping[str, Sequence[Constraint]] = {
@@ -170,6 +184,7 @@ U85: Mapping[str, Sequence[Constraint]] = {
     "BatchNormalization": (weights_are_constant,),
     "Clip": (slope_is_constant,),
     "Pad": (slope_is_constant,),
+    "Slice": (rank_is_at_most_four, slope_is_constant, slice_steps_lie_inside),
     **dict.fromkeys(_ANY_SHAPE, ()),
     **dict.fromkeys(_BY_ELEMENT, (rank_is_at_most_four,)),
 }
@@ -187,6 +202,12 @@ def _is_padded(node: Node) -> bool:
     pads = node.attributes.get("pads", ())
     automatic = node.attributes.get("auto_pad", b"NOTSET")
     return any(pads) or automatic in {b"SAME_UPPER", b"SAME_LOWER"}
+
+
+def _constant(node: Node, place: int) -> list[int] | None:
+    """The numbers of an input that the model holds; None of another, or one left out."""
+    given = node.inputs[place] if place < len(node.inputs) else None
+    return None if given is None or not given.is_constant else [int(v) for v in given.value]
 
 
 def _is_infinite(value: np.ndarray) -> bool:

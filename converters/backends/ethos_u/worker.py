@@ -1,6 +1,7 @@
 """Vela: an int8 .tflite file to one that holds a command stream for Arm's Ethos-U."""
 
 import csv
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _CONFIG = "Arm/vela.ini"
+_LOG = 2  # standard error, a file: what Vela prints goes there
 _TAIL = 4
 _LEAST_INPUTS = 2
 _CUSTOM = "ethos-u"
@@ -20,25 +22,25 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     The request: also `accelerator`, `system-config` and `memory-mode`, in Vela's words.
 
     The reply: `summary` (Vela's own estimates, by its names), `operators` of the file that was
-    given, each with its `name`, `operator`, `macs`, and whether it is `offloaded`; and the `log`;
-    or `refused`, why Vela could not.
+    given, each with its `name`, `operator`, `macs`, and whether it is `offloaded`; or
+    `refused`, why Vela could not.
     """
     with tempfile.TemporaryDirectory() as folder:
+        written = os.fstat(_LOG).st_size
         done = subprocess.run(
             [
-                *(sys.executable, "-I", "-m", "ethosu.vela", request["model"]),
+                *(sys.executable, "-I", "-u", "-m", "ethosu.vela", request["model"]),
                 *("--output-dir", folder, "--config", _CONFIG, "--show-cpu-operations"),
                 *("--accelerator-config", request["accelerator"]),
                 *("--system-config", request["system-config"]),
                 *("--memory-mode", request["memory-mode"]),
             ],
-            capture_output=True,
-            text=True,
+            stdout=_LOG,
             check=False,
         )
-        log = f"{done.stdout}{done.stderr}"
         compiled = next(Path(folder).glob("*_vela.tflite"), None)
         if done.returncode or compiled is None:
+            log = os.pread(_LOG, os.fstat(_LOG).st_size - written, written).decode(errors="replace")
             return {"refused": _sentence(log) or f"exit status {done.returncode}"}
         summary = next(Path(folder).glob("*_summary_*.csv"))
         with summary.open(encoding="utf-8", newline="") as file:
@@ -50,7 +52,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "summary": estimates,
         "operators": [{**o, "offloaded": o["name"] not in names} for o in given],
-        "log": log,
     }
 
 

@@ -18,9 +18,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     The request: also `cutoff`, the levels of logic between two registers.
 
-    The reply: `module`, `cycles` from input to output, `cost` (da4ml's LUTs), `inputs` and
-    `outputs`, for each port value whether it is signed, and its bits, the first in the lowest
-    bits; `seconds`, `version`; or `refused`, why it cannot be.
+    The reply: `module`, `cycles` from input to output, `cost` (da4ml's LUTs), `layers`, what each
+    takes of both, `inputs` and `outputs`, for each port value whether it is signed, and its bits,
+    the first in the lowest bits; `seconds`, `version`; or `refused`, why it cannot be.
     """
     from da4ml.codegen import VerilogModel
     from da4ml.trace import FixedVariableArray, HWConfig, comb_trace
@@ -57,11 +57,39 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "module": MODULE,
         "cycles": len(solved.solutions) if model._pipe else 0,  # noqa: SLF001
         "cost": float(solved.cost),
+        "layers": _placed(graph, values),
         "inputs": [_port(minimal_kif(interval)) for interval in solved.inp_qint],
         "outputs": [_port(minimal_kif(interval)) for interval in solved.out_qint],
         "seconds": time.monotonic() - began,
         "version": version("da4ml"),
     }
+
+
+def _placed(graph: dict[str, Any], values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Between which levels of logic each layer lies, and what it takes, by da4ml's estimate."""
+    from da4ml.trace import comb_trace
+
+    given, seen, total, found = values[graph["input"]], [], 0.0, []
+    for layer in graph["layers"]:
+        made = values[layer["output"]].reshape(-1)
+        inputs = [values[name] for name in layer.get("inputs") or [layer["input"]]]
+        seen.append(made)
+        before, total = total, float(comb_trace(given, np.concatenate(seen)).cost)
+        found.append(
+            {
+                "name": layer["name"],
+                "kind": layer["kind"],
+                "from": min(_levels(one).min() for one in inputs),
+                "to": _levels(made).max(),
+                "luts": total - before,
+            }
+        )
+    return found
+
+
+def _levels(values: Any) -> np.ndarray:
+    """How deep in the logic each value is there."""
+    return np.array([value.latency for value in values.reshape(-1)], float)
 
 
 def _port(kif: Any) -> list[int]:

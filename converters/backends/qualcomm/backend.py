@@ -15,7 +15,7 @@ import msgspec
 from cloud_sync.evidence import CompileReport, Placement, Verification
 from converters.artifact import Made, write_artifact
 from converters.backends.graph import Node
-from converters.backends.interface import Job, Offer, Proof
+from converters.backends.interface import Job, Offer, Proof, refusal
 from converters.backends.placement import placement_gate
 from converters.backends.qualcomm.rules import TABLE
 from converters.backends.remote import opened_in
@@ -28,7 +28,6 @@ from converters.backends.whole import (
 )
 from converters.toolchains.exchange import ask
 from converters.toolchains.store import Installed, require
-from edgeml.errors import ModelError
 from hardware.profiles import TargetProfile
 from hardware.requirements import Requirements, RuntimeRequirement
 from hardware.runtimes.formats import ONNX, QNN_CONTEXT
@@ -90,13 +89,10 @@ class Qualcomm:
             "output": str(output.absolute()),
             "arch": str(job.target.settings["arch"]),
         }
-        reply = ask(toolchain, request)
-        if reason := reply.get("refused"):
-            raise ModelError(
-                f"{job.loaded.model.path} cannot be compiled for {job.target.name}.",
-                why=f"QNN: {reason}{_suspects(job)}",
-                fix=f"`edgeml targets {job.target.name}` shows what this target runs.",
-            )
+        log = job.folder / "qnn.log"
+        reply = ask(toolchain, request, log=log)
+        if "refused" in reply:
+            raise refusal(job, "QNN", reply, _suspects(job))
         artifact = write_artifact(Made(output.read_bytes(), len(nodes)), rules, job.folder)
         artifact = msgspec.structs.replace(artifact, format=QNN_CONTEXT)
         placement = placement_of(nodes, reply["left"], artifact.quantization)
@@ -119,6 +115,7 @@ class Qualcomm:
                 placement=placement,
                 remarks=("QNN's simulator answered in the HTP's place: its time means nothing.",),
             ),
+            documents={log.name: log},
             tools={_PACKAGE: version, "qnn": reply["sdk"]},
         )
 

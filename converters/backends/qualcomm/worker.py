@@ -1,7 +1,11 @@
 """Compiles a quantized ONNX file for an HTP: QNN's context in an ONNX file of one node."""
 
 import importlib
+import json
 import os
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +15,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _PROVIDER = "QNNExecutionProvider"
 _LONGEST = 300  # characters of a reason
+_LOG = 2  # standard error, a file: what QNN prints goes there
+_NAMED = 10
+_AGAIN = "import json, runpy, sys; runpy.run_path(sys.argv[1])['answer'](json.loads(sys.argv[2]))"
+_NOT_CREATED = re.compile(r'<E> "([^"]+?)(?:_token_\d+)?" generated: could not create op')
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     content = Path(request["model"]).read_bytes()
     if b"QuantizeLinear" not in content:
         return {"refused": "The model is in float; on the HTP it would run in half precision."}
-    plugin, devices = _plugin(ort)
+    plugin, devices = _plugin(ort, request.get("severity", 3))
     begun = time.perf_counter()
     # QNN names its partition by the file's path: it has to be the same one everywhere.
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +61,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             session = ort.InferenceSession(content, settings)
         except Exception as error:  # noqa: BLE001 -- onnxruntime's own, without a class of their own
             os.chdir("/")
-            return {"refused": _sentence(error)}
+            names = "" if "severity" in request else _not_created(request)
+            return {"refused": f"{_sentence(error)}{names}"}
         assigned = session.get_provider_graph_assignment_info()
         if not compiled.is_file() or all(part.ep_name != _PROVIDER for part in assigned):
             return {"refused": "QNN takes none of its nodes."}
@@ -88,13 +97,26 @@ def check() -> dict[str, Any]:
     return {"sdk": reply["sdk"], "left": len(reply["left"]), "first": float(y[0, 0])}
 
 
-def _plugin(ort: Any) -> tuple[Any, list[Any]]:
+def _plugin(ort: Any, severity: int = 3) -> tuple[Any, list[Any]]:
     onnxruntime_qnn = importlib.import_module("onnxruntime_qnn")
-    ort.set_default_logger_severity(3)
+    ort.set_default_logger_severity(severity)
     if not any(device.ep_name == _PROVIDER for device in ort.get_ep_devices()):
         ort.register_execution_provider_library(_PROVIDER, onnxruntime_qnn.get_library_path())
     devices = [device for device in ort.get_ep_devices() if device.ep_name == _PROVIDER]
     return onnxruntime_qnn, devices[:1]
+
+
+def _not_created(request: dict[str, Any]) -> str:
+    """The operators that QNN could not create: only its most verbose log names them.
+
+    That has to be set before QNN is loaded: another process tries once more.
+    """
+    written = os.fstat(_LOG).st_size
+    again = json.dumps({**request, "severity": 0})
+    subprocess.run([sys.executable, "-s", "-P", "-c", _AGAIN, __file__, again], check=False)
+    said = os.pread(_LOG, os.fstat(_LOG).st_size - written, written).decode(errors="replace")
+    names = list(dict.fromkeys(_NOT_CREATED.findall(said)))
+    return f" It could not create {', '.join(names[:_NAMED])}." if names else ""
 
 
 def _sentence(error: Exception) -> str:

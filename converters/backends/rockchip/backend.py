@@ -11,7 +11,7 @@ import msgspec
 from cloud_sync.evidence import CompileReport, Estimate, Placement, Verification
 from converters.artifact import Made, write_artifact
 from converters.backends.graph import Node
-from converters.backends.interface import Job, Offer, Proof
+from converters.backends.interface import Job, Offer, Proof, refusal
 from converters.backends.placement import placement_gate
 from converters.backends.rockchip.rules import TABLE
 from converters.backends.simulated import Prepared, prepared, simulated
@@ -36,9 +36,11 @@ _TOLERANCE = 0.05
 _ALGORITHMS = {"minmax": "normal", "entropy": "kl_divergence"}
 _MOVES = {"int8, extremes": "minmax", "int8, entropy": "entropy"}
 _NOT_WORK = {"InputOperator", "OutputOperator", "Reshape", "Transpose"}
-_REMARK = (
-    "The toolkit's simulator ran the graph, not the exported file, which may hold memory that the "
-    "toolkit never set: a replay may give another digest."
+_SIMULATED = "The toolkit's simulator ran the graph, not the exported file."
+_REPEATABLE = ("rk3562",)  # whose files were the same each time
+_NOT_REPEATABLE = (
+    "The file holds memory that the toolkit never set, of other numbers in each build: a replay "
+    "gives another digest."
 )
 
 
@@ -92,14 +94,12 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
     }
     toolchain = require(TOOLCHAIN)
     version = dict(pin.split("==") for pin in toolchain.definition.packages)[_PACKAGE]
+    log = folder / f"{TOOLCHAIN}.log"
     with Service(toolchain) as service:
         reply = service.ask(request)
-    if reason := reply.get("refused"):
-        raise ModelError(
-            f"{job.loaded.model.path} cannot be compiled for {target.name}.",
-            why=f"{_PACKAGE}: {reason}",
-            fix=f"See docs/targets/{target.name}.md for what this target runs.",
-        )
+        log.write_bytes(service.log())
+    if "refused" in reply:
+        raise refusal(job, _PACKAGE, reply)
     content = {
         MODEL: (folder / "built.rknn").read_bytes(),
         TENSORS: msgspec.json.encode(_signature(job, given), order="deterministic"),
@@ -133,10 +133,15 @@ def _built(job: Job, move: str, rules: Rules) -> Offer:
                     source=_PACKAGE,
                 ),
             ),
-            remarks=(_REMARK,),
+            remarks=_remarks(request["platform"]),
         ),
+        documents={log.name: log},
         tools={_PACKAGE: version},
     )
+
+
+def _remarks(platform: str) -> tuple[str, ...]:
+    return (_SIMULATED,) if platform in _REPEATABLE else (_SIMULATED, _NOT_REPEATABLE)
 
 
 def _signature(job: Job, given: Prepared) -> Signature:

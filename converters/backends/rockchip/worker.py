@@ -20,6 +20,7 @@ _ROW = re.compile(
     r"\d+/\d+/(?P<cycles>\d+)\s+\S+\s+\w+:(?P<name>\S+)"
 )
 _PICTURE_AXES = 4
+_LOG = 2  # standard error, a file: what the toolkit and its libraries print goes there
 _built: list[Any] = []
 
 
@@ -89,19 +90,19 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         dataset = _dataset(Path(folder), Path(request["samples"]))
-        log = Path(folder) / "log"
-        with _printing_to(log):
-            toolkit = api.RKNN(verbose=True)
-            platform, algorithm = request["platform"], request["algorithm"]
-            steps = (
-                lambda: toolkit.config(target_platform=platform, quantized_algorithm=algorithm),
-                lambda: toolkit.load_onnx(model=request["model"]),
-                lambda: toolkit.build(do_quantization=True, dataset=str(dataset)),
-                lambda: toolkit.export_rknn(request["output"]),
-                toolkit.init_runtime,
-            )
-            failed = any(step() != 0 for step in steps)
-        said = log.read_text(errors="replace")
+        written = os.fstat(_LOG).st_size
+        toolkit = api.RKNN(verbose=True)
+        platform, algorithm = request["platform"], request["algorithm"]
+        steps = (
+            lambda: toolkit.config(target_platform=platform, quantized_algorithm=algorithm),
+            lambda: toolkit.load_onnx(model=request["model"]),
+            lambda: toolkit.build(do_quantization=True, dataset=str(dataset)),
+            lambda: toolkit.export_rknn(request["output"]),
+            toolkit.init_runtime,
+        )
+        failed = any(step() != 0 for step in steps)
+        sys.stdout.flush()
+        said = os.pread(_LOG, os.fstat(_LOG).st_size - written, written).decode(errors="replace")
     if failed:
         toolkit.release()
         wrong = [line for line in said.splitlines() if re.match(r"(\x1b\[\S*m)?E ", line)]
@@ -139,21 +140,3 @@ def _dataset(folder: Path, samples: Path) -> Path:
     listed = folder / "samples.txt"
     listed.write_text("\n".join(lines))
     return listed
-
-
-class _printing_to:  # noqa: N801 -- a context manager
-    """What the process and its libraries print goes to a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._kept = [os.dup(1), os.dup(2)]
-        with self._path.open("wb") as file:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, kept in zip((1, 2), self._kept, strict=True):
-            os.dup2(kept, number)
-            os.close(kept)

@@ -121,12 +121,18 @@ def about(info: DeviceInfo) -> list[tuple[str, str]]:
         ("Hardware class", info["hardware_class"]),
         ("Processor", f"{cpu.get('model', '')}, {cpu.get('cores', '?')} cores" if cpu else ""),
         ("Memory", size(int(can["memory_bytes"])) if can.get("memory_bytes") else ""),
+        ("Accelerators", ", ".join(map(_accelerator, can.get("accelerators") or ()))),
         ("Runtimes", ", ".join(runtimes)),
         ("Agent", info["agent_version"]),
         ("Enrolled", clock(info["enrolled_at"])),
         ("Key", info["key_id"][:16]),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def _accelerator(found: Mapping[str, Any]) -> str:
+    """A part, and what drives it: `LFE5U-25F (simulated FPGA)`."""
+    return str(found["part"]) + (f" ({found['driver']})" if found.get("driver") else "")
 
 
 def history(

@@ -219,7 +219,13 @@ def needs(requires: Mapping[str, Any]) -> str:
     ]
     features = list(requires.get("cpu_features") or ())
     memory = requires.get("memory_bytes") or 0
-    parts = [" or ".join(runtimes), ", ".join(features), size(memory) if memory else ""]
+    accelerator = (requires.get("accelerator") or {}).get("part", "")
+    parts = [
+        " or ".join(runtimes),
+        accelerator,
+        ", ".join(features),
+        size(memory) if memory else "",
+    ]
     return "; ".join(part for part in parts if part) or "nothing"
 
 

@@ -33,6 +33,8 @@ _KEEPS = {
     "day_days": ("Telemetry by the day", "--keep-day-days"),
     "device_days": ("The hours of each device", "--keep-device-days"),
     "ledger_days": ("What devices spent on the network", "--keep-ledger-days"),
+    "samples_days": ("Captured frames", "--keep-samples-days"),
+    "samples_bytes": ("and of each model at most", "--keep-samples-gb"),
 }
 RULES = {
     "device_offline_s": "A device is silent for, s",

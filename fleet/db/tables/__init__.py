@@ -36,6 +36,7 @@ from fleet.db.tables.rollouts import (
     RolloutMember,
 )
 from fleet.db.tables.rollups import DeviceRollUp, RollUp
+from fleet.db.tables.samples import Sample
 from fleet.db.tables.webhooks import Alert, Delivery, IdempotencyKey, Webhook
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "Rollout",
     "RolloutMember",
     "RolloutScope",
+    "Sample",
     "SecurityEvent",
     "SignedBatch",
     "Stream",

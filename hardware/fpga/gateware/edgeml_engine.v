@@ -1,9 +1,10 @@
 // The engine: memories, sequencer, lanes and requantization behind one Wishbone bus.
 //
 // The bus is 32 bits wide and addressed by words; bits 19 to 17 say what is addressed:
-// 0 registers, 1 program, 2 weights, 3 parameters, 4 tables, 5 activations. Memories answer the
-// host only while the engine does not run; what it writes meanwhile is dropped and said in
-// `error`. `docs/fpga-engine.md` has the registers.
+// 0 registers, 1 program, 2 weights, 3 parameters, 4 tables, 5 activations. While the engine runs,
+// the host reads activations and writes the bank of the input that does not run: each access takes
+// one clock of the memory. What else it writes meanwhile is dropped and said in `error`.
+// `docs/fpga-engine.md` has the registers.
 module edgeml_engine #(
     parameter LANES = 8,                // a power of two from 4 on
     parameter PROGRAM_WORDS = 1024,     // of 32 bits
@@ -49,15 +50,27 @@ module edgeml_engine #(
     localparam PARAMETER_BITS = $clog2(PARAMETER_WORDS);
     localparam TABLE_BITS = $clog2(TABLES * 64);
     localparam ACTIVATION_BITS = $clog2(ACTIVATION_WORDS);
-    localparam [31:0] ID = "edge", VERSION = 32'd1;
+    localparam [31:0] ID = "edge", VERSION = 32'd2;
 
-    // The bus: a request is held until it is answered, two clocks later.
+    // The bus: a request is held until it is answered, two clocks later, or three and more where
+    // it waits for its turn at the activations.
     wire request = cyc && stb && !ack;
     reg answering;
     wire [2:0] region = adr[19:17];
     wire host_writes = request && we && !answering;
-    wire memory_write = host_writes && region != 0 && !busy;
+    wire memory_write = host_writes && region != 0 && !busy && !waits;
     wire [7:0] writes = {7'd0, memory_write} << region;
+
+    // The input's two banks are the first words of the activations, one after the other.
+    reg [15:0] input_words;  // of a bank, of 32 bits; 0 where there is one bank
+    reg bank;                // that runs
+    wire is_second = adr[16:0] >= {1'b0, input_words};
+    wire is_input = adr[16:0] < {input_words, 1'b0};
+    wire is_free = is_input && is_second != bank;
+
+    reg waits, may_write;
+    wire asks = request && !answering && region == 5 && (busy || waits);
+    wire turn = waits && !write;
     wire unused = &{1'b0, adr, writes, program_address, weight_address, parameter_address,
                     activation_address, place, busy_place, wide_address, load_word, table_number,
                     table_address};
@@ -83,10 +96,11 @@ module edgeml_engine #(
     wire [LANES*8-1:0] word;
 
     edgeml_sequencer #(.LANES(LANES), .SELECT(SELECT), .PLACE(PLACE)) sequencer (
-        .clock(clock), .reset(clear), .start(start), .busy(busy), .bad_program(bad_program),
+        .clock(clock), .reset(clear), .start(start), .first_word(dat_w[31:16]),  // held till ack
+        .busy(busy), .bad_program(bad_program),
         .layer(layer), .program_address(program_address), .program_word(program_word),
         .load(load), .load_block(load_block), .load_last(load_last), .loaded(loaded),
-        .stall(write), .issue(issue), .activation_address(activation_address),
+        .stall(write || waits), .issue(issue), .activation_address(activation_address),
         .weight_address(weight_address), .first(first), .last(last), .in_picture(in_picture),
         .select(select), .is_unsigned(is_unsigned), .begins(begins),
         .lanewise(lanewise), .largest(largest), .by_table(by_table),
@@ -171,11 +185,13 @@ module edgeml_engine #(
         .address(busy ? table_word : adr[TABLE_BITS-1:0])
     );
     wire [PLACE-1:0] busy_place = write ? place : activation_address;
+    wire runs = busy && !turn;
+    wire host_activation = writes[5] || turn && may_write;
     edgeml_memory #(.BANKS(BANKS), .DEPTH(ACTIVATION_WORDS), .ADDRESS(ACTIVATION_BITS),
                     .IS_LARGE(ACTIVATIONS_ARE_LARGE)) activation_memory (
-        .clock(clock), .data(busy ? word : {BANKS{dat_w}}), .value(activations),
-        .write(busy ? {BANKS{write}} : writes[5] ? bank_write : {BANKS{1'b0}}),
-        .address(busy ? busy_place[ACTIVATION_BITS-1:0] : wide_address[ACTIVATION_BITS-1:0])
+        .clock(clock), .data(runs ? word : {BANKS{dat_w}}), .value(activations),
+        .write(runs ? {BANKS{write}} : host_activation ? bank_write : {BANKS{1'b0}}),
+        .address(runs ? busy_place[ACTIVATION_BITS-1:0] : wide_address[ACTIVATION_BITS-1:0])
     );
 
     // A tap meets what the memories answer.
@@ -229,7 +245,7 @@ module edgeml_engine #(
                 5'd9: value = PARAMETER_WORDS;
                 5'd10: value = TABLES;
                 5'd11: value = ACTIVATION_WORDS;
-                5'd13: value = {16'd0, error, 6'd0, done, busy};
+                5'd13: value = {16'd0, error, 5'd0, bank, done, busy};
                 5'd14: value = cycles;
                 5'd15: value = {24'd0, largest_index};
                 5'd16: value = {24'd0, layer};
@@ -240,36 +256,40 @@ module edgeml_engine #(
     end
 
     always @(posedge clock) begin
-        answering <= request && !answering;
+        answering <= request && !answering && (!asks || turn);
+        waits <= asks && !turn;
+        if (!waits) may_write <= we && (is_free || !busy);
         ack <= request && answering;
         asked <= adr[4:0];
         dat_r <= value;
         start <= 0;
         stop <= 0;
-        was_busy <= busy;
+        was_busy <= busy && !stop;
         if (busy) cycles <= cycles + 1;
-        if (was_busy && !busy) begin
+        if (was_busy && !busy && !stop) begin  // what was stopped is not done
             done <= !bad_program;
             if (bad_program) error <= BAD_PROGRAM;
         end
         if (host_writes) begin
-            if (busy && region != 0) error <= WROTE_WHILE_BUSY;
+            if (busy && region != 0 && !(region == 5 && is_free)) error <= WROTE_WHILE_BUSY;
             if (region == 0 && adr[4:0] == 5'd17) scratch <= dat_w;
+            if (region == 0 && adr[4:0] == 5'd18) input_words <= dat_w[15:0];
             if (region == 0 && adr[4:0] == 5'd12) begin
                 if (dat_w[1]) begin
                     stop <= 1;
-                    {error, done} <= 0;
+                    {error, done, bank} <= 0;
                 end else if (dat_w[0] && busy) error <= STARTED_WHILE_BUSY;
                 else if (dat_w[0]) begin
                     start <= 1;
+                    bank <= dat_w[2];
                     {error, done} <= 0;
                     cycles <= 0;
                 end
             end
         end
         if (reset) begin
-            {answering, ack, start, stop, done, was_busy} <= 0;
-            {error, cycles, scratch} <= 0;
+            {answering, ack, start, stop, done, was_busy, waits, bank} <= 0;
+            {error, cycles, scratch, input_words} <= 0;
         end
     end
 endmodule

@@ -2,7 +2,8 @@
 //
 // A layer is: for each output row, pixel and group of LANES output channels, for each kernel row
 // and column and input channel, one tap. Addresses are sums of the descriptor's steps: there is
-// no multiplier here. `docs/fpga-engine.md` says what each word of a descriptor is.
+// no multiplier here. Taps are addressed by bytes: `select` is the place in a word of LANES bytes.
+// `docs/fpga-engine.md` says what each word of a descriptor is.
 module edgeml_sequencer #(
     parameter LANES = 8,
     parameter SELECT = 3,
@@ -11,6 +12,7 @@ module edgeml_sequencer #(
     input  wire              clock,
     input  wire              reset,
     input  wire              start,
+    input  wire [15:0]       first_word,     // where the program begins
     output reg               busy,
     output reg               bad_program,
     output reg  [7:0]        layer,
@@ -19,12 +21,12 @@ module edgeml_sequencer #(
     // the tap that is asked of the memories in this clock
     input  wire              stall,
     output wire              issue,
-    output reg  [PLACE-1:0]  activation_address,
+    output wire [PLACE-1:0]  activation_address,
     output reg  [15:0]       weight_address,
     output wire              first,
     output wire              last,
     output wire              in_picture,
-    output reg  [SELECT-1:0] select,
+    output wire [SELECT-1:0] select,
     output wire              is_unsigned,
     // weights from afar, before a layer
     output wire              load,
@@ -48,7 +50,6 @@ module edgeml_sequencer #(
     localparam WORDS = 18;
     localparam MAGIC = 8'hE5;
     // From the last tap until its word is written: memory, lanes, requantization and some.
-    localparam [SELECT-1:0] LAST_LANE = {SELECT{1'b1}};
     localparam PACE = LANES - 1, FLUSH = LANES + 16;
     localparam IDLE = 3'd0, FETCH = 3'd1, LOAD = 3'd2, RUN = 3'd3, DRAIN = 3'd4;
 
@@ -92,7 +93,9 @@ module edgeml_sequencer #(
 
     reg [15:0] row, pixel, group, kernel_row, tap, channel;
     reg [15:0] y, x, y_0, x_0;  // of the tap, and of the first tap of this pixel
-    reg [PLACE-1:0] at_row, at_pixel, at_kernel_row, at_tap;
+    reg [PLACE-1:0] at_row, at_pixel, at_kernel_row, at_tap, at_byte;
+    assign activation_address = {{SELECT{1'b0}}, at_byte[PLACE-1:SELECT]};
+    assign select = at_byte[SELECT-1:0];
 
     wire ends_channel = channel == last_channel;
     wire ends_tap = ends_channel && tap == last_tap;
@@ -102,7 +105,8 @@ module edgeml_sequencer #(
     wire ends_layer = ends_row && row == last_row;
     wire [PLACE-1:0] next_kernel_row = at_kernel_row + step_kernel_row;
     wire [PLACE-1:0] next_tap = at_tap + step_tap;
-    wire [PLACE-1:0] this_pixel = at_pixel + (lanewise ? {{PLACE-16{1'b0}}, group} + 1'b1 : {PLACE{1'b0}});
+    wire [PLACE-1:0] next_group = {{PLACE-16{1'b0}}, group} + 1'b1;
+    wire [PLACE-1:0] this_pixel = at_pixel + (lanewise ? next_group << SELECT : {PLACE{1'b0}});
     wire [PLACE-1:0] right = at_pixel + step_pixel;
     wire [PLACE-1:0] below = at_row + step_row;
 
@@ -121,7 +125,7 @@ module edgeml_sequencer #(
                 bad_program <= 0;
                 layer <= 0;
                 fetched <= 0;
-                program_address <= 0;
+                program_address <= first_word;
                 state <= FETCH;
             end
             FETCH: begin
@@ -137,41 +141,35 @@ module edgeml_sequencer #(
                     {row, pixel, group, kernel_row, tap, channel} <= 0;
                     {y, y_0} <= {2{first_y}};
                     {x, x_0} <= {2{first_x}};
-                    {at_row, at_pixel, at_kernel_row, at_tap} <= {4{first_tap}};
-                    activation_address <= first_tap;
+                    {at_row, at_pixel, at_kernel_row, at_tap, at_byte} <= {5{first_tap}};
                     weight_address <= first_weight;
-                    select <= 0;
                     pace <= 0;
                 end
             end
             LOAD: if (loaded) state <= RUN;
             RUN: if (issue) begin
                 channel <= channel + 16'd1;
-                select <= select + 1'b1;
                 weight_address <= weight_address + 16'd1;
-                if (select == LAST_LANE) activation_address <= activation_address + 1'b1;
+                at_byte <= at_byte + 1'b1;
                 if (ends_channel) begin
-                    {channel, select} <= 0;
+                    channel <= 0;
                     tap <= tap + 16'd1;
                     x <= x + 16'd1;
-                    at_tap <= next_tap;
-                    activation_address <= next_tap;
+                    {at_tap, at_byte} <= {2{next_tap}};
                 end
                 if (ends_tap) begin
                     tap <= 0;
                     x <= x_0;
                     kernel_row <= kernel_row + 16'd1;
                     y <= y + 16'd1;
-                    {at_kernel_row, at_tap} <= {2{next_kernel_row}};
-                    activation_address <= next_kernel_row;
+                    {at_kernel_row, at_tap, at_byte} <= {3{next_kernel_row}};
                 end
                 if (ends_kernel) begin
                     pace <= PACE[7:0];
                     kernel_row <= 0;
                     y <= y_0;
                     group <= group + 16'd1;
-                    {at_kernel_row, at_tap} <= {2{this_pixel}};
-                    activation_address <= this_pixel;
+                    {at_kernel_row, at_tap, at_byte} <= {3{this_pixel}};
                     if (is_shared) weight_address <= first_weight;
                 end
                 if (ends_pixel) begin
@@ -179,16 +177,14 @@ module edgeml_sequencer #(
                     weight_address <= first_weight;
                     pixel <= pixel + 16'd1;
                     {x, x_0} <= {2{x_0 + stride_x}};
-                    {at_pixel, at_kernel_row, at_tap} <= {3{right}};
-                    activation_address <= right;
+                    {at_pixel, at_kernel_row, at_tap, at_byte} <= {4{right}};
                 end
                 if (ends_row) begin
                     pixel <= 0;
                     row <= row + 16'd1;
                     {x, x_0} <= {2{first_x}};
                     {y, y_0} <= {2{y_0 + stride_y}};
-                    {at_row, at_pixel, at_kernel_row, at_tap} <= {4{below}};
-                    activation_address <= below;
+                    {at_row, at_pixel, at_kernel_row, at_tap, at_byte} <= {5{below}};
                 end
                 if (ends_layer) begin
                     flush <= FLUSH[7:0];

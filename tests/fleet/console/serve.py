@@ -14,6 +14,7 @@ a seeded history stays as it was written.
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import threading
@@ -75,6 +76,7 @@ def answer(line: str, fleet: Running) -> dict[str, str]:
 async def serve(options: Options) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     async with running(options, stop) as fleet:
+        gc.freeze()  # as the server does
 
         def listen() -> None:
             for line in sys.stdin:

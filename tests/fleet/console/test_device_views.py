@@ -207,3 +207,12 @@ def test_the_audit_log_is_told_in_words_and_leads_to_what_it_is_about() -> None:
     assert audit.address_of(entry) == "/console/releases/digits/1.1.0"
     halted: Any = {**entry, "action": "rollout.halt"}
     assert audit.words(halted) == "Rollout: halted"
+
+
+def test_a_simulated_fpga_is_named_so_and_a_variant_names_the_part_that_it_needs() -> None:
+    fpga = {"kind": "fpga", "part": "LFE5U-25F", "driver": "simulated FPGA"}
+    told = dict(device.about(info(capabilities={"accelerators": [fpga]})))
+    assert told["Accelerators"] == "LFE5U-25F (simulated FPGA)"
+    assert "Accelerators" not in dict(device.about(info()))
+    wanted = {"runtimes": [{"name": "fpga"}], "accelerator": {"kind": "fpga", "part": "LFE5U-25F"}}
+    assert releases.needs(wanted) == "fpga; LFE5U-25F"

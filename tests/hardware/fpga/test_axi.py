@@ -11,7 +11,7 @@ from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
 from hardware.fpga.simulated import SimulatedEngine
 from hardware.fpga.sources import build_of
-from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
+from tests.hardware.fpga.networks import SIZE, add_one, codes, expected, in_two_banks, slow
 
 
 @pytest.fixture
@@ -25,6 +25,13 @@ def test_a_network_runs_over_axi(engine: SimulatedEngine) -> None:
     driver = Driver(engine, add_one(), build=build_of(SIZE))
     for seed in range(2):
         np.testing.assert_array_equal(driver.run(codes(seed)), expected(codes(seed)))
+
+
+def test_samples_overlap_over_axi(engine: SimulatedEngine) -> None:
+    driver = Driver(engine, in_two_banks(slow(add_one())))
+    samples = [codes(seed) for seed in range(4)]
+    for sample, answer in zip(samples, driver.stream(samples), strict=True):
+        np.testing.assert_array_equal(answer, expected(sample))
 
 
 def test_a_write_of_a_part_of_a_word_is_refused_and_changes_nothing(

@@ -1,5 +1,6 @@
 """An engine over Etherbone: datagrams are lost, and what they carried is not."""
 
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from edgeml.errors import DeviceError
 from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
 from hardware.fpga.etherbone import EtherboneTransport
+from hardware.fpga.program import DESCRIPTOR_WORDS
 from hardware.fpga.simulated import SimulatedEngine
 from hardware.fpga.way import open_way
 from tests.hardware.fpga.etherbone_far_end import BASE, EtherboneServer
-from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
+from tests.hardware.fpga.networks import SIZE, add_one, codes, expected, in_two_banks
 
 _WRITES = 10  # where a packet says how many
+_START_OF_SECOND = at.START | at.START_BANK | DESCRIPTOR_WORDS << at.ENTRY_SHIFT
 
 
 @pytest.fixture
@@ -59,6 +62,27 @@ def test_what_is_lost_is_asked_for_and_written_again(
     lost.append(takes)
     np.testing.assert_array_equal(driver.run(codes(1)), expected(codes(1)))
     assert max(left) < 0
+
+
+def test_a_start_that_is_lost_is_no_answer(
+    transport: EtherboneTransport, lost: list[Callable[[bytes], bool]]
+) -> None:
+    """The answer before it is still done; the driver waits, and begins again."""
+    driver = Driver(transport, in_two_banks(add_one()), timeout_s=0.5)
+    start_of_second = struct.pack(">II", BASE + 4 * at.CONTROL, _START_OF_SECOND)
+    left = [1]
+
+    def takes(packet: bytes) -> bool:
+        if start_of_second in packet:
+            left[0] -= 1
+            return left[0] >= 0
+        return False
+
+    lost.append(takes)
+    samples = [codes(seed) for seed in range(4)]
+    for sample, answer in zip(samples, driver.stream(samples), strict=True):
+        np.testing.assert_array_equal(answer, expected(sample))
+    assert left[0] < 0
 
 
 def test_an_answer_to_an_earlier_question_is_no_answer(

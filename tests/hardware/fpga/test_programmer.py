@@ -35,6 +35,17 @@ def test_where_the_program_is_missing_the_command_is_given(
     assert f"--board no-such-board {_kept(tmp_path)}" in raised.value.fix
 
 
+def test_a_bitstream_of_gowin_is_named_as_the_program_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bits = b"1111111111111111\n1010010111000011\n"  # text, its preamble first
+    with pytest.raises(DeviceError) as raised:
+        load_by_cable(bits, "tangnano9k", folder=tmp_path)
+    file = tmp_path / f"{sha256(bits).hexdigest()}.fs"
+    assert f"--board tangnano9k {file}" in raised.value.fix
+
+
 def test_a_board_that_the_program_does_not_know_is_loaded_by_hand(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="names no board that openFPGALoader knows") as raised:
         load_by_cable(_BITS, "", folder=tmp_path)

@@ -3,6 +3,7 @@
 The engine's pins are clocked in Verilator; a pseudo-terminal leads there, opened by pyserial.
 """
 
+import math
 import os
 import threading
 import tty
@@ -17,12 +18,23 @@ from edgeml.errors import DeviceError
 from hardware.fpga import registers as at
 from hardware.fpga.artifact import Artifact, HostSide
 from hardware.fpga.driver import Driver
+from hardware.fpga.program import Program
 from hardware.fpga.simulated import SimulatedEngine
 from hardware.fpga.sources import build_of
-from hardware.runtimes.fpga import FpgaRuntime
+from hardware.runtimes.fpga import FpgaRuntime, FpgaSession
 from hardware.runtimes.interface import Session, SessionOptions
 from tests.hardware.fpga.far_end import SILENCE, FarEnd, serial_engine
-from tests.hardware.fpga.networks import CHANNELS, HEIGHT, SIZE, WIDTH, add_one, codes, expected
+from tests.hardware.fpga.networks import (
+    CHANNELS,
+    HEIGHT,
+    SIZE,
+    WIDTH,
+    add_one,
+    codes,
+    expected,
+    in_two_banks,
+    slow,
+)
 
 _BYTES = HEIGHT * WIDTH * CHANNELS
 
@@ -30,23 +42,26 @@ _BYTES = HEIGHT * WIDTH * CHANNELS
 class Cable:
     """A pseudo-terminal, at a path that stays, whose other end is the engine's UART.
 
-    Where `loaded` names a file, the FPGA is blank and says nothing until that file is there.
+    Where `loaded` names a file, the FPGA is blank and says nothing until that file is there. After
+    `left` more bytes somebody tears the cable out; the engine keeps its power.
     """
 
     def __init__(self, model: Path, path: Path) -> None:
         self.path = path
         self.loaded: Path | None = None
+        self.left = math.inf
         self._model = model
         self.plug()
 
-    def plug(self) -> None:
-        """Put it in: a new terminal, and an engine that was just powered."""
+    def plug(self, *, is_powered: bool = False) -> None:
+        """Put it in: a new terminal and, unless it has power, an engine that was just powered."""
         self._inner, outer = os.openpty()
         tty.setraw(outer)
         self.path.unlink(missing_ok=True)
         self.path.symlink_to(os.ttyname(outer))
         self._outer = outer
-        self._engine = FarEnd(self._model, is_spi=False)
+        if not is_powered:
+            self._engine = FarEnd(self._model, is_spi=False)
         self._thread = threading.Thread(target=self._carry, args=(self._inner,))
         self._stopped = threading.Event()
         self._thread.start()
@@ -65,7 +80,14 @@ class Cable:
             if self.loaded and not self.loaded.exists():
                 continue
             try:
-                self._engine.write(os.read(inner, 4096))
+                sent = os.read(inner, int(min(self.left, 4096)))
+                self._engine.write(sent)
+                self.left -= len(sent)
+                if not self.left:
+                    self._stopped.set()
+                    os.close(self._outer)
+                    os.close(inner)
+                    return
             except (BlockingIOError, OSError):
                 self._engine.pause(SILENCE // 10)
             while answer := self._engine.read(1):
@@ -82,6 +104,10 @@ def cable(models: Path, tmp_path: Path) -> Iterator[Cable]:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
+    return _saved(add_one(), tmp_path / "network.fpga")
+
+
+def _saved(program: Program, path: Path) -> Path:
     order = tuple(range(_BYTES))
     host = HostSide(
         input_shape=(_BYTES,),
@@ -94,9 +120,8 @@ def network(tmp_path: Path) -> Path:
         output_order=order,
         output_scale=1.0,
     )
-    path = tmp_path / "network.fpga"
     Artifact(
-        program=add_one(),
+        program=program,
         size=SIZE,
         build=build_of(SIZE),
         host=host,
@@ -139,6 +164,38 @@ def test_a_cut_line_is_an_error_and_a_new_one_is_found_again(
             _ask(session)
         cable.plug()
         _ask(session)
+    finally:
+        session.close()
+
+
+def test_a_cable_torn_out_in_the_middle_of_a_write_leaves_no_answer_of_halves(
+    cable: Cable, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine computes the sample before; it keeps both, half of one, and its power."""
+    program = in_two_banks(slow(add_one(), taps=20_000))
+    session = FpgaSession(
+        _saved(program, tmp_path / "slow.fpga"), SessionOptions(provider=f"serial:{cable.path}")
+    )
+    monkeypatch.setenv("PATH", str(programs))
+    samples = [codes(seed).reshape(1, -1).astype(np.float32) for seed in range(4)]
+    answered: list[np.ndarray] = []
+
+    def asked(*, is_torn: bool) -> Iterator[list[np.ndarray]]:
+        for number, sample in enumerate(samples):
+            if is_torn and number == 2:
+                cable.left = 20  # of 35 bytes
+            yield [sample]
+
+    try:
+        with pytest.raises(DeviceError, match="does not answer over UART"):
+            answered.extend(answer[0] for answer in session.stream(asked(is_torn=True)))
+        assert len(answered) == 1
+        np.testing.assert_array_equal(answered[0], expected(samples[0]))
+        cable.left = math.inf
+        cable.plug(is_powered=True)
+        answers = session.stream(asked(is_torn=False))
+        for sample, answer in zip(samples, answers, strict=True):
+            np.testing.assert_array_equal(answer[0], expected(sample))
     finally:
         session.close()
 

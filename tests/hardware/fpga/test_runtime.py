@@ -13,6 +13,7 @@ from hardware.fpga.board import boards, find
 from hardware.fpga.litex import add_engine
 from hardware.fpga.mapped import BYTES, MappedTransport
 from hardware.fpga.way import open_way
+from hardware.probes import probe
 from hardware.probes.accelerators import accelerators
 from hardware.runtimes import open_session
 from hardware.runtimes.formats import FPGA, format_of
@@ -36,6 +37,18 @@ def test_a_device_says_its_way_and_its_part(monkeypatch: pytest.MonkeyPatch) -> 
     assert info.providers == ("serial:/dev/ttyUSB0",)
     found = [a for a in accelerators() if a.driver == "serial:/dev/ttyUSB0"]
     assert [(a.kind, a.part) for a in found] == [("fpga", "LFE5U-25F")]
+
+
+@pytest.mark.parametrize(
+    ("way", "end"),
+    [("serial:/dev/ttyUSB0", "c-LFE5U-25F"), ("simulated FPGA", "c-LFE5U-25F-simulated")],
+)
+def test_an_fpga_and_a_simulated_one_are_hardware_classes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, way: str, end: str
+) -> None:
+    monkeypatch.setenv("EDGEML_FPGA", way)
+    monkeypatch.setenv("EDGEML_FPGA_PART", "LFE5U-25F")
+    assert probe().hardware_class.endswith(end)
 
 
 def test_a_file_is_known_by_its_first_bytes_and_refused_when_damaged(tmp_path: Path) -> None:

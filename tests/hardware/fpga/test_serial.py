@@ -11,7 +11,7 @@ from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
 from hardware.fpga.serial import WRITE, SerialTransport, request
 from tests.hardware.fpga.far_end import FarEnd, serial_engine
-from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
+from tests.hardware.fpga.networks import SIZE, add_one, codes, expected, in_two_banks, slow
 
 
 class _Transport(SerialTransport):
@@ -36,6 +36,13 @@ def port(request: pytest.FixtureRequest, models: Path) -> Iterator[FarEnd]:
 def test_a_network_runs_over_the_pins(port: FarEnd) -> None:
     driver = Driver(_Transport(port), add_one())
     np.testing.assert_array_equal(driver.run(codes()), expected(codes()))
+
+
+def test_samples_overlap_over_the_pins(port: FarEnd) -> None:
+    driver = Driver(_Transport(port), in_two_banks(slow(add_one())))
+    samples = [codes(seed) for seed in range(3)]
+    for sample, answer in zip(samples, driver.stream(samples), strict=True):
+        np.testing.assert_array_equal(answer, expected(sample))
 
 
 def test_what_is_spoiled_on_the_way_is_sent_again(port: FarEnd) -> None:
