@@ -28,7 +28,8 @@ def readings(results: Path, truth: Path) -> dict[str, Reading]:
     """Compare a results file (JSON lines) with the belt's ground truth, by release version.
 
     Only frames in which a digit lies wholly inside the region, and on which the agent
-    inferred, count. A last line that is still being written is left out.
+    inferred, count. Lines about the source itself, and a last one that is still being written, are
+    left out.
     """
     labels: list[int | None] = json.loads(truth.read_text())["frames"]
     counts: dict[str, list[int]] = {}
@@ -37,8 +38,10 @@ def readings(results: Path, truth: Path) -> dict[str, Reading]:
             result = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if "label" not in result:
+            continue
         expected = labels[result["frame"] % len(labels)]
-        if expected is None or "label" not in result:
+        if expected is None:
             continue
         count = counts.setdefault(result["release_version"], [0, 0, 0])
         count[0] += 1

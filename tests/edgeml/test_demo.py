@@ -26,6 +26,7 @@ def test_readings_are_judged_by_the_belts_truth_release_by_release(tmp_path: Pat
     truth = tmp_path / "belt.json"
     truth.write_text(json.dumps({"frames": [None, 3, 3, 7]}))
     lines = [
+        {"source": "belt", "state": "stalled", "reason": "No frame for 1.0 s."},
         {"frame": 0, "label": "1", "confident": True, "release_version": "1"},
         {"frame": 1, "label": "3", "confident": True, "release_version": "1"},
         {"frame": 2, "empty": True, "release_version": "1"},
