@@ -220,7 +220,10 @@ def targets(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="With a model, as in `edgeml convert`."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With --model, as in `edgeml convert`: share=0.5, latency_ms=10 ...",
+        ),
     ] = None,
     dim: Annotated[
         list[str] | None,
@@ -237,6 +240,14 @@ def targets(
     from converters.targets import details, details_text, is_one, listing, listing_text
 
     names = target or []
+    if (option or dim) and not model:
+        from edgeml.errors import UserError
+
+        raise UserError(
+            "--option and --dim say nothing without --model.",
+            why="They change how a model would be built; without one there is nothing to build.",
+            fix="Give the model: edgeml targets fpga --model MODEL --option NAME=VALUE.",
+        )
     if model:
         from converters.axes import parse_dims
         from converters.request import parse_options

@@ -8,7 +8,7 @@ import msgspec
 from cloud_sync.evidence import Verification
 from converters.backends import backend
 from converters.backends.interface import require_here
-from converters.backends.pages import page
+from converters.backends.pages import WRITTEN, page
 from converters.backends.support import message
 from converters.plan import plan
 from converters.result import alike
@@ -133,7 +133,8 @@ def details_text(name: str) -> str:
     """The same for people: the target's page, and below it its state here."""
     [target] = listing([name])
     profile = profiles()[name]
-    about = page(profile) if profile.backend else f"# {name}\n\n{profile.description}.\n"
+    written = page(profile).replace(f"{WRITTEN}\n\n", "") if profile.backend else ""
+    about = written or f"# {name}\n\n{profile.description}.\n"
     said = [
         f"- {tool.name}: {'' if tool.installed else 'not '}installed" for tool in target.toolchains
     ]

@@ -8,11 +8,21 @@ import msgspec
 from cloud_sync.evidence import Alternative
 from converters.axes import fix_axes
 from converters.backends import backend
+from converters.backends.options import own_options, refuse_unknown
 from converters.model import load_model
 from edgeml.errors import UserError
 from hardware.profiles import select
 
 _HEAD = ("", "", "cycles", "MHz", "latency ms", "fullest")
+_LEGEND = (
+    "Estimated, at a clock that is yet to be reached. →: what would be built; *: no other is as "
+    "good in all of it."
+)
+_NOTHING_FITS = (
+    "Estimated. Nothing fits: choose a larger FPGA or a smaller model, or allow more by --option "
+    "(share, latency_ms, lanes, weights, architecture), where you narrowed it."
+)
+_MUCH = 9.99  # of a budget; beyond that the figure says nothing more
 
 
 class Weighed(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +42,15 @@ def weigh(
         TargetError: there is no such target.
         UserError: none of the targets can tell, or an option cannot be used.
     """
+    targets = select(names)
+    refuse_unknown(options, targets)
     model = fix_axes(load_model(path), dims)
     found = []
-    for target in select(names):
+    for target in targets:
         serving = backend(target.backend) if target.backend else None
-        told = getattr(serving, "weigh", lambda *_: ())(target, options, model.data)
+        if serving is None or not hasattr(serving, "weigh"):
+            continue
+        told = serving.weigh(target, own_options(serving, options), model.data)
         if told:
             found.append(Weighed(target=target.name, alternatives=told))
     if not found:
@@ -64,7 +78,8 @@ def table(alternatives: Sequence[Alternative]) -> str:
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "Estimated. →: chosen; *: no other is as good in all of it."])
+    has_choice = any(each.chosen for each in alternatives)
+    return "\n".join([*lines, _LEGEND if has_choice else _NOTHING_FITS])
 
 
 def cells(alternatives: Sequence[Alternative]) -> list[list[str]]:
@@ -82,7 +97,7 @@ def _row(each: Alternative, resources: Sequence[str]) -> list[str]:
         f"{each.cycles:,}",
         f"{each.clock_mhz:g}",
         f"{each.latency_ms:.3g}",
-        f"{100 * each.share:,.0f} %",
+        f"{100 * each.share:.0f} %" if each.share < _MUCH else "> 999 %",
         *(f"{each.resources[name]:,}" for name in resources),
     ]
     return [

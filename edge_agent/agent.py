@@ -297,9 +297,9 @@ class Agent:
             ("watch", self._watch_turn),
             ("commands", self._commands.turn),
             ("import", self._import_turn),
-            ("samples", self._upload.turn),
         ):
             self._loops.begin(name, turn)
+        self._loops.begin("samples", self._upload.turn, UPDATE_S)  # a slow link is no fault
         for model in models:
             self._begin_updates(model)
         log.info("%s is up", self._device)

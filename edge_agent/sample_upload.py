@@ -298,6 +298,8 @@ def _offer(device: str, model: str, kind: MediaType, said: Path) -> SampleOffer:
     """
     frame = said.with_suffix(kind.suffix)
     line = json.loads(said.read_bytes())
+    if not isinstance(line, dict):
+        raise ValueError("Its line is no object.")  # noqa: TRY004 -- as one that is no JSON
     return SampleOffer(
         device=device,
         model=model,

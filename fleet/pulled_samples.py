@@ -46,6 +46,10 @@ class PulledFolder:
         folder: made where it is not there.
         about: which frames it is to hold: what went by other choices would be missed in it.
 
+    Attributes:
+        held: how many frames it has.
+        last: the number of the last of them; 0 where it has none.
+
     Raises:
         UserError: it cannot be used, is of other frames, or its table is damaged.
     """
@@ -60,10 +64,13 @@ class PulledFolder:
             *whole, torn = lines
             if torn:  # a pull that was ended in the middle of a line
                 os.truncate(self._table, sum(len(line) + 1 for line in whole))
+            self.held = len(whole)
             self.last = max((int(json.loads(line)["id"]) for line in whole), default=0)
         except OSError as error:
             raise UserError(
-                f"The folder {folder} cannot be used.", why=f"{error}.", fix="Name another: --out."
+                f"The folder {folder} cannot be used.",
+                why=f"{error.strerror}.",
+                fix="Name another: --out.",
             ) from None
         except (ValueError, KeyError, TypeError):
             raise UserError(
@@ -78,7 +85,7 @@ class PulledFolder:
         elif chosen.exists() and (before := json.loads(chosen.read_bytes())) != about:
             raise UserError(
                 f"The folder {self._folder} holds frames that were chosen otherwise.",
-                why=f"It was pulled into with {before}, and not with {about}.",
+                why=f"It was pulled into with {_said(before)}, and not with {_said(about)}.",
                 fix="Name another folder: --out.",
             )
 
@@ -105,7 +112,11 @@ class PulledFolder:
                 fix="Pull again: it goes on where it stopped.",
             ) from None
         except OSError as error:
-            raise UserError(f"{self._folder} cannot be written.", why=f"{error}.") from None
+            raise UserError(
+                f"{self._folder} cannot be written.",
+                why=f"{error.strerror}.",
+                fix="Make room or give the right to write there, and pull again: it goes on.",
+            ) from None
         return done
 
     def _frames(
@@ -130,6 +141,7 @@ class PulledFolder:
         line: dict[str, Any] = {"file": file.name, **sample}
         with self._table.open("ab") as stream:
             stream.write(json.dumps(line).encode() + b"\n")
+        self.held += 1
 
 
 def file_of(sample: SampleInfo) -> str:
@@ -142,6 +154,13 @@ def file_of(sample: SampleInfo) -> str:
     digest = sample["digest"].removeprefix("sha256:")
     at, device = round(sample["captured_at"] * 1000), quote(sample["device"], safe="")
     return f"{at:013}-{device}-{digest[:12]}{MediaType(sample['media_type']).suffix}"
+
+
+def _said(about: Mapping[str, Any]) -> str:
+    """Choices as the command takes them, such as `--model digits --reason unsure`."""
+    given = [(name, about[name]) for name in ("model", "device", "selector") if about[name]]
+    given += [("reason", reason) for reason in about["reasons"]]
+    return " ".join(f"--{name} {value}" for name, value in given)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:

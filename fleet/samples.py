@@ -70,6 +70,7 @@ class SampleFolder:
             return offer.size
         self._require_room(offer.size)
         said = self._coming(offer)
+        self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         said.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         if self.read(said) != offer:
             _make_room(said.parent)
@@ -133,21 +134,22 @@ class SampleFolder:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def lines(self) -> Iterator[tuple[str, str, str, Path]]:
-        """Model, device and digest of every frame that is whole, and the file of its line."""
+    def devices(self) -> Iterator[tuple[str, str]]:
+        """The models and devices of which there are frames."""
         for folder in self.folder.glob("*/*"):
-            names = {path.name for path in folder.iterdir()}
-            for name in sorted(name for name in names if name.endswith(".json")):
-                stem = name.removesuffix(".json")
-                if any(f"{stem}{kind.suffix}" in names for kind in MediaType):
-                    model, device = folder.parts[-2:]
-                    yield model, device, f"sha256:{stem}", folder / name
+            yield folder.parent.name, folder.name
 
-    def sweep(self) -> None:
-        """Remove what began to come long ago, and came no further."""
-        for path in self.folder.glob(f"*/*/{_COMING}/*"):
+    def digests(self, model: str, device: str) -> set[str]:
+        """The frames of a device that are whole."""
+        folder, kinds = self.folder / model / device, {kind.suffix for kind in MediaType}
+        found = folder.iterdir() if folder.is_dir() else ()
+        return {f"sha256:{path.stem}" for path in found if path.suffix in kinds}
+
+    def sweep(self, model: str, device: str, older_s: float) -> None:
+        """Remove what began to come so long ago, and came no further."""
+        for path in (self.folder / model / device / _COMING).glob("*"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_S:
+                if time.time() - path.stat().st_mtime >= older_s:
                     path.unlink()
 
     def _coming(self, offer: SampleOffer) -> Path:

@@ -26,6 +26,7 @@ from converters.backends.interface import (
     Tensors,
     require_here,
 )
+from converters.backends.options import own_options, refuse_unknown
 from converters.backends.support import Unsupported, unsupported
 from converters.cache import Cache
 from converters.candidates import Candidate, as_decided, decided
@@ -38,7 +39,7 @@ from converters.progress import Progress
 from converters.request import Request
 from converters.result import Skipped, alike
 from converters.workshop import Workshop
-from edgeml.errors import EdgemlError, GateFailed, ModelError, ToolchainError, UserError
+from edgeml.errors import EdgemlError, GateFailed, ModelError, ToolchainError
 from hardware.capabilities import RuntimeInfo
 from hardware.profiles import TargetProfile
 from hardware.runtimes.formats import ONNX
@@ -137,28 +138,13 @@ class Compiler:
         self._progress.note(f"{target} is left out: {error.what}")
 
     def _refuse_unknown_options(self) -> None:
-        known: dict[str, str] = {}
-        for target in self._loaded.plan.compiled:
-            options = getattr(backend(target.backend), "options", None)
-            if options is None:  # this backend looks at them itself
-                return
-            known |= dict.fromkeys(options, target.name)
-        if unknown := sorted(set(self._request.options) - set(known)):
-            of = alike((option, target) for option, target in known.items())
-            told = "; ".join(f"{target} has {', '.join(options)}" for target, options in of)
-            raise UserError(
-                f"There is no option {unknown[0]}.",
-                why=f"{told or 'The targets asked for have none'}.",
-                fix="`edgeml targets TARGET` shows what a target has.",
-            )
+        refuse_unknown(self._request.options, self._loaded.plan.compiled)
 
     def _own(self, serving: Backend) -> Request:
         """The request as a backend sees it: with the options that are its own."""
-        options = getattr(serving, "options", None)
-        if options is None:
-            return self._request
-        own = {name: value for name, value in self._request.options.items() if name in options}
-        return msgspec.structs.replace(self._request, options=own)
+        return msgspec.structs.replace(
+            self._request, options=own_options(serving, self._request.options)
+        )
 
     def _is_equipped(self, serving: Backend, target: TargetProfile) -> bool:
         """Whether a target's toolchains are here; of a group, those without are left out.

@@ -6,6 +6,8 @@ from converters.backends import backend, target_profiles
 from converters.backends.support import EVERY, Constraint, message
 from hardware.profiles import TargetProfile
 
+WRITTEN = "Written by `make docs` from the target's profile and its table of constraints."
+
 
 def pages() -> dict[str, str]:
     """By file name the page of each of our targets, and `README.md`, which lists them."""
@@ -32,9 +34,10 @@ def page(profile: TargetProfile) -> str:
     part = profile.accelerator
     optional = getattr(serving, "optional_toolchains", ())
     options = getattr(serving, "options", ())
+    tools = [_quoted(serving.toolchains)] if serving.toolchains else []
+    tools += [f"{_quoted(optional)}, as options ask"] if optional else []
     facts = [
-        f"- **Backend** `{profile.backend}`; toolchains: {_quoted(serving.toolchains) or 'none'}"
-        + (f"; by option: {_quoted(optional)}" if optional else ""),
+        f"- **Backend** `{profile.backend}`; toolchains: {' and '.join(tools) or 'none'}",
         *([f"- **Options** {_quoted(options)}"] if options else []),
         f"- **Runs on** {profile.os}/{profile.architecture}, "
         + ", ".join(f"`{runtime.name}{runtime.versions}`" for runtime in profile.runtimes),
@@ -45,7 +48,7 @@ def page(profile: TargetProfile) -> str:
         [
             f"# {profile.name}",
             "",
-            "Written by `make docs` from the target's profile and its table of constraints.",
+            WRITTEN,
             "",
             f"{profile.description}.",
             "",
@@ -79,5 +82,8 @@ def _rules(table: Mapping[str, Sequence[Constraint]]) -> list[str]:
         f"| {', '.join(operators)} | {' '.join(said) or 'always'} |"
         for said, operators in groups.items()
     ]
-    others = "Any other operator stays on the CPU, or is refused where there is none."
+    others = (
+        "Any other operator is left to the CPU where the compiler can do that; else the model is "
+        "refused."
+    )
     return [*lines, "", others, ""]

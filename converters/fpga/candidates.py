@@ -29,7 +29,8 @@ _RESOURCES = Need.__struct_fields__
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """What gateware may take of a part, and how long an inference may take.
 
-    `has_dsp` is of the part: its multipliers are DSPs, however few of them may be taken.
+    `share` is how much of the part that is. `has_dsp` is of the part: its multipliers are DSPs,
+    however few of them may be taken.
     """
 
     part: str
@@ -42,6 +43,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     has_dsp: bool = False
     has_flash: bool = False
     latency_ms: float = math.inf
+    share: float = 1.0
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             part=str(settings["part"]),
             family=str(settings["family"]),
             clock_mhz=clock_mhz,
+            share=share,
             has_dsp=int(settings["dsp"]) > 0,
             has_flash=has_flash,
             latency_ms=float(settings.get("latency_ms", 0)) or math.inf,
@@ -212,16 +215,20 @@ def refused(candidates: Sequence[Candidate], budget: Budget) -> TargetError:
         if not mine:
             continue
         near = min(mine, key=lambda each: (not each.cycles, budget.fullest(each.need)))
-        if architecture == DATAFLOW:
+        if architecture == DATAFLOW and any("luts of" in lack for lack in near.lacking):
             wanted = f"{near.need.luts:,} LUTs or more, of {budget.luts:,}"
-            said.append(f"Unrolled into logic it would take {wanted}.")
+            most = f" ({100 * SPACIOUS:.0f} % may be filled)" * (near.need.luts <= budget.luts)
+            said.append(f"Unrolled into logic it would take {wanted}{most}.")
+        elif architecture == DATAFLOW:
+            said.append(f"It is not unrolled into logic: {', '.join(near.lacking)}.")
         elif not near.cycles:
             said.append(f"{'; '.join(near.lacking)}")
         else:
             lacking = ", ".join(near.lacking)
             said.append(f"The nearest, {near.name}, would take about {lacking} ({near.bytes}).")
     is_late = any("ms of" in lack for each in candidates for lack in each.lacking)
-    more = ", or allow more: share, latency_ms" if is_late else ", or allow a larger share of it"
+    allow = [*(["share"] if budget.share < 1 else []), *(["latency_ms"] if is_late else [])]
+    more = f", or allow more: {', '.join(allow)}" if allow else ""
     return TargetError(
         f"The network does not fit {budget.part}.",
         why=" ".join(said),

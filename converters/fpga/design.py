@@ -1,6 +1,6 @@
 """Gateware as synthesis takes it: an engine, or a net that was unrolled, behind the same bus."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,10 @@ class Runner(Protocol):
 
     def run(self, codes: Codes) -> Codes:
         """One inference, [height, width, channels] to the like."""
+        ...
+
+    def stream(self, samples: Iterable[Codes]) -> Iterator[Codes]:
+        """Inferences one after the other."""
         ...
 
     def close(self) -> None:

@@ -67,7 +67,8 @@ def build(
     if program.far:
         files["flash.bin"] = folder / "flash.bin"
         files["flash.bin"].write_bytes(program.far)
-    constants = report.constants(size.parameters_of_verilog, engine.build, made)
+    known = {**size.parameters_of_verilog, **report.of_program(program)}
+    constants = report.constants(known, engine.build, made)
     files["edgeml_engine.h"] = _written(folder / "edgeml_engine.h", constants)
     files["schedule.svg"] = _written(folder / "schedule.svg", report.svg(scheduled))
     return Implementation(

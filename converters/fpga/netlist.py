@@ -63,6 +63,8 @@ def simulate(
 ) -> np.ndarray:
     """What a netlist computes of codes, int64[samples, height, width, channels].
 
+    Of two banks each is written while the other is computed, as a device has it.
+
     Args:
         netlist: Yosys' Verilog of it, the module with the bus in one piece.
         design: of which it was made.
@@ -96,7 +98,7 @@ def simulate(
         bus.write_flash(FAR_BASE, design.far)
     runner = design.driver(bus)
     try:
-        return np.stack([runner.run(sample) for sample in codes])
+        return np.stack(list(runner.stream(codes)))
     finally:
         runner.close()
 

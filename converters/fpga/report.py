@@ -9,13 +9,14 @@ from converters.fpga.estimate import cycles_of
 from converters.fpga.flow import Realised
 from converters.fpga.schedule import Schedule
 from hardware.fpga import registers
+from hardware.fpga.program import DESCRIPTOR_WORDS, Program
 
 _REGISTERS = (
     *("ID", "VERSION", "BUILD", "SIZE", "CONTROL", "STATUS", "CYCLES", "INDEX", "LAYER", "SCRATCH"),
-    *("START", "STOP", "BUSY", "DONE", "ERROR_SHIFT"),
+    *("INPUT", "START", "STOP", "START_BANK", "ENTRY_SHIFT", "BUSY", "DONE", "BANK", "ERROR_SHIFT"),
 )
-_SUBTITLE = "estimated from the loops; darker: more of the lanes are busy"
-_SUBTITLE_OF_LOGIC = "estimated by da4ml from the depth of the adders; darker: more LUTs"
+_SUBTITLE = "estimated from the loops; stronger: more of the lanes are busy"
+_SUBTITLE_OF_LOGIC = "estimated by da4ml from the depth of the adders; stronger: more LUTs"
 _WIDTH, _LEFT, _BAR, _HEIGHT, _TOP = 900, 220, 560, 22, 48
 
 
@@ -66,7 +67,7 @@ class Bar:
 
 
 def svg(scheduled: Schedule) -> str:
-    """The layers over the clocks of one inference; a bar is as dark as the lanes are busy."""
+    """The layers over the clocks of one inference; a bar is as strong as the lanes are busy."""
     table = rows(scheduled)
     bars, at = [], 0
     for row in table:
@@ -86,7 +87,7 @@ def svg(scheduled: Schedule) -> str:
 
 
 def svg_of_logic(layers: Sequence[Mapping[str, Any]], cycles: int) -> str:
-    """The layers of unrolled logic over the clocks of one sample; the darkest has the most LUTs.
+    """The layers of unrolled logic over the clocks of one sample; the strongest has the most LUTs.
 
     Args:
         layers: `name`, `kind`, `luts`, and the levels of logic between `from` and `to`.
@@ -140,8 +141,23 @@ def picture(title: str, subtitle: str, bars: Sequence[Bar]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
+def of_program(program: Program) -> dict[str, int]:
+    """What a driver of one's own must know of a program; places are those of the first bank."""
+    words = DESCRIPTOR_WORDS * program.layers
+    found = {"BANKS": program.banks, "ENTRY_OF_BANK": words, "INPUT_WORDS": program.input_words}
+    of_word = program.lanes // 4
+    found["INPUT_PLACE"] = registers.ACTIVATIONS + program.input.address * of_word
+    if program.output:
+        found["OUTPUT_PLACE"] = registers.ACTIVATIONS + program.output.address * of_word
+        found["OUTPUT_WORDS"] = program.output.words(program.lanes) * of_word
+    return found
+
+
 def constants(parameters: Mapping[str, int | str], build: str, made: Realised) -> str:
-    """The register map as a C header, for drivers of one's own."""
+    """The register map as a C header, for drivers of one's own; `parameters` are of the gateware.
+
+    `TABLES` is where the tables are; how many there are is `TABLE_COUNT`.
+    """
     lines = [
         "/* Addresses count 32-bit words. */",
         *(f"#define EDGEML_{name} {getattr(registers, name)}" for name in _REGISTERS),
@@ -149,7 +165,7 @@ def constants(parameters: Mapping[str, int | str], build: str, made: Realised) -
         f"#define EDGEML_ACTIVATIONS {registers.ACTIVATIONS:#x}",
         f"#define EDGEML_OUTPUTS {registers.OUTPUTS:#x}",
         *(
-            f"#define EDGEML_{name} {value}"
+            f"#define EDGEML_{'TABLE_COUNT' if name == 'TABLES' else name} {value}"
             for name, value in parameters.items()
             if name != "BUILD"
         ),

@@ -64,7 +64,11 @@ def settings_of(
                 why=f"It is one of {', '.join(map(str, allowed))}.",
             )
     if float(settings["share"]) > 1:
-        raise UserError(f"The option share={settings['share']} is more than all of the FPGA.")
+        raise UserError(
+            f"The option share={settings['share']:g} is more than all of the FPGA.",
+            why="It is the part of its LUTs, DSPs and block RAM that may be taken, at most 1.",
+            fix="Give 0.5 for half of them.",
+        )
     own = (HLS4ML,) if settings["family"] == "amd" else (AUTO, ENGINE, DATAFLOW)
     if settings["architecture"] not in own:
         raise UserError(
@@ -107,5 +111,9 @@ def _parsed(name: str, text: str, default: str | float | bool) -> str | int | fl
     except ValueError:
         value = 0
     if not 0 < value < math.inf:
-        raise UserError(f"The option {name}={text} is no number above 0.")
+        number = "whole number" if isinstance(default, int) else "number"
+        raise UserError(
+            f"The option {name}={text} is no {number} above 0.",
+            fix="Give one, or leave the option out (docs/fpga.md says what is done then).",
+        )
     return value

@@ -34,7 +34,11 @@ def load_tflite(path: Path) -> FloatModel:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"No model file {path}.", why="The path does not exist.") from None
+        raise ModelError(
+            f"No model file {path}.",
+            why="The path does not exist.",
+            fix="Give the path of an ONNX or a .tflite file.",
+        ) from None
     except OSError as error:
         raise ModelError(f"The model {path} cannot be read.", why=f"{error.strerror}.") from None
     if runtimes()["litert"].info() is None:

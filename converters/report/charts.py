@@ -228,6 +228,8 @@ def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
 
     Filled is the chosen one, half filled what no other beats, hollow the others.
     """
+    from matplotlib.ticker import LogLocator
+
     figure, axes = _axes(260, bottom=50, left=56)
     shown = [each for each in found if each.cycles and each.share < _HOPELESS]
     times, shares = [e.latency_ms for e in shown], [100 * e.share for e in shown]
@@ -236,6 +238,7 @@ def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
     axes.set_xlim(min(times) / 2, max(times) * 4)
     axes.set_ylim(least, 1.5 * max(100.0, *shares))
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter("")
     axes.axhspan(least, 100, color=_GOOD_TINT, lw=0)

@@ -37,9 +37,10 @@ class Log:
         self._said = 0  # where what edgeml itself wrote ends
 
     def say(self, line: str) -> None:
-        """Write what is asked of the process, before it is."""
+        """Write what is asked of the process, before it is; a disk that is full stops nothing."""
         self.file.seek(0, os.SEEK_END)
-        self.file.write(f"{line[:_MOST_LINE]}\n".encode())
+        with suppress(OSError):
+            self.file.write(f"{line[:_MOST_LINE]}\n".encode())
         self._said = self.file.tell()
 
     def fileno(self) -> int:

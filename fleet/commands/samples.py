@@ -56,7 +56,8 @@ def list_samples(
     found = fleet.client.samples(
         model=model, device=device, selector=selector, reasons=reason or (), limit=limit
     )
-    fleet.show(found, _text(found))
+    chosen = bool(model or device or selector or reason)
+    fleet.show(found, _text(found) if found else _nothing(chosen=chosen))
 
 
 @fleet_command(samples_app, "pull")
@@ -94,17 +95,23 @@ def pull(
         fleet.remark(f"{frames} frames, {size / 1e6:.1f} MB")
     lost = f" {gone} more were deleted at the fleet meanwhile." if gone else ""
     body: dict[str, Any] = {"folder": str(out), "frames": frames, "bytes": size, "gone": gone}
-    fleet.show(body, f"{frames} frames, {size / 1e6:.1f} MB, are in {out}.{lost}")
+    came = f"{frames} frames, {size / 1e6:.1f} MB, came into {out}, which has {folder.held}.{lost}"
+    fleet.show(body, came if folder.held or gone else _nothing(chosen=True))
+
+
+def _nothing(*, chosen: bool) -> str:
+    """What to say instead of an empty table."""
+    if chosen:
+        return "There are no frames of this choice. What there is: edgeml samples list"
+    return (
+        "There are no frames. Devices bring them up where their configuration has "
+        "capture.MODEL.upload = true (docs/samples.md)."
+    )
 
 
 def _text(found: "list[SampleInfo]") -> str:
     from fleet.show import table, when
 
-    if not found:
-        return (
-            "There are no frames. Devices bring them up where their configuration has "
-            "capture.MODEL.upload = true."
-        )
     rows = [
         [
             str(one["id"]),

@@ -23,8 +23,8 @@ from fleet.services.idempotency import Answer
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[!-~]{1,255}")
-# Changes nothing, and its answer may be large: there is no need to keep it.
-_PLAN = "/plan"
+# They change nothing, and their answers may be large: there is no need to keep them.
+_NOT_KEPT = ("/plan", "/samples/pull")
 _NOTHING_DONE = frozenset({401, 403, 413, 429, 503})
 _KEPT = (b"cache-control", b"content-type", b"location", b"www-authenticate")
 
@@ -42,7 +42,7 @@ class RepeatedMiddleware:
         is_change = scope["type"] == "http" and scope["method"] == "POST"
         key = Headers(scope=scope).get(HEADER) if is_change and _actor(scope) else None
         path = scope["path"] if scope["type"] == "http" else ""
-        if key is None or not path.startswith(self._prefix) or path.endswith(_PLAN):
+        if key is None or not path.startswith(self._prefix) or path.endswith(_NOT_KEPT):
             await self._app(scope, receive, send)
             return
         try:

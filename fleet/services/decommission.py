@@ -17,7 +17,7 @@ from cloud_sync.messages import Configuration
 from fleet.db import tables
 from fleet.problem import NotFound
 from fleet.resources import DecommissionInfo
-from fleet.services import commands, configuration, identity, rollups, samples
+from fleet.services import commands, configuration, identity, rollups
 from fleet.services.audit import append, audited
 from fleet.services.context import Caller, Services
 
@@ -112,9 +112,9 @@ def _finish(services: Services, caller: Caller, device: str) -> None:
     with services.database.read() as session:
         status = _status(services, session.get_one(tables.Decommission, device))
     identity.revoke(services, caller, device)
+    services.samples.forget(device)  # may take long: not while the database waits for it
     with services.database.write() as session:
         _forget(session, device)
-        samples.forget_device(services, session, device)
         row = session.get_one(tables.Decommission, device)
         row.command_status = status
         row.finished_at = services.now()
@@ -127,6 +127,7 @@ def _forget(session: Session, device: str) -> None:
     row = session.get_one(tables.Device, device, with_for_update=True)
     for table in (
         tables.Record,
+        tables.Sample,
         tables.DeviceRollUp,
         tables.Command,
         tables.DeviceLabel,

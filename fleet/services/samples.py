@@ -5,13 +5,12 @@ before it is in the table, and in the table before its device is told so and del
 `reconcile` puts the table right after a database was restored.
 """
 
-import math
+import time
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from cloud_sync.messages import Configuration, decode
@@ -30,6 +29,7 @@ from fleet.db import tables
 from fleet.problem import Forbidden, NotFound
 from fleet.resources import Page, SampleInfo
 from fleet.rollouts.selector import EVERYTHING, Selector, parse_selector
+from fleet.samples import STALE_S
 from fleet.services import reported, security
 from fleet.services.columns import fit
 from fleet.services.context import Services
@@ -38,6 +38,10 @@ from fleet.services.selection import chosen
 
 MAX_PAGE = 1000
 _AT_ONCE = 500
+_BLOCKS = 8 << 10  # what a small frame and its line take of a disk, whose blocks have 4 KiB
+_MOST_LEVELS = 32  # of lists and objects in a line of results
+_LATEST = 1e10  # Unix seconds: the year 2286
+_PAIRS = select(tables.Sample.model, tables.Sample.device).distinct()
 _REASONS = tuple(str(reason) for reason in CaptureReason)
 _TOLD = frozenset({"t", "model", "release", "release_version"})  # what is in columns of its own
 
@@ -62,6 +66,11 @@ def offer(services: Services, device: str, envelope: bytes) -> SampleHeld:
     if len(msgspec.json.encode(said.line)) > MAX_LINE_BYTES:
         raise UserError(
             "A captured frame was refused.", why="Its line of results is too long to be kept."
+        )
+    if not _is_plain(said.line):
+        raise UserError(
+            "A captured frame was refused.",
+            why="Its line of results is nested too deeply, or has a number of more than 64 bits.",
         )
     if _is_stored(services, said):
         return SampleHeld(digest=said.digest, size=said.size, stored=True)
@@ -151,10 +160,10 @@ def forget(services: Services, keep: Retention) -> int:
     old = table.received_at < services.now() - keep.samples_days * DAY_S
     forgotten = _forget(services, old)
     with services.database.read() as session:
-        sums = select(table.model, func.sum(table.size)).group_by(table.model)
+        sums = select(table.model, func.sum(table.size + _BLOCKS)).group_by(table.model)
         full = [model for model, size in session.execute(sums) if size > keep.samples_bytes]
     for model in full:
-        running = func.sum(table.size).over(order_by=table.id.desc()).label("running")
+        running = func.sum(table.size + _BLOCKS).over(order_by=table.id.desc()).label("running")
         newest = select(table.id, running).where(table.model == model).subquery()
         above = select(func.max(newest.c.id)).where(newest.c.running > keep.samples_bytes)
         with services.database.read() as session:
@@ -166,26 +175,28 @@ def forget(services: Services, keep: Retention) -> int:
 def reconcile(services: Services) -> int:
     """Have the table say what there is: take up frames it does not know; returns how many.
 
-    Rows whose frame is gone go, and so does what began to come long ago.
+    Rows whose frame is gone go, and so do what began to come long ago or is not asked for any more,
+    and old frames without a row whose device is not let in.
     """
+    table = tables.Sample
+    with services.database.read() as session:
+        pairs = {(row[0], row[1]) for row in session.execute(_PAIRS)}
     taken = 0
-    for (model, device), found in groupby(services.samples.lines(), key=lambda one: one[:2]):
+    for model, device in sorted(pairs | set(services.samples.devices())):
+        # First the rows: a frame is whole on the disk before it has one.
         with services.database.read() as session:
             known = _known(session, model, device)
-        for _, _, digest, said in found:
-            offered = services.samples.read(said) if digest not in known else None
-            if offered is not None and _is_enrolled(services, device):
-                _store(services, offered, said.stat().st_mtime)
-                taken += 1
-    _drop_lost(services)
-    services.samples.sweep()
+        there = services.samples.digests(model, device)
+        taken += _take_up(services, model, device, there - known)
+        lost = sorted(known - there)
+        of_it = (table.model == model) & (table.device == device)
+        for begin in range(0, len(lost), _AT_ONCE):
+            some = table.digest.in_(lost[begin : begin + _AT_ONCE])
+            with services.database.write() as session:
+                session.execute(delete(table).where(of_it, some))
+        older_s = STALE_S if _is_asked(services, device, model) else 0.0
+        services.samples.sweep(model, device, older_s)
     return taken
-
-
-def forget_device(services: Services, session: Session, device: str) -> None:
-    """Delete all frames of a device, in a session that the caller commits."""
-    services.samples.forget(device)
-    session.execute(delete(tables.Sample).where(tables.Sample.device == device))
 
 
 def _opened(services: Services, device: str, envelope: bytes) -> SampleOffer:
@@ -210,16 +221,19 @@ def _opened(services: Services, device: str, envelope: bytes) -> SampleOffer:
 
 def _require_asked(services: Services, device: str, model: str) -> None:
     """Refuse frames that the device's configuration does not ask for: they may show people."""
-    with services.database.read() as session:
-        text = session.scalar(select(tables.Device.configuration).where(tables.Device.id == device))
-    configuration = msgspec.json.decode(text or "{}", type=Configuration)
-    policy = configuration.capture.get(model)
-    if policy is None or not policy.upload:
+    if not _is_asked(services, device, model):
         raise Forbidden(
             f"Frames of {model[:64]} are not asked for.",
             why="The device's configuration does not have upload = true for this model.",
             fix="The device keeps them, until its configuration says so.",
         )
+
+
+def _is_asked(services: Services, device: str, model: str) -> bool:
+    with services.database.read() as session:
+        text = session.scalar(select(tables.Device.configuration).where(tables.Device.id == device))
+    policy = msgspec.json.decode(text or "{}", type=Configuration).capture.get(model)
+    return policy is not None and policy.upload
 
 
 def _is_stored(services: Services, said: SampleOffer) -> bool:
@@ -241,21 +255,25 @@ def _store(services: Services, said: SampleOffer, received_at: float) -> None:
         services.database.one_at_a_time(session, "samples")
         if session.scalar(select(tables.Sample.id).where(*_same(said))) is not None:
             return
-        session.add(_row(said, received_at))
+        # Never a number that was given before, also not by a database that was restored since: who
+        # pulls goes on after the last.
+        last = session.scalar(select(func.max(tables.Sample.id))) or 0
+        session.add(_row(said, max(last + 1, round(services.now() * 1000)), received_at))
     services.counters.add("samples.stored")
 
 
-def _row(said: SampleOffer, received_at: float) -> tables.Sample:
+def _row(said: SampleOffer, number: int, received_at: float) -> tables.Sample:
     line = said.line
     release, at = line.get("release"), line.get("t")
-    captured_at = float(at) if isinstance(at, int | float) else math.nan
+    is_time = isinstance(at, int | float) and 0 <= at < _LATEST
     return tables.Sample(
+        id=number,
         device=said.device,
         model=said.model,
         digest=said.digest,
         release=release if isinstance(release, str) and is_digest(release) else "",
         version=fit(str(line.get("release_version", "")), 128),
-        captured_at=captured_at if math.isfinite(captured_at) else received_at,
+        captured_at=float(at) if is_time and at is not None else received_at,
         received_at=received_at,
         reason=str(said.reason),
         confidence=confidence_of(line),
@@ -263,6 +281,19 @@ def _row(said: SampleOffer, received_at: float) -> tables.Sample:
         size=said.size,
         line=msgspec.json.encode(line),
     )
+
+
+def _is_plain(value: Any, levels: int = _MOST_LEVELS) -> bool:
+    """Whether whoever lists or pulls frames can read this part of a line.
+
+    >>> _is_plain({"top": [["7", 0.5]]}), _is_plain({"t": 1 << 64})
+    (True, False)
+    """
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_plain(one, levels - 1) for one in value)
+    return not isinstance(value, int) or abs(value) < 1 << 63
 
 
 def _forget(services: Services, which: ColumnElement[bool]) -> int:
@@ -287,24 +318,23 @@ def _known(session: Session, model: str, device: str) -> set[str]:
     return set(session.scalars(found))
 
 
-def _is_enrolled(services: Services, device: str) -> bool:
-    """Whether a device is let in: what a decommissioned one had sent does not come back."""
+def _take_up(services: Services, model: str, device: str, unknown: set[str]) -> int:
+    """Give frames a row, of a device that is let in; what a decommissioned one had sent goes."""
     with services.database.read() as session:
         row = session.get(tables.Device, device)
-    return row is not None and row.revoked_at is None
-
-
-def _drop_lost(services: Services) -> None:
-    table = tables.Sample
-    keys = (table.device, table.model, table.digest)
-    # First the rows: a frame is whole on the disk before it has one.
-    with services.database.read() as session:
-        rows = [tuple(row) for row in session.execute(select(*keys))]
-    there = {(device, model, digest) for model, device, digest, _ in services.samples.lines()}
-    lost = [row for row in rows if row not in there]
-    for begin in range(0, len(lost), _AT_ONCE):
-        with services.database.write() as session:
-            session.execute(delete(table).where(tuple_(*keys).in_(lost[begin : begin + _AT_ONCE])))
+    is_enrolled, taken = row is not None and row.revoked_at is None, 0
+    for digest in sorted(unknown):
+        said = services.samples.path(model, device, digest, ".json")
+        offered = services.samples.read(said)
+        if offered is None:
+            continue
+        at = said.stat().st_mtime
+        if is_enrolled:
+            _store(services, offered, at)
+            taken += 1
+        elif time.time() - at > STALE_S:
+            services.samples.remove(model, device, digest)
+    return taken
 
 
 def _info(row: tables.Sample) -> SampleInfo:

@@ -1,5 +1,6 @@
 """The registers that all our gateware has: who it is, start, stop, what became of it."""
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ class Control:
     def __init__(self, transport: Transport, *, timeout_s: float = TIMEOUT_S) -> None:
         self.transport = transport
         self._timeout_s = timeout_s
+        self._mark = secrets.randbits(32)
 
     def require(self, build: str, version: int) -> list[int]:
         """The six registers of its size, once it has said that it is the one that is wanted.
@@ -69,6 +71,10 @@ class Control:
             )
         return said[at.SIZE :]
 
+    def take(self) -> None:
+        """Say that it is loaded from here: what another driver then loads into it is noticed."""
+        self.transport.write(at.REGISTERS + at.SCRATCH, np.array([self._mark], np.uint32))
+
     def run(self) -> Done:
         """Start it, and wait until it is done.
 
@@ -83,10 +89,17 @@ class Control:
         """Stop whatever runs, and see that it is: else its answer could be taken for another's.
 
         Raises:
-            DeviceError: it is not stopped.
+            DeviceError: it is not stopped, or was not loaded from here.
         """
         self.stop()
-        if self.register(at.STATUS):
+        status, *_, mark = self.transport.read(at.REGISTERS + at.STATUS, at.SCRATCH - at.STATUS + 1)
+        if mark != self._mark:
+            raise DeviceError(
+                "The FPGA holds another network, or none.",
+                why="It was loaded from elsewhere meanwhile, or had no power.",
+                fix="Let one program use it: it holds one network at a time.",
+            )
+        if status:
             raise DeviceError(
                 "The FPGA does not take commands.",
                 why="It was stopped, and is not.",
@@ -94,7 +107,11 @@ class Control:
             )
 
     def start(self, bank: int = 0, entry: int = 0) -> None:
-        """Start the program that begins at the word `entry`, of that bank."""
+        """Start the program that begins at the word `entry`, of that bank.
+
+        Raises:
+            DeviceError: it does not answer; whether it was started, nobody knows.
+        """
         self._command(at.START | at.START_BANK * bank | entry << at.ENTRY_SHIFT)
 
     def finish(self, bank: int = 0) -> Done:

@@ -121,6 +121,7 @@ class DataflowDriver:
         if said[: len(wanted)] != wanted:
             raise wrong_gateware(f"It has {said}; needed is {wanted}.")
         self._control.stop()
+        self._control.take()
 
     def run(self, codes: Codes) -> Codes:
         """One inference, [height, width, channels] to the like.

@@ -41,18 +41,24 @@ class Driver:
         self._program = program
         self._control = Control(transport, timeout_s=timeout_s)
         self._running: tuple[int, Codes] | None = None  # the bank, and what is in it
+        self._build = build
         self.cycles = 0
-        said = self._control.require(build, program.version)
-        size = Size(**dict(zip(Size.__struct_fields__, said, strict=True)))
-        if not size.holds(wanted := Size.of(program)):
-            raise wrong_gateware(f"It has {size}; needed is {wanted}.")
         self.load()
 
     def load(self) -> None:
-        """Stop whatever runs, write the network into the engine's memories, and read it back."""
+        """Stop whatever runs, write the network into the engine's memories, and read it back.
+
+        Raises:
+            DeviceError: as the driver itself; another bitstream may be there by now.
+        """
         self._running = None
-        self._control.stop()
         program = self._program
+        said = self._control.require(self._build, program.version)
+        size = Size(**dict(zip(Size.__struct_fields__, said, strict=True)))
+        if not size.holds(wanted := Size.of(program)):
+            raise wrong_gateware(f"It has {size}; needed is {wanted}.")
+        self._control.stop()
+        self._control.take()
         self._transport.write(
             at.REGISTERS + at.INPUT,
             np.array([program.input_words if program.banks > 1 else 0], np.uint32),
@@ -143,7 +149,7 @@ class Driver:
         for number in range(self._program.layers):
             layer, weights = alone(self._program, number)
             self._transport.write(at_program, layer)
-            self._control.run()
+            self._control.twice(self._control.run, self._control.stop)
             if not np.array_equal(self._transport.read(at_weights, weights.size), weights):
                 raise DeviceError(
                     "The FPGA's flash does not hold the network's weights.",

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeml.errors import DeviceError
+from hardware.fpga import registers as at
 from hardware.fpga.transport import Words, lost
 
 SYNC, ANSWER = 0xA5, 0x5A
@@ -49,17 +50,22 @@ class SerialTransport:
     def read(self, address: int, count: int) -> Words:
         """So many words from an address on."""
         parts = [
-            np.frombuffer(self._ask(READ, address + at, min(_WORDS, count - at), b""), "<u4")
-            for at in range(0, count, _WORDS)
+            np.frombuffer(self._ask(READ, address + first, min(_WORDS, count - first), b""), "<u4")
+            for first in range(0, count, _WORDS)
         ]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
 
     def write(self, address: int, words: Words) -> None:
-        """Write words from an address on."""
+        """Write words from an address on.
+
+        A start is sent once: without an answer it may be done by now, with its input overwritten.
+        """
         given = np.ascontiguousarray(words, "<u4")
-        for at in range(0, given.size, _WORDS):
-            part = given[at : at + _WORDS]
-            self._ask(WRITE, address + at, part.size, part.tobytes())
+        is_start = address == at.REGISTERS + at.CONTROL and bool(given[:1] & at.START)
+        for first in range(0, given.size, _WORDS):
+            part = given[first : first + _WORDS]
+            tries = 1 if is_start else _TRIES
+            self._ask(WRITE, address + first, part.size, part.tobytes(), tries=tries)
 
     def wait(self, seconds: float) -> None:
         """Let so much time pass."""
@@ -69,9 +75,11 @@ class SerialTransport:
         """Let go of the port."""
         self._port.close()
 
-    def _ask(self, operation: int, address: int, count: int, payload: bytes) -> bytes:
+    def _ask(
+        self, operation: int, address: int, count: int, payload: bytes, *, tries: int = _TRIES
+    ) -> bytes:
         why = ""
-        for _ in range(_TRIES):
+        for _ in range(tries):
             try:
                 self._port.write(request(operation, address, count, payload))
                 answer = self._answer(4 * count if operation == READ else 0)

@@ -28,6 +28,7 @@ from hardware.fpga.programmer import load_by_cable, load_by_manager
 from hardware.fpga.registers import VERSION_VALUE
 from hardware.fpga.simulated import KIND, SimulatedDataflow, SimulatedEngine
 from hardware.fpga.transport import Transport
+from hardware.fpga.turns import turn
 from hardware.fpga.way import IN_A_SOC, open_way
 from hardware.runtimes.formats import FPGA
 from hardware.runtimes.interface import Session, SessionOptions, TensorSpec
@@ -70,14 +71,17 @@ class FpgaSession:
 
     An FPGA that has other gateware than the network's, or none, is loaded with its bitstream where
     the file has one. After an error the next inference begins with a new connection, so that a
-    cable may be plugged in again.
+    cable may be plugged in again. Sessions that share an FPGA take turns, and each loads its own
+    network when another's is in it.
     """
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
         self._artifact = load_artifact(model)
         self._provider = options.provider or os.environ.get(VARIABLE, "") or KIND
         self._models = Path(options.compiled) if options.compiled else None
-        self._driver: Driver | DataflowDriver | None = self._reached()
+        self._driver: Driver | DataflowDriver | None
+        with turn(self._provider):
+            self._driver = self._reached()
         host = self._artifact.host
         self.inputs: tuple[TensorSpec, ...] = (
             TensorSpec(name=host.input_name, shape=(1, *host.input_shape), dtype="float32"),
@@ -106,14 +110,15 @@ class FpgaSession:
             ModelError: the tensors do not fit the model's input.
             DeviceError: as `run`.
         """
-        driver = self._driver = self._driver or self._reached()
-        try:
-            for made in driver.stream(map(self._codes, samples)):
-                self.cycles = driver.cycles
-                yield [self._artifact.host.decode(made)[None]]
-        except DeviceError:
-            self.close()
-            raise
+        with turn(self._provider):
+            driver = self._driver = self._driver or self._reached()
+            try:
+                for made in driver.stream(map(self._codes, samples)):
+                    self.cycles = driver.cycles
+                    yield [self._artifact.host.decode(made)[None]]
+            except DeviceError:
+                self.close()
+                raise
 
     def _codes(self, inputs: Sequence[NDArray[Any]]) -> Codes:
         if not fits(self.inputs, inputs):

@@ -157,9 +157,32 @@ def test_logic_is_first_where_it_fits_and_the_error_has_the_nearest_of_both() ->
     found = (*engines(net, tiny), logic(net, tiny, "weights of 3 bits"))
     error = refused(found, tiny)
     assert "does not fit 25k" in error.what
+    assert "share" not in error.fix  # all of it was allowed
+    assert "share" in refused(found, msgspec.structs.replace(tiny, share=0.5)).fix
     assert "The nearest, engine of 4 lanes" in error.why
     assert "bytes of weights" in error.why
     assert "Unrolled into logic it would take" in error.why
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"lacking": ("da4ml is not installed",)},
+            "not unrolled into logic: da4ml",
+        ),
+        ({}, "LUTs or more, of 100 (70 % may be filled)"),
+    ],
+)
+def test_the_error_says_why_logic_that_is_small_enough_is_none(
+    change: dict[str, tuple[str, ...]], said: str
+) -> None:
+    budget = msgspec.structs.replace(BUDGET, luts=100, bram=1)
+    small = Candidate(
+        architecture=DATAFLOW, clock_mhz=50.0, need=Need(luts=80), lacking=("80 luts of 70",)
+    )
+    found = (*engines(net_of_two_layers(), budget), msgspec.structs.replace(small, **change))
+    assert said in refused(found, budget).why
 
 
 @pytest.mark.parametrize("taps", [1, 7, 8, 9, 200])

@@ -139,6 +139,16 @@ def test_the_oldest_logs_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert {path for path in kept if path.exists()} == set(kept[1:])  # the newest and those before
 
 
+def test_a_full_disk_under_a_log_stops_no_toolchain() -> None:
+    log, full = Log("full"), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, log.fileno())
+    os.close(full)
+    assert run_command(["echo", "done"], "It failed.", timeout_s=60, log=log) == b"done\n"
+    log.say("It is asked.")
+    assert "Its log is" in log.keep("It ended.")
+    log.close()
+
+
 def test_where_logs_cannot_be_kept_they_go_to_the_temporary_folder(
     toolchain: Installed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

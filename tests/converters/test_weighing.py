@@ -58,6 +58,8 @@ def test_a_latency_and_a_share_change_the_choice(model: Path) -> None:
     assert chosen(lanes="8") == "engine of 8 lanes"
     assert chosen(share="0.36") != chosen()
     assert not chosen(latency_ms="0.000001")
+    [late] = weigh(["fpga-ecp5-25k"], model, {"latency_ms": "0.000001"}, {})
+    assert "Nothing fits: choose a larger FPGA" in table(late.alternatives)
 
 
 def test_the_command_prints_every_fpga_or_json(model: Path) -> None:
@@ -71,6 +73,18 @@ def test_the_command_prints_every_fpga_or_json(model: Path) -> None:
     [found] = json.loads(said.output)["weighed"]
     assert found["target"] == "fpga-ecp5-25k"
     assert {"name", "cycles", "resources", "lacking"} <= set(found["alternatives"][0])
+
+
+def test_options_that_cannot_be_are_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no option nonsense"):
+        weigh(["fpga"], tmp_path / "none.onnx", {"nonsense": "7"}, {})
+    with pytest.raises(UserError, match=r"seeds=1\.5 is no whole number"):
+        settings_of(profiles()["fpga-ecp5-25k"], {"seeds": "1.5"})
+    app = typer.Typer()
+    app.command()(converters.cli.targets)
+    said = CliRunner().invoke(app, ["fpga-ecp5-25k", "--option", "share=0.5"])
+    assert isinstance(said.exception, UserError)
+    assert "without --model" in str(said.exception)
 
 
 def test_what_cannot_be_weighed_is_said(model: Path, tmp_path: Path) -> None:

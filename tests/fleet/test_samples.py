@@ -177,8 +177,15 @@ def test_frames_go_up_oldest_first_are_deleted_pulled_and_read_by_convert(
     (hard / "samples.jsonl").write_bytes((hard / "samples.jsonl").read_bytes() + b'{"torn')
     assert json.loads(run("pull", "--model", MODEL, "--out", str(hard), "--json"))["frames"] == 1
     assert len((hard / "samples.jsonl").read_text().splitlines()) == 4
-    with pytest.raises(UserError, match="chosen otherwise"):
+    assert f"0 frames, 0.0 MB, came into {hard}, which has 4." in run(
+        "pull", "--model", MODEL, "--out", str(hard)
+    )
+    with pytest.raises(UserError, match="chosen otherwise") as refused:
         run("pull", "--model", MODEL, "--out", str(hard), "--reason", "failed")
+    assert f"with --model {MODEL}, and not with --model {MODEL} --reason failed" in str(
+        refused.value
+    )
+    assert "of this choice" in run("list", "--reason", "failed")
 
 
 def test_a_device_that_is_not_told_to_sends_nothing(bench: Bench) -> None:
@@ -259,9 +266,19 @@ def test_a_frame_that_is_never_taken_is_put_aside_and_the_next_goes_up(
     bench.keep(1, noise())
     bench.keep(2, noise()).unlink()  # it had to make room
     bench.keep(3, noise()).with_suffix(".json").write_text("{damaged")
-    bench.turns(4)
+    bench.keep(4, noise()).with_suffix(".json").write_text("[]")
+    bench.keep(5, noise(), t=10**30)
+    bench.turns(6)
     assert len(fleet.client.samples()) == 1
-    assert [name.partition(".")[2] for name in bench.left()] == ["png", "refused"] * 2
+    assert [name.partition(".")[2] for name in bench.left()] == ["png", "refused"] * 4
+
+
+def token(fleet: Listening, name: str, role: Role, scope: str = "") -> str:
+    users.create(fleet.services, Caller("a test"), name, role, scope=scope)
+    with fleet.services.database.write() as session:
+        owner = users.principal_of(session.get_one(tables.User, name))
+        secret, _ = credentials.issue(fleet.services, session, Kind.TOKEN, owner, 3600.0, name="t")
+    return secret
 
 
 def test_frames_are_for_operators_of_the_scope(bench: Bench, fleet: Listening) -> None:
@@ -269,13 +286,7 @@ def test_frames_are_for_operators_of_the_scope(bench: Bench, fleet: Listening) -
     bench.turns(1)
 
     def client(name: str, role: Role, scope: str = "") -> FleetClient:
-        users.create(fleet.services, Caller("a test"), name, role, scope=scope)
-        with fleet.services.database.write() as session:
-            owner = users.principal_of(session.get_one(tables.User, name))
-            secret, _ = credentials.issue(
-                fleet.services, session, Kind.TOKEN, owner, 3600.0, name="t"
-            )
-        return FleetClient(fleet.operators, secret)
+        return FleetClient(fleet.operators, token(fleet, name, role, scope))
 
     with client("vera", Role.VIEWER) as viewer, pytest.raises(TrustError, match="may not"):
         viewer.samples()
@@ -285,6 +296,18 @@ def test_frames_are_for_operators_of_the_scope(bench: Bench, fleet: Listening) -
             assert b".png" not in stream.read()
     with client("nora", Role.OPERATOR, "site=north") as north:
         assert len(north.samples()) == 1
+
+
+def test_frames_that_are_pulled_are_kept_nowhere_else(bench: Bench, fleet: Listening) -> None:
+    bench.keep(0, noise())
+    bench.turns(1)
+    pull = f"{fleet.operators}/api/v1/samples/pull"
+    secret = token(fleet, "nora", Role.OPERATOR)
+    headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": "twice"}
+    for _ in range(2):
+        answer = httpx.post(pull, json={"model": MODEL}, headers=headers, timeout=60)
+        assert (answer.status_code, b".png" in answer.content) == (200, True)
+        assert "Idempotent-Replayed" not in answer.headers
 
 
 def test_a_folder_that_is_something_else_is_not_pulled_into(

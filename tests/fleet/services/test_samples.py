@@ -99,6 +99,7 @@ def test_a_frame_comes_in_pieces_and_is_listed_once_it_is_whole(
     assert one["result"] == {"label": "7", "confidence": 0.4, "confident": False}
     assert services.samples.whole(offer).read_bytes() == FRAME
     assert services.samples.whole(offer).stat().st_mode & 0o777 == 0o600
+    assert services.samples.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_frame_that_is_offered_again_is_stored_already(
@@ -160,9 +161,35 @@ def test_only_the_device_itself_speaks_of_its_frames(services: Services, device:
 
 
 def test_a_frame_that_is_too_large_is_never_taken(services: Services, device: Device) -> None:
-    for wrong in ({"size": 0}, {"size": 1 << 40}, {"line": {"text": "x" * (1 << 19)}}):
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    lines: tuple[dict[str, Any], ...] = (
+        {"text": "x" * (1 << 19)},
+        {"objects": deep},
+        {"t": 10**400},
+    )
+    wrongs: list[dict[str, Any]] = [{"size": 0}, {"size": 1 << 40}]
+    for wrong in wrongs + [{"line": line} for line in lines]:
         with pytest.raises(UserError):
             offered(services, device, msgspec.structs.replace(offer_of(FRAME), **wrong))
+
+
+def test_a_time_that_cannot_be_is_that_of_its_coming(services: Services, device: Device) -> None:
+    for at in (-1.0, 1e308, "noon"):
+        bring(services, device, repr(at).encode(), t=at)
+    assert {one["captured_at"] for one in listed(services)} == {services.now()}
+
+
+def test_a_number_is_never_given_again(services: Services, device: Device, clock: Clock) -> None:
+    bring(services, device, b"first")
+    bring(services, device, b"second")
+    one, other = (found["id"] for found in listed(services))
+    assert other < one
+    samples.forget(services, Retention(samples_bytes=0))
+    clock.now += 1
+    bring(services, device, b"third")
+    assert listed(services)[0]["id"] > one
 
 
 def test_a_disk_without_room_takes_nothing_and_loses_nothing(
@@ -214,7 +241,7 @@ def test_old_frames_go_and_of_too_many_the_oldest(
         bring(services, device, bytes([number]) * 1000)
         clock.now += DAY_S
     assert samples.forget(services, Retention()) == 0
-    assert samples.forget(services, Retention(samples_bytes=2500)) == 2
+    assert samples.forget(services, Retention(samples_bytes=20_000)) == 2
     assert len(listed(services)) == 2
     assert samples.forget(services, Retention(samples_days=1.5)) == 1
     assert files(services) == [".json", ".png"]
@@ -262,6 +289,19 @@ def test_what_came_no_further_is_swept_away_after_a_month(
     assert files(services) == []
 
 
+def test_what_came_half_is_swept_away_when_it_is_not_asked_for_any_more(
+    services: Services, device: Device, operator: Caller
+) -> None:
+    bring(services, device, b"whole")
+    offer = offer_of(FRAME)
+    offered(services, device, offer)
+    send(services, offer, 0, FRAME[:300])
+    devices.configure(services, operator, "cam-1", {})
+    samples.reconcile(services)
+    assert files(services) == [".json", ".png"]
+    assert len(listed(services)) == 1
+
+
 def test_frames_of_a_decommissioned_device_do_not_come_back_with_a_copy_of_the_folder(
     services: Services, device: Device, operator: Caller
 ) -> None:
@@ -273,6 +313,11 @@ def test_frames_of_a_decommissioned_device_do_not_come_back_with_a_copy_of_the_f
     assert services.samples.whole(offer).with_suffix(".json").read_bytes() == said
     assert samples.reconcile(services) == 0
     assert listed(services) == []
+    assert files(services) == [".json", ".png"]
+    for path in services.samples.folder.rglob("*.json"):
+        os.utime(path, times=(time.time() - STALE_S - 60,) * 2)
+    assert samples.reconcile(services) == 0
+    assert files(services) == []
 
 
 def test_a_device_that_begins_frame_after_frame_gives_up_the_oldest(

@@ -12,7 +12,7 @@ from hardware.fpga import registers as at
 from hardware.fpga.driver import Driver
 from hardware.fpga.simulated import SimulatedEngine
 from hardware.fpga.sources import build_of
-from tests.hardware.fpga.networks import SIZE, add_one, codes, expected
+from tests.hardware.fpga.networks import SIZE, add_one, codes, expected, twice
 
 
 @pytest.fixture
@@ -50,6 +50,17 @@ def test_a_network_damaged_in_the_engine_is_loaded_again(engine: SimulatedEngine
     driver = Driver(engine, add_one())
     engine.write(at.MEMORIES["program"], np.zeros(1, np.uint32))
     np.testing.assert_array_equal(driver.run(codes()), expected(codes()))
+
+
+def test_a_network_that_another_driver_loaded_meanwhile_does_not_answer_for_it(
+    engine: SimulatedEngine,
+) -> None:
+    """As where a release is tested on the FPGA that another one runs on, or comes back."""
+    first, second = Driver(engine, twice(add_one())), Driver(engine, add_one())
+    wanted = np.minimum(1 - expected(codes()), 127)
+    for _ in range(2):
+        np.testing.assert_array_equal(first.run(codes()), wanted)
+        np.testing.assert_array_equal(second.run(codes()), expected(codes()))
 
 
 def test_an_engine_that_hangs_is_stopped_and_named(engine: SimulatedEngine) -> None:

@@ -7,7 +7,8 @@ import math
 import os
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hardware.fpga.driver import Driver
 from hardware.fpga.program import Program
 from hardware.fpga.simulated import SimulatedEngine
 from hardware.fpga.sources import build_of
+from hardware.fpga.turns import turn
 from hardware.runtimes.fpga import FpgaRuntime, FpgaSession
 from hardware.runtimes.interface import Session, SessionOptions
 from tests.hardware.fpga.far_end import SILENCE, FarEnd, serial_engine
@@ -34,6 +36,7 @@ from tests.hardware.fpga.networks import (
     expected,
     in_two_banks,
     slow,
+    twice,
 )
 
 _BYTES = HEIGHT * WIDTH * CHANNELS
@@ -198,6 +201,43 @@ def test_a_cable_torn_out_in_the_middle_of_a_write_leaves_no_answer_of_halves(
             np.testing.assert_array_equal(answer[0], expected(sample))
     finally:
         session.close()
+
+
+def test_two_sessions_at_one_fpga_take_turns_and_each_has_its_own_answers(
+    cable: Cable, network: Path, tmp_path: Path
+) -> None:
+    """As where a release is tested while another one runs."""
+    other = _saved(twice(add_one()), tmp_path / "other.fpga")
+    sessions = [_opened(network, cable), _opened(other, cable)]
+    wanted: list[Callable[[np.ndarray], np.ndarray]] = [
+        expected,
+        lambda given: np.minimum(1 - expected(given), 127),
+    ]
+
+    def asked(number: int) -> None:
+        for seed in range(5):
+            given = codes(seed).reshape(1, -1).astype(np.float32)
+            [answer] = sessions[number].run([given])
+            np.testing.assert_array_equal(answer, wanted[number](given))
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(asked, number) for number in range(2)]:
+                done.result()
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def test_who_does_not_get_a_turn_is_told(tmp_path: Path) -> None:
+    (tmp_path / "uio0").touch()
+    with turn(way := f"uio:{tmp_path / 'uio0'}"):
+        with pytest.raises(DeviceError, match="is in use"), turn(way, waits_s=0.01):
+            pytest.fail("two have a turn")
+        with turn("etherbone:192.0.2.1@0x0"), turn("simulated FPGA"), turn("simulated FPGA"):
+            pass
+    with turn(way, waits_s=0.01):
+        pass
 
 
 def test_a_blank_fpga_is_loaded_and_then_asked_who_it_is(
