@@ -204,16 +204,16 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
 
     `short` is a name for pictures, `share` the largest of the shares of the allowed resources that
     it takes, `lacking` why it cannot be; it is among the `best` where no other is as good in all of
-    it and better in some.
+    it and better in some. Of what could not even be laid out there are no figures.
     """
 
     name: str
     short: str
-    cycles: int
     clock_mhz: float
-    latency_ms: float
-    resources: dict[str, int]
-    share: float
+    cycles: int | None = None
+    latency_ms: float | None = None
+    resources: dict[str, int] = {}
+    share: float | None = None
     lacking: str = ""
     best: bool = False
     chosen: bool = False

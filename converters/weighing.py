@@ -86,23 +86,25 @@ def cells(alternatives: Sequence[Alternative]) -> list[list[str]]:
     """The table's cells, the first line its heads; resources that nothing takes are left out."""
     resources = [
         name
-        for name in (alternatives[0].resources if alternatives else ())
-        if any(each.resources[name] for each in alternatives)
+        for name in next((each.resources for each in alternatives if each.resources), ())
+        if any(each.resources.get(name) for each in alternatives)
     ]
     return [[*_HEAD, *resources, ""], *(_row(each, resources) for each in alternatives)]
 
 
 def _row(each: Alternative, resources: Sequence[str]) -> list[str]:
-    figures = [
-        f"{each.cycles:,}",
-        f"{each.clock_mhz:g}",
-        f"{each.latency_ms:.3g}",
-        f"{100 * each.share:.0f} %" if each.share < _MUCH else "> 999 %",
-        *(f"{each.resources[name]:,}" for name in resources),
-    ]
+    figures = ["-"] * (len(_HEAD) - 2 + len(resources))
+    if each.cycles is not None and each.latency_ms is not None and each.share is not None:
+        figures = [
+            f"{each.cycles:,}",
+            f"{each.clock_mhz:g}",
+            f"{each.latency_ms:.3g}",
+            f"{100 * each.share:.0f} %" if each.share < _MUCH else "> 999 %",
+            *(f"{each.resources[name]:,}" for name in resources),
+        ]
     return [
         "→" if each.chosen else "*" if each.best else "",
         each.name,
-        *(figures if each.cycles else ["-"] * len(figures)),
+        *figures,
         f"no: {each.lacking}" if each.lacking else "",
     ]

@@ -149,8 +149,8 @@ class Backend(Protocol):
     """Makes artifacts for the targets whose profile names it.
 
     It may have a `proof`, a `Proof` that `edgeml targets` shows; `optional_toolchains`, which some
-    options need; `formats`, those of models that it
-    takes, where these are not all; `options`, the names of those that it takes, so that others are
+    options need; `formats`, those of models that it takes, where these are not all; `options`,
+    those that it takes, by name with what each means, or their names alone, so that others are
     refused and it is given its own alone; a method `require` without arguments, which raises a
     ToolchainError where something other than a toolchain is missing; a method `check(target,
     options)`, which raises what is wrong with options, or missing for them, before any work;

@@ -1,6 +1,6 @@
 """The pages of targets, `docs/targets/TARGET.md`: what each is and runs, from its rules."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from converters.backends import backend, target_profiles
 from converters.backends.support import EVERY, Constraint, message
@@ -38,7 +38,7 @@ def page(profile: TargetProfile) -> str:
     tools += [f"{_quoted(optional)}, as options ask"] if optional else []
     facts = [
         f"- **Backend** `{profile.backend}`; toolchains: {' and '.join(tools) or 'none'}",
-        *([f"- **Options** {_quoted(options)}"] if options else []),
+        *([f"- **Options** {_quoted(options)}"] if _is_bare(options) else []),
         f"- **Runs on** {profile.os}/{profile.architecture}, "
         + ", ".join(f"`{runtime.name}{runtime.versions}`" for runtime in profile.runtimes),
         *([f"- **Accelerator** {part.part}"] if part else []),
@@ -54,6 +54,7 @@ def page(profile: TargetProfile) -> str:
             "",
             *facts,
             "",
+            *_meanings(options),
             *_rules(serving.constraints(profile)),
         ]
     )
@@ -61,6 +62,17 @@ def page(profile: TargetProfile) -> str:
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _is_bare(options: Collection[str]) -> bool:
+    return bool(options) and not isinstance(options, Mapping)
+
+
+def _meanings(options: Collection[str]) -> list[str]:
+    if not isinstance(options, Mapping):
+        return []
+    lines = [f"| `--option {name}=` | {meaning} |" for name, meaning in options.items()]
+    return ["| option | what it is |", "|---|---|", *lines, ""]
 
 
 def _rules(table: Mapping[str, Sequence[Constraint]]) -> list[str]:

@@ -65,7 +65,7 @@ class Fpga:
     toolchains: tuple[str, ...] = ()
     optional_toolchains: tuple[str, ...] = (SYNTHESIS, UNROLLER)
     formats: tuple[str, ...] = (ONNX,)
-    options: tuple[str, ...] = OPTIONS
+    options: Mapping[str, str] = OPTIONS
     proof = Proof(
         executes="the gateware's Verilog in Verilator, on the golden samples",
         verification=Verification.RTL_SIMULATED,

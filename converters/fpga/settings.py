@@ -12,10 +12,19 @@ from hardware.profiles import TargetProfile
 
 HLS4ML = "hls4ml"
 UNROLLER = "da4ml"
-OPTIONS = (
-    *("architecture", "until", "clock_mhz", "lanes", "weights", "share", "latency_ms"),
-    *("seeds", "bits", "board", "host"),
-)
+OPTIONS: Mapping[str, str] = {
+    "architecture": "auto, engine or dataflow; auto (the default) takes logic where it fits",
+    "until": "bitstream (the default), netlist or rtl: the last step that is done",
+    "clock_mhz": "the clock that must be reached, or auto: as fast as placements reach",
+    "lanes": "multipliers of the engine: auto (the default), 4, 8, 16 or 32",
+    "weights": "where the engine's are: auto (the default), chip or flash",
+    "share": "how much of the part may be taken: 1 (the default) is all",
+    "latency_ms": "the smallest that answers in this time is built; without it the quickest",
+    "seeds": "how many placements are tried; 1 by default",
+    "bits": "8 (the default), or search: a width of 2 to 8 for each layer's weights",
+    "board": "a board's name, or a board file of one's own; the first with that part otherwise",
+    "host": "amd64 or arm64: the Linux machine that the board hangs on",
+}
 _ALLOWED: dict[str, tuple[str | int, ...]] = {
     "architecture": (AUTO, ENGINE, DATAFLOW, HLS4ML),
     "until": UNTIL,

@@ -35,6 +35,10 @@ _REMARK = (
     "The project was not synthesised: nobody ran Vitis here, so that clock, latency and resources "
     "are not known. Its C++ was compiled by g++ and executed. No device runtime loads it."
 )
+_OPTIONS = {
+    "clock_mhz": "the clock that the project asks of Vitis",
+    "host": "amd64 or arm64: the Linux machine that the board hangs on",
+}
 
 
 class Vitis(Fpga):
@@ -43,7 +47,7 @@ class Vitis(Fpga):
     name = "fpga-vitis"
     toolchains: tuple[str, ...] = (TOOLCHAIN,)
     optional_toolchains: tuple[str, ...] = ()
-    options: tuple[str, ...] = ("clock_mhz", "host")
+    options: Mapping[str, str] = _OPTIONS
     proof = Proof(
         executes="the project's C++, compiled by g++, on the golden samples",
         verification=Verification.PRE_COMPILE_EXECUTED,

@@ -231,8 +231,12 @@ def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
     from matplotlib.ticker import LogLocator
 
     figure, axes = _axes(260, bottom=50, left=56)
-    shown = [each for each in found if each.cycles and each.share < _HOPELESS]
-    times, shares = [e.latency_ms for e in shown], [100 * e.share for e in shown]
+    shown = [
+        (each, each.latency_ms, 100 * each.share)
+        for each in found
+        if each.latency_ms is not None and each.share is not None and each.share < _HOPELESS
+    ]
+    times, shares = [time for _, time, _ in shown], [share for _, _, share in shown]
     least = 0.7 * min(shares)
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(min(times) / 2, max(times) * 4)
@@ -243,10 +247,10 @@ def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
         axis.set_minor_formatter("")
     axes.axhspan(least, 100, color=_GOOD_TINT, lw=0)
     taken: list[tuple[float, float]] = []
-    for each, share in zip(shown, shares, strict=True):
+    for each, time, share in shown:
         fill = Verdict.PASS if each.chosen else Verdict.UNDECIDED if each.best else Verdict.FAIL
         axes.plot(
-            [each.latency_ms],
+            [time],
             [share],
             "o",
             color=_GOOD if each.chosen else _BUSY if each.best else _SOFT,
@@ -255,7 +259,7 @@ def tradeoff_chart(found: Sequence[Alternative], *, title: str) -> str:
             ms=8,
             clip_on=False,
         )
-        _beside(axes, each.latency_ms, share, each.short, taken, up=False)
+        _beside(axes, time, share, each.short, taken, up=False)
     axes.grid(visible=True, color=_LINE, lw=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("ms an inference, estimated")

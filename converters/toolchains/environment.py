@@ -79,8 +79,8 @@ def _make_environment(
     otherwise = definition.otherwise
     try:
         _install([*install, *definition.packages])
-    except ToolchainError:
-        if otherwise is None:
+    except ToolchainError as error:
+        if otherwise is None or otherwise.instead_of not in error.why:
             raise
     else:
         return definition.packages

@@ -102,7 +102,10 @@ def pull(
 def _nothing(*, chosen: bool) -> str:
     """What to say instead of an empty table."""
     if chosen:
-        return "There are no frames of this choice. What there is: edgeml samples list"
+        return (
+            "There are no frames of this choice. Look at the names, and whether the devices' "
+            "configuration has capture.MODEL.upload = true. What there is: edgeml samples list"
+        )
     return (
         "There are no frames. Devices bring them up where their configuration has "
         "capture.MODEL.upload = true (docs/samples.md)."

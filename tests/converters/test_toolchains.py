@@ -204,6 +204,18 @@ def test_what_is_not_found_is_installed_otherwise_after_a_word_about_it(
     assert ask(made, {"number": 1})["six"] == "1.17.0"
 
 
+def test_what_else_is_not_found_is_said_and_nothing_is_installed_otherwise(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Otherwise(instead_of="six==1.17.0", packages=("six==1.16.0",), says="It is larger.")
+    lacking = tiny(tmp_path, packages=("six==1.17.0", "idna==0.0.1"), otherwise=other)
+    monkeypatch.setitem(definitions(), "tiny", lacking)
+    said: list[str] = []
+    with pytest.raises(ToolchainError, match=r"idna==0\.0\.1"):
+        store.install("tiny", said.append)
+    assert not any("larger" in each for each in said)
+
+
 def test_another_definition_is_another_version(definition: Definition, tmp_path: Path) -> None:
     other = tiny(tmp_path, packages=("six==1.16.0",))
     assert other.version != definition.version

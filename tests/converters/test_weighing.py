@@ -41,7 +41,7 @@ def test_one_way_is_chosen_and_no_other_that_fits_is_quicker(model: Path) -> Non
     [found] = weigh(["fpga-ecp5-25k"], model, {"architecture": "engine"}, {})
     [chosen] = [each for each in found.alternatives if each.chosen]
     fitting = [each for each in found.alternatives if not each.lacking]
-    assert chosen.latency_ms == min(each.latency_ms for each in fitting)
+    assert chosen.latency_ms == min(each.latency_ms or 0 for each in fitting)
     assert chosen.best
     lines = table(found.alternatives).splitlines()
     assert [line.startswith("→") for line in lines].count(True) == 1
@@ -103,3 +103,16 @@ def test_a_clock_may_be_as_fast_as_placements_reach() -> None:
     assert settings_of(target, {"clock_mhz": "75"})["fastest"] is False
     with pytest.raises(UserError, match="clock_mhz=auto is no number"):
         settings_of(profiles()["fpga-amd-vitis"], {"clock_mhz": "auto"})
+
+
+def test_a_net_that_no_engine_can_address_has_no_figures(tmp_path: Path) -> None:
+    weights = np.ones((40_000, 3), np.float32)
+    path = tmp_path / "wide.onnx"
+    node = helper.make_node("Gemm", ["x", "w"], ["y"])
+    path.write_bytes(net([node], {"w": weights}, (len(weights),)))
+    [found] = weigh(["fpga-ecp5-25k"], path, {"architecture": "engine"}, {})
+    assert all(each.lacking and not each.resources for each in found.alternatives)
+    assert {(each.cycles, each.latency_ms, each.share) for each in found.alternatives} == {
+        (None, None, None)
+    }
+    assert "Nothing fits" in table(found.alternatives)

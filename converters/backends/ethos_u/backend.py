@@ -59,6 +59,10 @@ _REMARK = (
     "The int8 file before Vela was executed on LiteRT's reference kernels; nothing here loads what "
     "Vela made of it."
 )
+_OPTIONS: Mapping[str, str] = {
+    "system-config": "a system of Vela's configuration file, for that part",
+    "memory-mode": "a memory mode of that file: what lies in SRAM, what in flash or DRAM",
+}
 _TOLERANCE = 0.01  # of the largest output: a softmax on the NPU rounds in its own way
 
 
@@ -67,7 +71,7 @@ class EthosU:
 
     name = "ethos-u"
     toolchains: tuple[str, ...] = ("onnx2tf", "ai-edge-quantizer", TOOLCHAIN)
-    options: tuple[str, ...] = ("system-config", "memory-mode")
+    options: Mapping[str, str] = _OPTIONS
     proof = Proof(
         executes="the int8 .tflite file right before Vela, on LiteRT's reference kernels",
         verification=Verification.PRE_COMPILE_EXECUTED,
