@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -18,13 +18,14 @@ from cloud_sync.device_api import COMMANDS_HEADER, KEYS_HEADER
 from cloud_sync.messages import EnrollRequest, decode, encode
 from cloud_sync.trust.device_token import SCHEME, check_token, claimed_device, make_challenge
 from cloud_sync.trust.envelope import MAX_ENVELOPE_BYTES
-from edgeml.errors import EdgemlError, RemoteError, TrustError
+from edgeml.errors import EdgemlError, TrustError
 from fleet.deltas import Deltas
 from fleet.good_tokens import GoodTokens
 from fleet.ingest import Ingest
 from fleet.ingest.service import HTTP_PATIENCE_S, busy
 from fleet.problem import Unauthorized, on_crash, on_edgeml_error, on_http_error, problem
 from fleet.registry_routes import RegistryRoutes
+from fleet.rest.bodies import whole
 from fleet.sample_device_routes import SampleRoutes
 from fleet.services import commands, enrollment, identity, own_keys, reported
 from fleet.services.context import Services
@@ -104,12 +105,12 @@ class _Handlers:
 
     async def enroll(self, request: Request) -> Response:
         # Whoever has no token yet has no business with more than a certificate's request.
-        wanted = decode(await _body(request, _MAX_ENROLL_BYTES), EnrollRequest)
+        wanted = decode(await whole(request, _MAX_ENROLL_BYTES), EnrollRequest)
         enrolled = await run_in_threadpool(enrollment.enroll, self._services, wanted)
         return Response(encode(enrolled), media_type=_JSON)
 
     async def hello(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await whole(request, MAX_ENVELOPE_BYTES)
         device = request.state.device
         stored = await run_in_threadpool(self._ingest.hello, device, body)
         try:
@@ -133,7 +134,7 @@ class _Handlers:
         return Response(b"[" + b",".join(waiting) + b"]", media_type=_JSON)
 
     async def records(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await whole(request, MAX_ENVELOPE_BYTES)
         ack = await run_in_threadpool(self._ingest.send, request.state.device, body)
         return Response(ack, media_type=_JSON)
 
@@ -146,13 +147,13 @@ class _Handlers:
         return Response(data, media_type="application/octet-stream")
 
     async def time(self, request: Request) -> Response:
-        body = await _body(request, _MAX_ENROLL_BYTES)
+        body = await whole(request, _MAX_ENROLL_BYTES)
         device = request.state.device
         told = await run_in_threadpool(identity.tell_time, self._services, device, body)
         return Response(told, media_type=_JSON)
 
     async def renew(self, request: Request) -> Response:
-        body = await _body(request, _MAX_ENROLL_BYTES)
+        body = await whole(request, _MAX_ENROLL_BYTES)
         device = request.state.device
         renewed = await run_in_threadpool(identity.renew, self._services, device, body)
         return Response(encode(renewed), media_type=_JSON)
@@ -186,23 +187,6 @@ class _Handlers:
     def _challenge(self, what: str, why: str) -> Unauthorized:
         challenge = make_challenge(self._services.keys.challenge_secret, self._services.now())
         return Unauthorized(what, why=why, challenge=f'{SCHEME} challenge="{challenge}"')
-
-
-async def _body(request: Request, most: int = MAX_ENVELOPE_BYTES) -> bytes:
-    """The request's body, bounded.
-
-    Raises:
-        RemoteError: it is too long, or did not come whole.
-    """
-    data = bytearray()
-    try:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                raise RemoteError("A message was refused.", why=f"It is longer than {most} bytes.")
-    except ClientDisconnect:
-        raise RemoteError("A message was refused.", why="Its end did not come.") from None
-    return bytes(data)
 
 
 def _maybe(envelope: bytes | None) -> Response:

@@ -4,13 +4,14 @@ What came of a piece before its connection was cut is kept; the device asks how 
 """
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from cloud_sync.messages import encode
 from cloud_sync.samples import MAX_LINE_BYTES, MAX_PIECE_BYTES, SampleHeld
 from edgeml.errors import RemoteError
+from fleet.rest.bodies import received, whole
 from fleet.services import samples
 from fleet.services.context import Services
 
@@ -32,9 +33,7 @@ class SampleRoutes:
         ]
 
     async def _offer(self, request: Request) -> Response:
-        body, is_whole = await _received(request, _MAX_OFFER_BYTES)
-        if not is_whole:
-            raise RemoteError("An offer was refused.", why="Its end did not come.")
+        body = await whole(request, _MAX_OFFER_BYTES)
         device = request.state.device
         return _held(await run_in_threadpool(samples.offer, self._services, device, body))
 
@@ -42,7 +41,7 @@ class SampleRoutes:
         wanted = request.query_params.get("offset", "")
         if not wanted.isascii() or not wanted.isdigit() or int(wanted[:20]) > _MAX_OFFSET:
             raise RemoteError("A piece was refused.", why="It has no offset.")
-        piece, _ = await _received(request, MAX_PIECE_BYTES)
+        piece, _ = await received(request, MAX_PIECE_BYTES)
         found = await run_in_threadpool(
             samples.take,
             self._services,
@@ -57,20 +56,3 @@ class SampleRoutes:
 
 def _held(found: SampleHeld) -> Response:
     return Response(encode(found), media_type="application/json")
-
-
-async def _received(request: Request, most: int) -> tuple[bytes, bool]:
-    """What came of a body, and whether that is all of it.
-
-    Raises:
-        RemoteError: it is too long.
-    """
-    data = bytearray()
-    try:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                raise RemoteError("A message was refused.", why=f"It is longer than {most} bytes.")
-    except ClientDisconnect:
-        return bytes(data), False
-    return bytes(data), True

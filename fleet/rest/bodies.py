@@ -2,11 +2,42 @@
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgeml.errors import RemoteError
 from fleet.problem import problem
 
 MAX_BODY = 8 << 20
+
+
+async def whole(request: Request, most: int) -> bytes:
+    """A device's message, of so many bytes at most.
+
+    Raises:
+        RemoteError: it is too long, or did not come whole.
+    """
+    data, is_whole = await received(request, most)
+    if not is_whole:
+        raise RemoteError("A message was refused.", why="Its end did not come.")
+    return data
+
+
+async def received(request: Request, most: int) -> tuple[bytes, bool]:
+    """What came of a device's message, and whether that is all of it.
+
+    Raises:
+        RemoteError: it is too long.
+    """
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise RemoteError("A message was refused.", why=f"It is longer than {most} bytes.")
+    except ClientDisconnect:
+        return bytes(data), False
+    return bytes(data), True
 
 
 class BodyLimit:
