@@ -16,7 +16,7 @@ on a board for the same task, with nets of their own: neighbours, no peers.
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.conversions import options, say
@@ -54,6 +54,7 @@ def measure(
     target: Sequence[str] | None = None,
     model: Sequence[str] | None = None,
     until: str = "rtl",
+    lanes: str = "auto",
 ) -> Iterator[Row]:
     """Rows, those of a target and a model as soon as they are done.
 
@@ -62,6 +63,7 @@ def measure(
         target: the targets' names.
         model: the models' names; the CNNs are measured where the shared models are.
         until: `rtl` or `bitstream`.
+        lanes: of engines; `auto` takes those that the search chooses.
     """
     models = model or (("digits_mlp",) if quick else (*_DIGITS, *_CNNS))
     for net in models:
@@ -72,7 +74,7 @@ def measure(
                 continue  # its C++ takes g++ longer than all else together
             for kind in _kinds(name, net):
                 try:
-                    yield from _rows(name, net, kind, until)
+                    yield from _rows(name, net, kind, {"until": until, "lanes": lanes})
                 except EdgemlError as error:
                     _say(f"{net} for {name}, {kind}, is left out: {error}")
 
@@ -91,7 +93,7 @@ def _published(model: str) -> Iterator[Row]:
         yield Row(f"{name}.top1", top1, f"%, {net}", goal=_SOURCE)
 
 
-def _rows(target: str, model: str, architecture: str, until: str) -> Iterator[Row]:
+def _rows(target: str, model: str, architecture: str, told: Mapping[str, str]) -> Iterator[Row]:
     _say(f"{model} for {target}, {architecture}")
     with tempfile.TemporaryDirectory(prefix="edgeml-bench-") as name:
         folder = Path(name)
@@ -106,7 +108,7 @@ def _rows(target: str, model: str, architecture: str, until: str) -> Iterator[Ro
             targets=(target,),
             max_drop=0.05,
             accept_undecided="measured by the benchmark",
-            options={} if target == _VITIS else {"architecture": architecture, "until": until},
+            options={} if target == _VITIS else {"architecture": architecture, **told},
         )
         layout = Layout.open(folder / "release")
         [release] = layout.releases()
@@ -152,6 +154,7 @@ def _say(what: str) -> None:
 def _options(parser: argparse.ArgumentParser) -> None:
     options(parser)
     parser.add_argument("--until", choices=("rtl", "bitstream"), default="rtl")
+    parser.add_argument("--lanes", default="auto", help="of engines; auto: as the search chooses")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,12 @@ def _realised(
             resources_gate(placed.used, {n: int(share * c) for n, c in placed.available.items()}),
         ),
         estimates=(
-            Estimate(name="fmax", value=placed.fmax_mhz, unit="MHz", source="nextpnr"),
+            Estimate(
+                name="fmax",
+                value=placed.fmax_mhz,
+                unit="MHz",
+                source="nextpnr's delays" if work.board.family == "gowin" else "nextpnr",
+            ),
             *counted(placed.used, "nextpnr"),
         ),
     )
