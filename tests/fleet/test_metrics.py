@@ -52,7 +52,7 @@ def test_no_metric_names_a_device_and_their_number_is_bounded(samples: list[Any]
     assert not [sample for sample in samples if "cam-1" in str(sample.labels)]
     assert len(samples) < 2000
     routes = {s.labels["route"] for s in samples if s.name == "edgeml_http_request_seconds_count"}
-    assert "/devices/{device}" in routes
+    assert "/api/v1/devices/{device}" in routes
 
 
 def test_rules_and_dashboard_speak_of_metrics_that_are_there(samples: list[Any]) -> None:
