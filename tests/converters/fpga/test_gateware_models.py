@@ -23,7 +23,7 @@ from tests.converters.locked_tools import prepared
 
 from .small_nets import CODES, net_of_two_layers, silent
 
-pytestmark = [pytest.mark.fpga, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.fpga, pytest.mark.timeout(7200)]
 MODELS = Path(os.environ.get("EDGEML_MODELS", Path(__file__).parents[4] / "shared" / "models"))
 ENGINE: dict[str, str | int | float | bool] = {"architecture": "engine", "seeds": 1}
 SAMPLES = 16
